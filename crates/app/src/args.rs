@@ -1,0 +1,435 @@
+//! The command line as it is written. `commands` turns it into work.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::device::DeviceName;
+
+/// Autoregressive image generation with an aligned tokenizer.
+#[derive(Debug, Parser)]
+#[command(name = "alitok", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Device to compute on.
+    #[arg(long, global = true, value_enum, default_value_t = DeviceName::Flex)]
+    pub(crate) device: DeviceName,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Draw pictures of classes
+    #[command(after_help = "Examples:
+  alitok generate --class 'Food & Drink' --count 16 --seed 1 --out food.png
+  alitok generate --model models/alitok-b --class 207 --class 'red fox' --count 4 --out samples/
+  alitok generate --class 0 1 2 --count 100 --out samples.npz")]
+    Generate(GenerateArgs),
+    /// Turn pictures into tokens
+    #[command(after_help = "Example:
+  alitok encode photo.jpg other.png --out tokens.safetensors")]
+    Encode(EncodeArgs),
+    /// Turn tokens into pictures
+    #[command(after_help = "Example:
+  alitok decode tokens.safetensors --out pictures/")]
+    Decode(DecodeArgs),
+    /// Turn pictures into tokens and back, and say what was lost
+    #[command(after_help = "Example:
+  alitok reconstruct photo.jpg --out rebuilt/ --decoder causal")]
+    Reconstruct(ReconstructArgs),
+    /// Keep the top of a picture and draw the rest
+    #[command(after_help = "Example:
+  alitok complete cat.png --rows 4 --class 'Animals & Nature' --count 4 --out cats/")]
+    Complete(CompleteArgs),
+    /// Train a tokenizer or a generator
+    #[command(subcommand)]
+    Train(TrainVerb),
+    /// Make and read token caches, on which generators train
+    #[command(subcommand)]
+    Cache(CacheVerb),
+    /// Look at data, and rebuild the bundled data set
+    #[command(subcommand)]
+    Data(DataVerb),
+    /// Measure a model
+    #[command(subcommand)]
+    Evaluate(EvaluateVerb),
+    /// Make a model folder from the authors' released weights
+    #[command(after_help = "Example:
+  alitok import AliTok.pth alitok_b.bin --out models/alitok-b")]
+    Import(ImportArgs),
+    /// Write a model's weights under the released names
+    #[command(after_help = "Example:
+  alitok export models/alitok-b --tokenizer tokenizer.pth --generator generator.bin")]
+    Export(ExportArgs),
+    /// Describe a model folder
+    #[command(after_help = "Example:
+  alitok inspect mini")]
+    Inspect(InspectArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:
+  alitok completions bash > ~/.local/share/bash-completion/completions/alitok")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// `mini` (bundled), or a model folder.
+    #[arg(long, default_value = "mini")]
+    pub(crate) model: String,
+}
+
+/// Which decoder turns tokens into pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DecoderName {
+    /// Each patch from its own and earlier tokens (first stage).
+    Causal,
+    /// Each patch from all tokens (second stage).
+    Bidirectional,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DecoderArgs {
+    /// Decoder; the bidirectional one if the model has it.
+    #[arg(long, value_enum)]
+    pub(crate) decoder: Option<DecoderName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CropArgs {
+    /// Refuse pictures of another size instead of cropping them to the centre.
+    #[arg(long)]
+    pub(crate) no_crop: bool,
+}
+
+/// Number format of the computation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionName {
+    /// 32-bit floating point.
+    F32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
+    /// Seed; the same seed draws the same pictures.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Strength of classifier-free guidance; 1 (or 0) is none. Default: the model's.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) guidance: Option<f64>,
+    /// Power of the guidance's cosine schedule. Default: the model's.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) guidance_power: Option<f64>,
+    /// Divides the logits; 0 always takes the likeliest token. Default: the model's.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) temperature: Option<f64>,
+    /// Keep only the K likeliest tokens; 0 keeps all.
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Keep only the likeliest tokens that sum to probability P; 1 keeps all.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) top_p: Option<f64>,
+    /// Number format of the computation.
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    pub(crate) precision: PrecisionName,
+    /// Pictures that are drawn before the next are begun; changes memory, not results.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Classes, by name or number; `alitok inspect MODEL` lists them.
+    #[arg(long, required = true, num_args = 1.., value_name = "NAME_OR_ID")]
+    pub(crate) class: Vec<String>,
+    /// Pictures of each class; picture i has class i mod C.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    /// What to write: a .png (one grid), a folder (a PNG each), an .npz (`arr_0`, uint8 NHWC) or
+    /// a .safetensors (`tokens`, `labels`).
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EncodeArgs {
+    /// Pictures of any size.
+    #[arg(required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) crop: CropArgs,
+    /// A .safetensors file for `tokens [N, L]`.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DecodeArgs {
+    /// A .safetensors file with `tokens [N, L]`.
+    pub(crate) tokens: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    /// Folder for the pictures.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReconstructArgs {
+    /// Pictures of any size.
+    #[arg(required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    #[command(flatten)]
+    pub(crate) crop: CropArgs,
+    /// Folder for the pictures.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompleteArgs {
+    /// A picture of any size.
+    pub(crate) image: PathBuf,
+    /// Rows of patches to keep, at least 1.
+    #[arg(long)]
+    pub(crate) rows: usize,
+    /// Class, by name or number.
+    #[arg(long, value_name = "NAME_OR_ID")]
+    pub(crate) class: String,
+    /// Number of completions.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    #[command(flatten)]
+    pub(crate) crop: CropArgs,
+    /// What to write, as for `generate`.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrainVerb {
+    /// Train a tokenizer: its encoder and first decoder, or its second decoder
+    #[command(after_help = "Examples:
+  alitok train tokenizer --stage 1 --recipe mini --data bundled --out runs/stage-1
+  alitok train tokenizer --stage 2 --from runs/stage-1 --recipe mini --data bundled --out runs/stage-2")]
+    Tokenizer(TrainTokenizerArgs),
+    /// Train a generator on a token cache
+    #[command(after_help = "Example:
+  alitok train generator --cache runs/cache --recipe mini --out runs/generator")]
+    Generator(TrainGeneratorArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A bundled recipe (`mini`, `quick`), or a .toml file.
+    #[arg(long)]
+    pub(crate) recipe: String,
+    /// Folder of the run.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Continue from the newest checkpoint, or start if there is none.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Change a setting of the recipe; repeat for several.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// `bundled`, `bundled:heldout`, a folder with a sub-folder a class, or (a pattern of) tar
+    /// shards.
+    #[arg(long)]
+    pub(crate) data: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainTokenizerArgs {
+    /// 1: encoder, codebook and first decoder. 2: bidirectional decoder.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) stage: u8,
+    /// The first stage's run or model folder (stage 2).
+    #[arg(long, required_if_eq("stage", "2"))]
+    pub(crate) from: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainGeneratorArgs {
+    /// The token cache.
+    #[arg(long)]
+    pub(crate) cache: PathBuf,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheVerb {
+    /// Encode a data set once
+    #[command(after_help = "Examples:
+  alitok cache build --data bundled --model runs/stage-2/model --out runs/cache
+  alitok cache build --data 'shards/*.tar' --model M --ten-crop --out C --shard 3/16")]
+    Build(CacheBuildArgs),
+    /// Describe a token cache
+    Info {
+        /// The cache.
+        cache: PathBuf,
+    },
+    /// Write a token cache for NumPy: `codes [N, views, L]`, `labels [N]`, `names [N]`
+    Export {
+        /// The cache.
+        cache: PathBuf,
+        /// The .npz file.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheBuildArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Ten views a picture: the corners and the centre at 1.1 times the size, and their mirror
+    /// images.
+    #[arg(long)]
+    pub(crate) ten_crop: bool,
+    /// Folder of the cache.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Which part of the work to do: i of n, i counted from 0.
+    #[arg(long, value_name = "I/N", default_value = "0/1")]
+    pub(crate) shard: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataVerb {
+    /// Write the crops of a picture that training and caching see
+    #[command(after_help = "Example:
+  alitok data crops photo.jpg --size 256 --ten-crop --out crops/")]
+    Crops {
+        /// The picture.
+        image: PathBuf,
+        /// Side of a crop, in pixels.
+        #[arg(long)]
+        size: usize,
+        /// The ten crops instead of the centre.
+        #[arg(long)]
+        ten_crop: bool,
+        /// Folder for `0.png` and so on.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Rebuild the bundled data set from the npm package emoji-datasource-google 16.0.0
+    #[command(after_help = "Example:
+  npm pack emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz
+  alitok data bundle package --out data/noto-emoji-64.tar")]
+    Bundle {
+        /// The unpacked package.
+        package: PathBuf,
+        /// The tar file.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvaluateVerb {
+    /// Reconstruct a data set: mean PSNR, mean SSIM, codebook usage
+    #[command(after_help = "Example:
+  alitok evaluate reconstruction --data bundled:heldout --model mini")]
+    Reconstruction(EvaluateReconstructionArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateReconstructionArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StorageName {
+    /// 32-bit floating point, as trained.
+    F32,
+    /// 16-bit brain floating point, half the size.
+    Bf16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The tokenizer: .pth, .bin, .pt or .safetensors.
+    pub(crate) tokenizer: PathBuf,
+    /// The generator.
+    pub(crate) generator: Option<PathBuf>,
+    /// How to store the weights.
+    #[arg(long, value_enum, default_value_t = StorageName::F32)]
+    pub(crate) precision: StorageName,
+    /// The model folder to make.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// `mini`, or a model folder.
+    pub(crate) model: String,
+    /// Write the tokenizer with one decoder here, as .pth or .safetensors.
+    #[arg(long)]
+    pub(crate) tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    /// Write the generator here, as .bin or .safetensors.
+    #[arg(long)]
+    pub(crate) generator: Option<PathBuf>,
+    /// Write a model folder here, with weights stored as `--precision` says.
+    #[arg(long)]
+    pub(crate) folder: Option<PathBuf>,
+    /// How to store the weights of `--folder`.
+    #[arg(long, value_enum, default_value_t = StorageName::F32)]
+    pub(crate) precision: StorageName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// `mini`, or a model folder.
+    pub(crate) model: String,
+    /// List the names and shapes of all tensors too.
+    #[arg(long)]
+    pub(crate) tensors: bool,
+}

@@ -1,0 +1,89 @@
+//! `alitok inspect`
+
+use anyhow::Result;
+use tokenizer::DecoderKind;
+use weights::ModelFolder;
+
+use crate::{args::InspectArgs, model, progress::result};
+
+pub(crate) fn run(args: &InspectArgs) -> Result<()> {
+    let model = model::open(&args.model)?;
+    describe(&model)?;
+    if args.tensors {
+        let mut tensors = model.tokenizer_tensors()?;
+        if model.config.generator.is_some() {
+            tensors.extend(model.generator_tensors()?);
+        }
+        for (name, tensor) in tensors {
+            result(&format!("{name} {:?}", tensor.shape))?;
+        }
+    }
+    Ok(())
+}
+
+/// Says what a model is.
+pub(crate) fn describe(model: &ModelFolder) -> Result<()> {
+    let config = &model.config.tokenizer;
+    let layout = config.layout();
+    result(&format!("{}", model.path.display()))?;
+    result(&format!(
+        "tokenizer   {} × {} pixels, patch {}, {} tokens ({} prefix, {} × {} grid), {} codes of \
+         size {}",
+        config.image.width,
+        config.image.height,
+        config.patch,
+        layout.len(),
+        layout.prefix(),
+        layout.rows(),
+        layout.columns(),
+        config.codes,
+        config.token_size,
+    ))?;
+    result(&format!(
+        "  encoder   width {}, {} layers, {} heads, {} parameters with codebook",
+        config.encoder.width,
+        config.encoder.layers,
+        config.encoder.heads,
+        config.encoder_parameters() + config.codebook_parameters(),
+    ))?;
+    for kind in [DecoderKind::Causal, DecoderKind::Bidirectional] {
+        if let Ok(decoder) = config.decoder(kind) {
+            result(&format!(
+                "  decoder   {kind}, width {}, {} layers, {} heads, {} leading tokens, {} parameters",
+                decoder.transformer.width,
+                decoder.transformer.layers,
+                decoder.transformer.heads,
+                decoder.leading,
+                config.decoder_parameters(decoder),
+            ))?;
+        }
+    }
+    let Some(generator) = &model.config.generator else {
+        return result("generator   none");
+    };
+    let sampling = &model.config.sampling;
+    result(&format!(
+        "generator   width {}, {} layers, {} heads, {} parameters",
+        generator.width,
+        generator.layers,
+        generator.heads,
+        generator.parameter_count()
+    ))?;
+    result(&format!(
+        "  sampling  guidance {}, power {}, temperature {}, top-k {}, top-p {}",
+        sampling.guidance,
+        sampling.guidance_power,
+        sampling.temperature,
+        sampling.top_k,
+        sampling.top_p
+    ))?;
+    result(&format!("  classes   {}", generator.classes))?;
+    let names = &model.classes;
+    for (index, name) in names.iter().enumerate().take(20) {
+        result(&format!("  {index:7}   {name}"))?;
+    }
+    if names.len() > 20 {
+        result(&format!("  …         {} more in classes.json", names.len() - 20))?;
+    }
+    Ok(())
+}

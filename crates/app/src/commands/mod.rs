@@ -1,0 +1,43 @@
+//! One file a verb: from arguments to work.
+
+mod cache;
+mod complete;
+mod data;
+mod decode;
+mod encode;
+mod evaluate;
+mod export;
+mod generate;
+mod import;
+mod inspect;
+mod reconstruct;
+mod train;
+
+use anyhow::Result;
+use clap::CommandFactory;
+
+use crate::args::{Arguments, Verb};
+
+/// Does what the command line says.
+pub(crate) fn run(arguments: Arguments) -> Result<()> {
+    let device = arguments.device.device();
+    match arguments.verb {
+        Verb::Generate(args) => generate::run(&args, &device),
+        Verb::Encode(args) => encode::run(&args, &device),
+        Verb::Decode(args) => decode::run(&args, &device),
+        Verb::Reconstruct(args) => reconstruct::run(&args, &device),
+        Verb::Complete(args) => complete::run(&args, &device),
+        Verb::Train(verb) => train::run(&verb, &device),
+        Verb::Cache(verb) => cache::run(&verb, &device),
+        Verb::Data(verb) => data::run(&verb),
+        Verb::Evaluate(verb) => evaluate::run(&verb, &device),
+        Verb::Import(args) => import::run(&args),
+        Verb::Export(args) => export::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "alitok", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Devices that this build can compute on.
+
+use burn::tensor::Device;
+use clap::ValueEnum;
+
+/// A device by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceName {
+    /// The CPU, in pure Rust.
+    Flex,
+    /// An NVIDIA GPU through CUDA.
+    #[cfg(feature = "cuda")]
+    Cuda,
+    /// An Apple GPU through Metal.
+    #[cfg(feature = "metal")]
+    Metal,
+    /// An AMD GPU through ROCm.
+    #[cfg(feature = "rocm")]
+    Rocm,
+    /// Any GPU through Vulkan.
+    #[cfg(feature = "vulkan")]
+    Vulkan,
+    /// Any GPU through WebGPU.
+    #[cfg(feature = "webgpu")]
+    Webgpu,
+}
+
+impl DeviceName {
+    pub(crate) fn device(self) -> Device {
+        match self {
+            Self::Flex => Device::flex(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Device::cuda(0),
+            #[cfg(feature = "metal")]
+            Self::Metal => Device::metal(burn::tensor::DeviceKind::DefaultDevice),
+            #[cfg(feature = "rocm")]
+            Self::Rocm => Device::rocm(0),
+            #[cfg(feature = "vulkan")]
+            Self::Vulkan => Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
+            #[cfg(feature = "webgpu")]
+            Self::Webgpu => Device::webgpu(burn::tensor::DeviceKind::DefaultDevice),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Finding and opening the model that a command names.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use burn::tensor::Device;
+use generator::Generator;
+use tokenizer::{DecoderKind, Tokenizer, TokenizerConfig};
+use weights::ModelFolder;
+
+use crate::args::{DecoderArgs, DecoderName, StorageName};
+
+/// The folder of a model: `mini` is the bundled one, a run's folder stands for its model.
+pub(crate) fn folder(name: &str) -> Result<PathBuf> {
+    let path = Path::new(name);
+    if name == "mini" && !path.join("config.json").exists() {
+        return match pixels::bundled_path("models/mini") {
+            Some(path) => Ok(path),
+            None => bail!(
+                "the bundled model was not found; set ALITOK_HOME to the folder that holds \
+                 `data` and `models`"
+            ),
+        };
+    }
+    let of_run = path.join("model");
+    Ok(if of_run.join("config.json").exists() { of_run } else { path.to_owned() })
+}
+
+/// Reads the configuration of a model.
+pub(crate) fn open(name: &str) -> Result<ModelFolder> {
+    Ok(ModelFolder::read(folder(name)?)?)
+}
+
+/// A model's tokenizer and one of its decoders.
+pub(crate) struct Decoding {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) kind: DecoderKind,
+}
+
+pub(crate) fn decoding(
+    model: &ModelFolder,
+    decoder: &DecoderArgs,
+    device: &Device,
+) -> Result<Decoding> {
+    let kind = decoder_kind(&model.config.tokenizer, decoder)?;
+    Ok(Decoding { tokenizer: model.tokenizer(device)?, kind })
+}
+
+/// The decoder that was asked for, or the model's best.
+pub(crate) fn decoder_kind(config: &TokenizerConfig, decoder: &DecoderArgs) -> Result<DecoderKind> {
+    let kind = match decoder.decoder {
+        Some(DecoderName::Causal) => DecoderKind::Causal,
+        Some(DecoderName::Bidirectional) => DecoderKind::Bidirectional,
+        None => match config.best_decoder() {
+            Some(kind) => kind,
+            None => bail!("the model has no decoder"),
+        },
+    };
+    config.decoder(kind)?;
+    Ok(kind)
+}
+
+/// A model's generator.
+pub(crate) fn generator(model: &ModelFolder, device: &Device) -> Result<Generator> {
+    Ok(model.generator(device)?)
+}
+
+impl From<StorageName> for weights::Precision {
+    fn from(name: StorageName) -> Self {
+        match name {
+            StorageName::F32 => Self::F32,
+            StorageName::Bf16 => Self::Bf16,
+        }
+    }
+}

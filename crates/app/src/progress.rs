@@ -1,0 +1,133 @@
+//! Telling a person how far long work is: a bar on a terminal, plain lines in a log. The only
+//! place that prints on standard error.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use training::telemetry::{Observer, Report};
+
+/// How often a log gets a line.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// One paragraph: what, where, what to do.
+pub(crate) fn error(error: &anyhow::Error) {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        // Transparent errors repeat their source's words.
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+    }
+    note(&format!("error: {text}"));
+}
+
+/// A line on standard error.
+pub(crate) fn note(text: &str) {
+    // There is nobody left to tell when standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A line on standard output, the command's result.
+pub(crate) fn result(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
+
+/// Progress of work whose size is known.
+pub(crate) struct Progress {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    total: u64,
+    started: Instant,
+    told: Instant,
+}
+
+impl Progress {
+    pub(crate) fn new(what: &'static str, total: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = "{prefix} {bar:32} {pos}/{len} {per_sec} eta {eta} {msg}";
+            ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
+                .with_style(ProgressStyle::with_template(style).expect("the template is well formed"))
+                .with_prefix(what)
+        });
+        let now = Instant::now();
+        Self { what, bar, total, started: now, told: now }
+    }
+
+    pub(crate) fn set(&mut self, done: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+        } else if self.told.elapsed() >= INTERVAL {
+            self.told = Instant::now();
+            let seconds = self.started.elapsed().as_secs_f64();
+            note(&format!("{} {done}/{} after {seconds:.0} s", self.what, self.total));
+        }
+    }
+
+    pub(crate) fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Shows a training run.
+#[derive(Default)]
+pub(crate) struct TrainingProgress {
+    bar: Option<ProgressBar>,
+}
+
+impl TrainingProgress {
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => note(text),
+        }
+    }
+}
+
+impl Observer for TrainingProgress {
+    fn started(&mut self, step: u64, steps: u64) {
+        if step > 0 {
+            note(&format!("continuing at step {step} of {steps}"));
+        }
+        let mut progress = Progress::new("training", steps);
+        if let Some(bar) = progress.bar.take() {
+            bar.set_position(step);
+            bar.reset_eta();
+            self.bar = Some(bar);
+        }
+    }
+
+    fn stepped(&mut self, step: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+        }
+    }
+
+    fn reported(&mut self, report: &Report) {
+        let mut text = format!("step {}/{}", report.step, report.steps);
+        for (name, value) in &report.measures {
+            text.push_str(&format!("  {name} {value:.4}"));
+        }
+        let rate = report.learning_rate;
+        let remaining = (report.steps - report.step) as f64 / report.steps_per_second;
+        let minutes = remaining / 60.0;
+        text.push_str(&format!(
+            "  rate {rate:.2e}  {:.2} steps/s  {minutes:.0} min left",
+            report.steps_per_second
+        ));
+        self.line(&text);
+    }
+
+    fn saved(&mut self, checkpoint: &Path) {
+        self.line(&format!("saved {}", checkpoint.display()));
+    }
+}

@@ -1,0 +1,172 @@
+//! The transformer block: attention and a gated feed-forward network, each after a norm.
+
+use burn::{
+    module::{Initializer, Module},
+    nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig},
+    tensor::{Device, Tensor},
+};
+use layers::{
+    attention::{Visibility, attention},
+    fused::{self, scaled_softmax, silu_gate},
+};
+
+use crate::{
+    cache::LayerCache,
+    config::{GeneratorConfig, NORM_EPSILON},
+    dropout::{Dropout, Place},
+    rotary::Rotation,
+};
+
+/// A linear layer of zeros; initialization or loading gives it its values.
+pub(crate) fn linear(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Linear {
+    LinearConfig::new(inputs, outputs)
+        .with_bias(bias)
+        .with_initializer(Initializer::Zeros)
+        .init(device)
+}
+
+pub(crate) fn rms_norm(width: usize, device: &Device) -> RmsNorm {
+    RmsNormConfig::new(width).with_epsilon(NORM_EPSILON).init(device)
+}
+
+/// The norm of each vector, in one pass.
+pub(crate) fn normalize<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
+    fused::rms_norm(x, norm.gamma.val(), norm.epsilon)
+}
+
+/// Where a forward pass stands: which positions it sees, at which layer, with what memory.
+pub(crate) struct Context<'a> {
+    pub(crate) rotation: &'a Rotation,
+    pub(crate) layer: usize,
+    pub(crate) dropout: Option<&'a Dropout>,
+    /// The layer's cache and the one position to decode; without, whole sequences are seen.
+    pub(crate) memory: Option<(&'a mut LayerCache, usize)>,
+}
+
+impl Context<'_> {
+    fn drop<const D: usize>(&self, x: Tensor<D>, place: Place) -> Tensor<D> {
+        match self.dropout {
+            Some(dropout) => dropout.apply(x, place),
+            None => x,
+        }
+    }
+}
+
+/// Causal self-attention with root-mean-square norms on each head's queries and keys (QK-norm;
+/// paper, 3.3) and rotary positions.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Queries, keys and values of all heads, in this order.
+    pub query_key_value: Linear,
+    /// Norm of each head's query.
+    pub query_norm: RmsNorm,
+    /// Norm of each head's key.
+    pub key_norm: RmsNorm,
+    /// Joins the heads.
+    pub projection: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl Attention {
+    /// # Shapes
+    /// `[batch, positions, width]`, kept.
+    fn forward(&self, x: Tensor<3>, context: &mut Context<'_>) -> Tensor<3> {
+        let [batch, positions, width] = x.dims();
+        let layer = context.layer;
+        let head = width / self.heads;
+        let split = |part: Tensor<3>| part.reshape([batch, positions, self.heads, head]);
+        let [query, key, value] = self
+            .query_key_value
+            .forward(x)
+            .chunk(3, 2)
+            .try_into()
+            .expect("three chunks of three widths");
+        let rotation = context.rotation;
+        let query = rotation.apply(normalize(&self.query_norm, split(query)).swap_dims(1, 2));
+        let key = rotation.apply(normalize(&self.key_norm, split(key)).swap_dims(1, 2));
+        let value = split(value).swap_dims(1, 2);
+
+        let mixed = match (&mut context.memory, context.dropout) {
+            (Some((cache, position)), _) => {
+                // The one query is the last position: it sees everything.
+                let (key, value) = cache.extend(*position, key, value);
+                attention(query, key, value, Visibility::Bidirectional)
+            }
+            (None, Some(dropout)) => {
+                let scores = query.matmul(key.swap_dims(2, 3));
+                let probabilities = scaled_softmax(scores, (head as f64).powf(-0.5), true);
+                dropout.apply(probabilities, Place::Probabilities { layer }).matmul(value)
+            }
+            (None, None) => attention(query, key, value, Visibility::Causal),
+        };
+        let mixed = mixed.swap_dims(1, 2).reshape([batch, positions, width]);
+        context.drop(self.projection.forward(mixed), Place::Attention { layer })
+    }
+}
+
+/// SwiGLU (Shazeer 2020), as in LlamaGen: down(silu(gate(x)) · up(x)), without biases.
+#[derive(Module, Debug)]
+pub struct FeedForward {
+    /// Opens or closes each hidden number; released name `w1`.
+    pub gate: Linear,
+    /// The hidden numbers; released name `w3`.
+    pub up: Linear,
+    /// Back to the width; released name `w2`.
+    pub down: Linear,
+}
+
+impl FeedForward {
+    /// # Shapes
+    /// `[batch, positions, width]`, kept.
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let gate = self.gate.forward(x.clone());
+        self.down.forward(silu_gate(gate, self.up.forward(x)))
+    }
+}
+
+/// A pre-norm transformer block.
+#[derive(Module, Debug)]
+pub struct Block {
+    /// Norm before attention.
+    pub attention_norm: RmsNorm,
+    /// Mixes positions.
+    pub attention: Attention,
+    /// Norm before the feed-forward.
+    pub feed_forward_norm: RmsNorm,
+    /// Works on each position alone.
+    pub feed_forward: FeedForward,
+}
+
+impl Block {
+    pub(crate) fn new(config: &GeneratorConfig, device: &Device) -> Self {
+        let (width, hidden) = (config.width, config.hidden());
+        Self {
+            attention_norm: rms_norm(width, device),
+            attention: Attention {
+                query_key_value: linear(width, 3 * width, true, device),
+                query_norm: rms_norm(config.head(), device),
+                key_norm: rms_norm(config.head(), device),
+                projection: linear(width, width, true, device),
+                heads: config.heads,
+            },
+            feed_forward_norm: rms_norm(width, device),
+            feed_forward: FeedForward {
+                gate: linear(width, hidden, false, device),
+                up: linear(width, hidden, false, device),
+                down: linear(hidden, width, false, device),
+            },
+        }
+    }
+
+    /// # Shapes
+    /// `[batch, positions, width]`, kept.
+    pub(crate) fn forward(&self, x: Tensor<3>, mut context: Context<'_>) -> Tensor<3> {
+        let mixed =
+            self.attention.forward(normalize(&self.attention_norm, x.clone()), &mut context);
+        let x = x + mixed;
+        let place = Place::FeedForward { layer: context.layer };
+        let hidden = self.feed_forward.forward(normalize(&self.feed_forward_norm, x.clone()));
+        x + context.drop(hidden, place)
+    }
+}

@@ -1,0 +1,276 @@
+//! The operations as extensions of Burn's backends, with their gradients.
+//!
+//! Only the CPU backend has them; [the public functions](super) take Burn's own operations
+//! everywhere else. For kernels on GPUs: add `Cube: cfg(feature = "gpu")` to the list of
+//! `backend_extension`, implement both traits for `burn::backend::Cube`, let the application's
+//! device features switch `gpu` on, and widen [`is_fusible`](super::is_fusible).
+
+use burn::backend::{
+    Autodiff, Backend,
+    autodiff::{
+        NodeId,
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    backend_extension,
+    tensor::FloatTensor,
+};
+
+/// Forward passes, on row-major or any other layout.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait FusedOperations: Backend {
+    /// x Φ(x).
+    fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// softmax(scale · scores) over the last dimension, by rows of the last but one.
+    fn fused_scaled_softmax(
+        scores: FloatTensor<Self>,
+        scale: f32,
+        causal: bool,
+    ) -> FloatTensor<Self>;
+
+    /// silu(gate) · up.
+    fn fused_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Layer normalization over the last dimension.
+    fn fused_layer_norm(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self>;
+
+    /// Root mean square normalization over the last dimension.
+    fn fused_rms_norm(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self>;
+}
+
+/// Backward passes; each may write into the gradient it is given.
+pub(crate) trait FusedGradients: FusedOperations {
+    /// The gradient for `x`.
+    fn gelu_gradient(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// The gradient for the scores, from the softmax's result.
+    fn scaled_softmax_gradient(
+        probabilities: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        scale: f32,
+        causal: bool,
+    ) -> FloatTensor<Self>;
+
+    /// The gradients for the gate and for `up`.
+    fn silu_gate_gradient(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2];
+
+    /// The gradients for `x`, scale and shift.
+    fn layer_norm_gradient(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> [FloatTensor<Self>; 3];
+
+    /// The gradients for `x` and scale.
+    fn rms_norm_gradient(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> [FloatTensor<Self>; 2];
+}
+
+/// Adds gradients to those of the parents that are tracked.
+fn register<B: Backend, const N: usize>(
+    gradients: &mut Gradients,
+    parents: [Option<NodeId>; N],
+    values: [FloatTensor<B>; N],
+) {
+    for (parent, value) in parents.into_iter().zip(values) {
+        if let Some(parent) = parent {
+            gradients.register::<B>(parent, value);
+        }
+    }
+}
+
+impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C> {
+    fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Gelu;
+
+        impl<B: FusedGradients> Backward<B, 1> for Gelu {
+            type State = FloatTensor<B>;
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                gradients: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gradient = gradients.consume::<B>(&ops.node);
+                let for_x = B::gelu_gradient(ops.state, gradient);
+                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+                register::<B, 1>(gradients, parents, [for_x]);
+            }
+        }
+
+        let (x, node) = x.into_parts();
+        match Gelu.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => tracked.finish(x.clone(), B::fused_gelu(x)),
+            OpsKind::UnTracked(untracked) => untracked.finish(B::fused_gelu(x)),
+        }
+    }
+
+    fn fused_scaled_softmax(
+        scores: FloatTensor<Self>,
+        scale: f32,
+        causal: bool,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct ScaledSoftmax {
+            scale: f32,
+            causal: bool,
+        }
+
+        impl<B: FusedGradients> Backward<B, 1> for ScaledSoftmax {
+            type State = FloatTensor<B>;
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                gradients: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gradient = gradients.consume::<B>(&ops.node);
+                let Self { scale, causal } = self;
+                let for_scores = B::scaled_softmax_gradient(ops.state, gradient, scale, causal);
+                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+                register::<B, 1>(gradients, parents, [for_scores]);
+            }
+        }
+
+        let (scores, node) = scores.into_parts();
+        let operation = ScaledSoftmax { scale, causal };
+        let probabilities = B::fused_scaled_softmax(scores, scale, causal);
+        match operation.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => tracked.finish(probabilities.clone(), probabilities),
+            OpsKind::UnTracked(untracked) => untracked.finish(probabilities),
+        }
+    }
+
+    fn fused_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct SiluGate;
+
+        impl<B: FusedGradients> Backward<B, 2> for SiluGate {
+            type State = (FloatTensor<B>, FloatTensor<B>);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                gradients: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gradient = gradients.consume::<B>(&ops.node);
+                let (gate, up) = ops.state;
+                let for_both = B::silu_gate_gradient(gate, up, gradient);
+                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+                register::<B, 2>(gradients, parents, for_both);
+            }
+        }
+
+        let (gate, gate_node) = gate.into_parts();
+        let (up, up_node) = up.into_parts();
+        match SiluGate.prepare::<C>([gate_node, up_node]).compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => {
+                tracked.finish((gate.clone(), up.clone()), B::fused_silu_gate(gate, up))
+            }
+            OpsKind::UnTracked(untracked) => untracked.finish(B::fused_silu_gate(gate, up)),
+        }
+    }
+
+    fn fused_layer_norm(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct LayerNorm {
+            epsilon: f32,
+        }
+
+        impl<B: FusedGradients> Backward<B, 3> for LayerNorm {
+            type State = (FloatTensor<B>, FloatTensor<B>);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 3>,
+                gradients: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gradient = gradients.consume::<B>(&ops.node);
+                let (x, scale) = ops.state;
+                let for_all = B::layer_norm_gradient(x, scale, gradient, self.epsilon);
+                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+                register::<B, 3>(gradients, parents, for_all);
+            }
+        }
+
+        let (x, x_node) = x.into_parts();
+        let (scale, scale_node) = scale.into_parts();
+        let (shift, shift_node) = shift.into_parts();
+        let nodes = [x_node, scale_node, shift_node];
+        match (LayerNorm { epsilon }).prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => tracked
+                .finish((x.clone(), scale.clone()), B::fused_layer_norm(x, scale, shift, epsilon)),
+            OpsKind::UnTracked(untracked) => {
+                untracked.finish(B::fused_layer_norm(x, scale, shift, epsilon))
+            }
+        }
+    }
+
+    fn fused_rms_norm(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct RmsNorm {
+            epsilon: f32,
+        }
+
+        impl<B: FusedGradients> Backward<B, 2> for RmsNorm {
+            type State = (FloatTensor<B>, FloatTensor<B>);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                gradients: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gradient = gradients.consume::<B>(&ops.node);
+                let (x, scale) = ops.state;
+                let for_both = B::rms_norm_gradient(x, scale, gradient, self.epsilon);
+                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+                register::<B, 2>(gradients, parents, for_both);
+            }
+        }
+
+        let (x, x_node) = x.into_parts();
+        let (scale, scale_node) = scale.into_parts();
+        let operation = RmsNorm { epsilon };
+        match operation.prepare::<C>([x_node, scale_node]).compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => {
+                tracked.finish((x.clone(), scale.clone()), B::fused_rms_norm(x, scale, epsilon))
+            }
+            OpsKind::UnTracked(untracked) => untracked.finish(B::fused_rms_norm(x, scale, epsilon)),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The same operations out of Burn's own: for other devices, and as the reference in tests and
+//! benchmarks.
+
+use burn::tensor::{Tensor, activation, module};
+
+/// [`gelu`](super::gelu) as Burn has it.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::gelu(x)
+}
+
+/// [`scaled_softmax`](super::scaled_softmax) with an explicit mask.
+pub fn scaled_softmax(scores: Tensor<4>, scale: f64, causal: bool) -> Tensor<4> {
+    let scores = scores.mul_scalar(scale);
+    if causal {
+        let [_, _, queries, keys] = scores.dims();
+        let mask = Tensor::<2>::ones([queries, keys], &scores.device())
+            .triu((keys - queries) as i64 + 1)
+            .bool()
+            .reshape([1, 1, queries, keys]);
+        activation::softmax(scores.mask_fill(mask, f32::NEG_INFINITY), 3)
+    } else {
+        activation::softmax(scores, 3)
+    }
+}
+
+/// [`silu_gate`](super::silu_gate) in two operations.
+pub fn silu_gate<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+    activation::silu(gate) * up
+}
+
+/// [`layer_norm`](super::layer_norm) as Burn has it.
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    scale: Tensor<1>,
+    shift: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    module::layer_norm(x, scale, Some(shift), epsilon)
+}
+
+/// [`rms_norm`](super::rms_norm) as in Burn's module of that name.
+pub fn rms_norm<const D: usize>(x: Tensor<D>, scale: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    let mean_square = x.clone().square().mean_dim(D - 1);
+    x / (mean_square + epsilon).sqrt() * scale.unsqueeze()
+}

@@ -1,0 +1,327 @@
+//! A module's parameters by name, in the layout that other frameworks read.
+//!
+//! Names are field paths joined with dots (`blocks.0.attention.query_key_value.weight`). Shapes
+//! and values follow PyTorch: a linear layer's weight is `[out, in]`, a normalization's scale is
+//! called `weight` and its shift `bias`. Burn keeps linear weights as `[in, out]` and says
+//! `gamma` and `beta`; this module is the only place that knows.
+
+use std::collections::BTreeMap;
+
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
+    optim::GradientsParams,
+    tensor::{DType, Tensor, TensorData},
+};
+
+/// A tensor outside of any device: row-major values and their shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostTensor {
+    /// Extent of each dimension; empty for a single number.
+    pub shape: Vec<usize>,
+    /// Values in row-major order.
+    pub values: Vec<f32>,
+}
+
+impl HostTensor {
+    /// A tensor of this shape.
+    ///
+    /// # Panics
+    /// If the number of values is not the product of the shape.
+    pub fn new(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Self {
+        let shape = shape.into();
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "shape {shape:?}");
+        Self { shape, values }
+    }
+
+    /// Copies a tensor from its device.
+    pub fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Self {
+        let shape = tensor.dims().to_vec();
+        let values = tensor
+            .into_data()
+            .convert_dtype(DType::F32)
+            .try_into_vec::<f32>()
+            .expect("the data was just converted to f32");
+        Self { shape, values }
+    }
+
+    /// The matrix with rows and columns exchanged.
+    ///
+    /// # Panics
+    /// If the tensor is not a matrix.
+    pub fn transposed(&self) -> Self {
+        let [rows, columns] = self.shape[..] else {
+            panic!("a tensor of shape {:?} is no matrix", self.shape);
+        };
+        let mut values = Vec::with_capacity(self.values.len());
+        for column in 0..columns {
+            values.extend((0..rows).map(|row| self.values[row * columns + column]));
+        }
+        Self { shape: vec![columns, rows], values }
+    }
+}
+
+/// Named tensors in the order of their names.
+pub type TensorMap = BTreeMap<String, HostTensor>;
+
+/// A parameter that does not fit the tensors it should be loaded from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParameterError {
+    /// The module has a parameter for which there is no tensor.
+    #[error("tensor `{name}` is missing (expected shape {expected:?})")]
+    Missing {
+        /// Name of the parameter.
+        name: String,
+        /// Its shape.
+        expected: Vec<usize>,
+    },
+    /// There is a tensor for which the module has no parameter.
+    #[error("tensor `{name}` of shape {shape:?} belongs to no parameter of the model")]
+    Unused {
+        /// Name of the tensor.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// Both exist and differ in shape.
+    #[error("tensor `{name}` has shape {got:?}, expected {expected:?}")]
+    Shape {
+        /// Name of both.
+        name: String,
+        /// Shape of the parameter.
+        expected: Vec<usize>,
+        /// Shape of the tensor.
+        got: Vec<usize>,
+    },
+}
+
+/// The path of the module being walked, and how its parameters translate.
+#[derive(Default)]
+struct Path {
+    names: Vec<String>,
+    containers: Vec<String>,
+}
+
+impl Path {
+    fn enter(&mut self, name: &str, container: &str) {
+        self.names.push(name.to_owned());
+        self.containers.push(container.to_owned());
+    }
+
+    fn exit(&mut self) {
+        self.names.pop();
+        self.containers.pop();
+    }
+
+    fn container(&self) -> &str {
+        self.containers
+            .last()
+            .map_or("", |container| container.rsplit(':').next().unwrap_or_default())
+    }
+
+    /// The parameter's name outside, and whether it is stored transposed inside.
+    fn name(&self) -> (String, bool) {
+        let container = self.container();
+        let mut names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        if let (Some(last), "LayerNorm" | "RmsNorm") = (names.last_mut(), container) {
+            *last = match *last {
+                "gamma" => "weight",
+                "beta" => "bias",
+                other => other,
+            };
+        }
+        let transposed = container == "Linear" && self.names.last().is_some_and(|n| n == "weight");
+        (names.join("."), transposed)
+    }
+}
+
+struct Collect<F> {
+    path: Path,
+    each: F,
+}
+
+impl<F: FnMut(String, HostTensor)> ModuleVisitor for Collect<F> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let (name, transposed) = self.path.name();
+        let tensor = HostTensor::from_tensor(param.val());
+        (self.each)(name, if transposed { tensor.transposed() } else { tensor });
+    }
+}
+
+/// Copies every parameter of a module, by name.
+pub fn collect<M: Module>(module: &M) -> TensorMap {
+    let mut tensors = TensorMap::new();
+    let mut visitor = Collect {
+        path: Path::default(),
+        each: |name, tensor| {
+            tensors.insert(name, tensor);
+        },
+    };
+    module.visit(&mut visitor);
+    tensors
+}
+
+struct Replace<F> {
+    path: Path,
+    with: F,
+}
+
+impl<F: FnMut(&str, &[usize]) -> Option<HostTensor>> ModuleMapper for Replace<F> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (name, transposed) = self.path.name();
+        let mut shape = param.dims().to_vec();
+        if transposed {
+            shape.reverse();
+        }
+        match (self.with)(&name, &shape) {
+            None => param,
+            Some(tensor) => {
+                let tensor = if transposed { tensor.transposed() } else { tensor };
+                param.map(|old| {
+                    let data = TensorData::new(tensor.values, tensor.shape);
+                    Tensor::from_data(data, &old.device()).set_require_grad(old.is_require_grad())
+                })
+            }
+        }
+    }
+}
+
+/// Replaces parameters by what `with` returns for their name and shape; `None` keeps one as it is.
+/// Identities of parameters, and whether they require gradients, stay.
+///
+/// # Panics
+/// If a returned tensor has another shape than the one that was asked for.
+pub fn replace<M: Module>(
+    module: M,
+    mut with: impl FnMut(&str, &[usize]) -> Option<HostTensor>,
+) -> M {
+    module.map(&mut Replace {
+        path: Path::default(),
+        with: |name: &str, shape: &[usize]| {
+            let tensor = with(name, shape);
+            if let Some(tensor) = &tensor {
+                assert_eq!(tensor.shape, shape, "shape of `{name}`");
+            }
+            tensor
+        },
+    })
+}
+
+/// Loads every parameter of a module from the tensor of its name.
+///
+/// # Errors
+/// All that does not fit: missing, unused and mis-shaped tensors, each by name.
+pub fn load<M: Module>(module: M, mut tensors: TensorMap) -> Result<M, Vec<ParameterError>> {
+    let mut errors = Vec::new();
+    let module = replace(module, |name, expected| match tensors.remove(name) {
+        Some(tensor) if tensor.shape == expected => Some(tensor),
+        Some(tensor) => {
+            errors.push(ParameterError::Shape {
+                name: name.to_owned(),
+                expected: expected.to_vec(),
+                got: tensor.shape,
+            });
+            None
+        }
+        None => {
+            errors.push(ParameterError::Missing {
+                name: name.to_owned(),
+                expected: expected.to_vec(),
+            });
+            None
+        }
+    });
+    errors.extend(
+        tensors
+            .into_iter()
+            .map(|(name, tensor)| ParameterError::Unused { name, shape: tensor.shape }),
+    );
+    if errors.is_empty() { Ok(module) } else { Err(errors) }
+}
+
+/// A parameter without its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The parameter's name.
+    pub name: String,
+    /// What gradients are found by.
+    pub id: ParamId,
+    /// Shape, with linear weights as `[out, in]`.
+    pub shape: Vec<usize>,
+    /// Whether Burn keeps the value transposed.
+    pub transposed: bool,
+}
+
+/// A module's parameters in the order of their fields, without copying their values.
+pub fn identities<M: Module>(module: &M) -> Vec<Identity> {
+    struct Identities {
+        path: Path,
+        found: Vec<Identity>,
+    }
+    impl ModuleVisitor for Identities {
+        fn enter_module(&mut self, name: &str, container_type: &str) {
+            self.path.enter(name, container_type);
+        }
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let (name, transposed) = self.path.name();
+            let mut shape = param.dims().to_vec();
+            if transposed {
+                shape.reverse();
+            }
+            self.found.push(Identity { name, id: param.id, shape, transposed });
+        }
+    }
+    let mut visitor = Identities { path: Path::default(), found: Vec::new() };
+    module.visit(&mut visitor);
+    visitor.found
+}
+
+/// The gradients of a module's parameters, by name; parameters without a gradient are left out.
+pub fn gradients<M: Module>(module: &M, gradients: &GradientsParams) -> TensorMap {
+    struct Gradients<'a> {
+        path: Path,
+        gradients: &'a GradientsParams,
+        found: TensorMap,
+    }
+    impl ModuleVisitor for Gradients<'_> {
+        fn enter_module(&mut self, name: &str, container_type: &str) {
+            self.path.enter(name, container_type);
+        }
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let (name, transposed) = self.path.name();
+            if let Some(gradient) = self.gradients.get::<D>(param.id) {
+                let tensor = HostTensor::from_tensor(gradient);
+                self.found.insert(name, if transposed { tensor.transposed() } else { tensor });
+            }
+        }
+    }
+    let mut visitor = Gradients { path: Path::default(), gradients, found: TensorMap::new() };
+    module.visit(&mut visitor);
+    visitor.found
+}
+
+/// Names and shapes of a module's parameters, without copying their values.
+pub fn shapes<M: Module>(module: &M) -> BTreeMap<String, Vec<usize>> {
+    identities(module).into_iter().map(|identity| (identity.name, identity.shape)).collect()
+}

@@ -1,0 +1,341 @@
+//! The fused operations against Burn's own and against finite differences.
+
+use std::cell::Cell;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use layers::fused::{self, composed};
+use tokens::noise::{Noise, Purpose};
+
+thread_local! {
+    /// Each test runs on its own thread, so each draws the same numbers every time.
+    static DRAWS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    let draw = DRAWS.replace(DRAWS.get() + 1);
+    let mut noise = Noise::new(0, Purpose::Initialization, 0, draw);
+    let values = (0..shape.iter().product()).map(|_| noise.normal() as f32).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().unwrap()
+}
+
+/// Scale or shift on the device of `x`, different in each place.
+fn scale<const D: usize>(x: &Tensor<D>) -> Tensor<1> {
+    ones(x) + Tensor::arange(0..x.dims()[D - 1] as i64, &x.device()).float() * 1e-3
+}
+
+fn ones<const D: usize>(x: &Tensor<D>) -> Tensor<1> {
+    Tensor::ones([x.dims()[D - 1]], &x.device())
+}
+
+fn layer_norm<const D: usize>(x: Tensor<D>, scale: Tensor<1>) -> Tensor<D> {
+    fused::layer_norm(x, scale.clone(), scale - 1.0, 1e-5)
+}
+
+fn composed_layer_norm<const D: usize>(x: Tensor<D>, scale: Tensor<1>) -> Tensor<D> {
+    composed::layer_norm(x, scale.clone(), scale - 1.0, 1e-5)
+}
+
+fn largest_difference<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> f32 {
+    assert_eq!(a.dims(), b.dims());
+    let (a, b) = (numbers(a.clone()), numbers(b.clone()));
+    a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, |largest, difference| {
+        assert!(!difference.is_nan());
+        difference.max(largest)
+    })
+}
+
+fn assert_close<const D: usize>(fused: &Tensor<D>, composed: &Tensor<D>, tolerance: f32) {
+    let difference = largest_difference(fused, composed);
+    assert!(difference <= tolerance, "{:?}: difference {difference:e}", fused.dims());
+}
+
+/// Gradients of Σ f(x)·w for a fixed random w.
+fn gradient<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<D>,
+    f: impl Fn(Tensor<D>) -> Tensor<D>,
+) -> Tensor<D> {
+    let x = Tensor::from_inner(x.clone()).require_grad();
+    let loss = (f(x.clone()) * Tensor::from_inner(weight.clone())).sum();
+    x.grad(&loss.backward()).unwrap()
+}
+
+fn constant_of<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
+    Tensor::from_inner(x.clone())
+}
+
+/// One number, less than a block of lanes, several chunks and a rest.
+const SHAPES: [[usize; 4]; 5] =
+    [[1, 1, 1, 1], [1, 1, 3, 5], [2, 3, 17, 17], [3, 2, 73, 73], [2, 3, 101, 136]];
+
+#[test]
+fn should_equal_burns_operations() {
+    let device = Device::flex();
+    for shape in SHAPES {
+        let (x, y) = (random(shape, &device), random(shape, &device).tanh());
+        assert_close(&fused::gelu(x.clone()), &composed::gelu(x.clone()), 1e-6);
+        let gated = fused::silu_gate(x.clone(), y.clone());
+        assert_close(&gated, &composed::silu_gate(x.clone(), y), 1e-6);
+        let normalized = layer_norm(x.clone(), scale(&x));
+        assert_close(&normalized, &composed_layer_norm(x.clone(), scale(&x)), 1e-6);
+        let normalized = fused::rms_norm(x.clone(), scale(&x), 1e-5);
+        assert_close(&normalized, &composed::rms_norm(x.clone(), scale(&x), 1e-5), 1e-6);
+        for causal in [false, true] {
+            if !causal || shape[2] <= shape[3] {
+                let softmax = fused::scaled_softmax(x.clone(), 0.7, causal);
+                assert_close(&softmax, &composed::scaled_softmax(x.clone(), 0.7, causal), 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn should_have_the_gradients_of_burns_operations() {
+    let device = Device::flex();
+    for shape in SHAPES {
+        let (x, y, weight) =
+            (random(shape, &device), random(shape, &device), random(shape, &device));
+        assert_close(
+            &gradient(&x, &weight, fused::gelu),
+            &gradient(&x, &weight, composed::gelu),
+            1e-5,
+        );
+        for causal in [false, true] {
+            if !causal || shape[2] <= shape[3] {
+                assert_close(
+                    &gradient(&x, &weight, |x| fused::scaled_softmax(x, 0.7, causal)),
+                    &gradient(&x, &weight, |x| composed::scaled_softmax(x, 0.7, causal)),
+                    1e-5,
+                );
+            }
+        }
+        let constant = || constant_of(&y);
+        assert_close(
+            &gradient(&x, &weight, |gate| fused::silu_gate(gate, constant())),
+            &gradient(&x, &weight, |gate| composed::silu_gate(gate, constant())),
+            1e-5,
+        );
+        assert_close(
+            &gradient(&x, &weight, |up| fused::silu_gate(constant(), up)),
+            &gradient(&x, &weight, |up| composed::silu_gate(constant(), up)),
+            1e-5,
+        );
+        // The same tensor on both sides: both gradients reach it.
+        assert_close(
+            &gradient(&x, &weight, |x| fused::silu_gate(x.clone(), x)),
+            &gradient(&x, &weight, |x| composed::silu_gate(x.clone(), x)),
+            1e-5,
+        );
+        assert_close(
+            &gradient(&x, &weight, |x| layer_norm(x.clone(), scale(&x))),
+            &gradient(&x, &weight, |x| composed_layer_norm(x.clone(), scale(&x))),
+            1e-5,
+        );
+        assert_close(
+            &gradient(&x, &weight, |x| fused::rms_norm(x.clone(), scale(&x), 1e-5)),
+            &gradient(&x, &weight, |x| composed::rms_norm(x.clone(), scale(&x), 1e-5)),
+            1e-5,
+        );
+        // Every row reaches scale and shift: the sums grow with their number.
+        let rows = (shape[0] * shape[1] * shape[2]) as f32;
+        let along = |f: &dyn Fn(Tensor<1>) -> Tensor<4>| {
+            let scale = scale(&Tensor::from_inner(x.clone())).require_grad();
+            let loss = (f(scale.clone()) * Tensor::from_inner(weight.clone())).sum();
+            scale.grad(&loss.backward()).unwrap() / rows
+        };
+        assert_close(
+            &along(&|scale| layer_norm(constant_of(&x), scale)),
+            &along(&|scale| composed_layer_norm(constant_of(&x), scale)),
+            1e-6,
+        );
+        assert_close(
+            &along(&|scale| fused::rms_norm(constant_of(&x), scale, 1e-5)),
+            &along(&|scale| composed::rms_norm(constant_of(&x), scale, 1e-5)),
+            1e-6,
+        );
+    }
+}
+
+#[test]
+fn should_have_the_slope_of_finite_differences() {
+    let device = Device::flex();
+    let (x, weight) = (random([1, 2, 3, 4], &device), random([1, 2, 3, 4], &device));
+    let operations: [(&str, fn(Tensor<4>) -> Tensor<4>); 5] = [
+        ("gelu", fused::gelu),
+        ("softmax", |x| fused::scaled_softmax(x, 0.7, true)),
+        ("silu_gate", |x| fused::silu_gate(x.clone() * 0.5, x)),
+        ("layer_norm", |x| fused::layer_norm(x.clone(), scale(&x), scale(&x), 0.1)),
+        ("rms_norm", |x| fused::rms_norm(x.clone(), scale(&x), 0.1)),
+    ];
+    for (name, f) in operations {
+        let slope = numbers(gradient(&x, &weight, f));
+        let values = numbers(x.clone());
+        for (index, slope) in slope.into_iter().enumerate() {
+            let loss_at = |step: f32| {
+                let mut moved = values.clone();
+                moved[index] += step;
+                let moved = Tensor::<1>::from_floats(moved.as_slice(), &device).reshape(x.dims());
+                (f(moved) * weight.clone()).sum().into_scalar::<f32>()
+            };
+            let difference = (loss_at(1e-2) - loss_at(-1e-2)) / 2e-2;
+            assert!((difference - slope).abs() < 5e-3, "{name}: {slope}, {difference}");
+        }
+    }
+}
+
+#[test]
+fn should_read_any_layout() {
+    let device = Device::flex();
+    let whole = random([3, 4, 60, 50], &device);
+    let views = [
+        whole.clone().swap_dims(2, 3),
+        whole.clone().swap_dims(0, 1).swap_dims(1, 3),
+        whole.clone().narrow(2, 7, 31).swap_dims(2, 3),
+        whole.clone().narrow(0, 1, 1),
+        // Row-major from the start, but the buffer goes on.
+        whole.clone().narrow(0, 0, 2),
+        whole.clone().narrow(2, 3, 1).expand([3, 4, 20, 50]),
+    ];
+    for view in views {
+        let copied = Tensor::<4>::from_data(view.to_data(), &device);
+        let weight = random(view.dims(), &device);
+        assert_close(&fused::gelu(view.clone()), &fused::gelu(copied.clone()), 0.0);
+        assert_close(
+            &fused::scaled_softmax(view.clone(), 1.3, false),
+            &fused::scaled_softmax(copied.clone(), 1.3, false),
+            0.0,
+        );
+        assert_close(
+            &fused::silu_gate(view.clone(), weight.clone()),
+            &fused::silu_gate(copied.clone(), weight.clone()),
+            0.0,
+        );
+        assert_close(
+            &fused::silu_gate(weight.clone(), view.clone()),
+            &fused::silu_gate(weight.clone(), copied.clone()),
+            0.0,
+        );
+        assert_close(
+            &gradient(&view, &weight, fused::gelu),
+            &gradient(&copied, &weight, fused::gelu),
+            0.0,
+        );
+        assert_close(
+            &gradient(&weight, &view, |x| fused::scaled_softmax(x, 1.0, false)),
+            &gradient(&weight, &copied, |x| fused::scaled_softmax(x, 1.0, false)),
+            0.0,
+        );
+        assert_close(
+            &gradient(&view, &weight, |x| layer_norm(x.clone(), scale(&x))),
+            &gradient(&copied, &weight, |x| layer_norm(x.clone(), scale(&x))),
+            0.0,
+        );
+    }
+}
+
+#[test]
+fn should_leave_shared_inputs_alone() {
+    let device = Device::flex();
+    let shape = [2, 3, 40, 50];
+    let (x, y) = (random(shape, &device), random(shape, &device));
+    let before = (x.to_data(), y.to_data());
+    let _ = fused::gelu(x.clone());
+    let _ = fused::scaled_softmax(x.clone(), 0.5, true);
+    let _ = fused::silu_gate(x.clone(), y.clone());
+    let _ = layer_norm(x.clone(), ones(&x));
+    let _ = gradient(&x, &y, fused::gelu);
+    let _ = gradient(&x, &y, |x| layer_norm(x.clone(), ones(&x)));
+    let _ = gradient(&x, &y, |x| fused::scaled_softmax(x, 0.5, true));
+    let _ = gradient(&x, &y, |up| fused::silu_gate(Tensor::from_inner(x.clone()), up));
+    assert_eq!(before, (x.to_data(), y.to_data()));
+
+    // A tracked tensor with two users: the first must not write on what the second reads.
+    let both = |f: fn(Tensor<4>) -> Tensor<4>| gradient(&x, &y, |x| f(x.clone()) * x.sin());
+    assert_close(&both(fused::gelu), &both(composed::gelu), 1e-5);
+}
+
+#[test]
+fn should_be_the_exact_gelu_to_a_millionth() {
+    // x Φ(x), from a table of the normal distribution to ten digits.
+    let table = [
+        (0.0, 0.0),
+        (0.5, 0.345_731_230_6),
+        (1.0, 0.841_344_746_1),
+        (2.0, 1.954_499_736_1),
+        (3.0, 2.995_950_305_9),
+        (4.5, 4.499_984_710_1),
+        (9.0, 9.0),
+        (60.0, 60.0),
+    ];
+    let device = Device::flex();
+    for (x, expected) in table {
+        let both = Tensor::<1>::from_floats([x, -x], &device);
+        let values = numbers(fused::gelu(both));
+        assert!((values[0] - expected).abs() < 1e-6, "gelu({x}) = {}", values[0]);
+        assert!((values[1] - (expected - x)).abs() < 1e-6, "gelu(-{x}) = {}", values[1]);
+    }
+}
+
+#[test]
+fn should_not_depend_on_the_number_of_threads() {
+    let with_threads = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let device = Device::flex();
+            let values = (0..6 * 101 * 136).map(|i| ((i * 7919) % 10_007) as f32 / 2000.0 - 2.5);
+            let x = Tensor::<1>::from_floats(&*values.collect::<Vec<_>>(), &device);
+            let x = x.reshape([2, 3, 101, 136]);
+            let weight = x.clone().flip([2, 3]);
+            let scale = Tensor::<1>::ones([136], &device.autodiff()).require_grad();
+            let normalized = layer_norm(Tensor::from_inner(x.clone()), scale.clone());
+            let loss = (normalized * Tensor::from_inner(weight.clone())).sum();
+            let for_scale = scale.grad(&loss.backward()).unwrap();
+            let each = [
+                fused::gelu(x.clone()),
+                fused::scaled_softmax(x.clone(), 0.7, true),
+                gradient(&x, &weight, fused::gelu),
+                gradient(&x, &weight, |x| fused::scaled_softmax(x, 0.7, true)),
+                gradient(&x, &weight, |x| fused::silu_gate(x.clone(), x)),
+                gradient(&x, &weight, |x| layer_norm(x.clone(), ones(&x))),
+            ];
+            (each.map(numbers), numbers(for_scale))
+        })
+    };
+    let one = with_threads(1);
+    assert!(one == with_threads(2) && one == with_threads(5));
+}
+
+#[test]
+fn should_let_fewer_queries_see_the_last_keys() {
+    let device = Device::flex();
+    let scores = random([2, 3, 4, 9], &device);
+    let probabilities = fused::scaled_softmax(scores.clone(), 0.5, true);
+    assert_close(&probabilities, &composed::scaled_softmax(scores, 0.5, true), 1e-6);
+    let rows = numbers(probabilities);
+    for (index, row) in rows.chunks(9).enumerate() {
+        let seen = 9 - 4 + index % 4 + 1;
+        assert!(row[..seen].iter().all(|&p| p > 0.0));
+        assert!(row[seen..].iter().all(|&p| p == 0.0));
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn should_give_masked_scores_exactly_zero_and_pass_on_nan() {
+    let device = Device::flex();
+    let scores = [1.0, f32::NEG_INFINITY, 2.0, 0.0, f32::NAN, 1.0];
+    let scores = Tensor::<1>::from_floats(scores, &device).reshape([1, 1, 2, 3]);
+    let rows = numbers(fused::scaled_softmax(scores, 1.0, false));
+    assert_eq!(rows[1], 0.0);
+    assert!((rows[0] + rows[2] - 1.0).abs() < 1e-6);
+    assert!(rows[3..].iter().all(|p| p.is_nan()));
+    let nan = Tensor::<1>::from_floats([f32::NAN, 0.0], &device);
+    let values = numbers(fused::gelu(nan.clone()));
+    assert!(values[0].is_nan() && values[1] == 0.0);
+    let gated = fused::silu_gate(nan.clone(), nan.ones_like());
+    assert!(numbers(gated)[0].is_nan());
+}

@@ -1,0 +1,93 @@
+//! The crops of ADM and of ten-crop training, equal to the Pillow originals to the bit.
+
+use crate::resample::{Filter, Window, resize};
+use crate::{Picture, PixelsError, augment};
+
+/// What to do with a picture that is not of the model's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Crop {
+    /// Take the [`center_crop`].
+    #[default]
+    Center,
+    /// Refuse it.
+    Never,
+}
+
+impl Crop {
+    /// The picture at `size` × `size` pixels. `name` stands in the error message.
+    ///
+    /// # Errors
+    /// [`PixelsError::WrongSize`] under [`Crop::Never`] for any other size, and those of
+    /// [`center_crop`].
+    pub fn apply(self, picture: &Picture, size: usize, name: &str) -> Result<Picture, PixelsError> {
+        let (width, height) = (picture.width(), picture.height());
+        match self {
+            Self::Center => center_crop(picture, size),
+            Self::Never if (width, height) == (size, size) => Ok(picture.clone()),
+            Self::Never => {
+                Err(PixelsError::WrongSize { name: name.to_owned(), width, height, size })
+            }
+        }
+    }
+}
+
+/// The centre crop of ADM (`center_crop_arr` of guided-diffusion): halved by box filter while the
+/// shorter side is at least twice `size`, brought to `size` by bicubic filter, then cut in the middle.
+///
+/// # Errors
+/// [`PixelsError::Values`] if `size` is zero.
+pub fn center_crop(picture: &Picture, size: usize) -> Result<Picture, PixelsError> {
+    let mut halved = None;
+    if size > 0 {
+        loop {
+            let current = halved.as_ref().unwrap_or(picture);
+            if current.width().min(current.height()) < 2 * size {
+                break;
+            }
+            let (width, height) = (current.width() / 2, current.height() / 2);
+            let all = Window { left: 0, top: 0, width, height };
+            halved = Some(resize(current, (width, height), Filter::Box, all)?);
+        }
+    }
+    let picture = halved.as_ref().unwrap_or(picture);
+
+    let scale = size as f64 / picture.width().min(picture.height()) as f64;
+    let scaled = |side: usize| (side as f64 * scale).round_ties_even() as usize;
+    let (width, height) = (scaled(picture.width()), scaled(picture.height()));
+    let window =
+        Window { left: (width - size) / 2, top: (height - size) / 2, width: size, height: size };
+    resize(picture, (width, height), Filter::Bicubic, window)
+}
+
+/// The ten views of a picture that the generator is trained on (paper, section 4.1): of its centre
+/// crop at ⌊1.1 · `size`⌋ pixels the four corners (upper left, upper right, lower left, lower
+/// right) and the centre, then the same five of the mirrored crop, in the order of torchvision's
+/// `TenCrop`.
+///
+/// # Errors
+/// [`PixelsError::Values`] if `size` is zero.
+pub fn ten_crop(picture: &Picture, size: usize) -> Result<Vec<Picture>, PixelsError> {
+    let side = (size as f64 * 1.1) as usize; // cut, not rounded, by the released code
+    let upright = center_crop(picture, side)?;
+    let mirrored = augment::horizontal_flip(&upright);
+    let far = side - size;
+    let middle = (far as f64 / 2.0).round_ties_even() as usize;
+    let corners = [(0, 0), (far, 0), (0, far), (far, far), (middle, middle)];
+    [&upright, &mirrored]
+        .into_iter()
+        .flat_map(|picture| corners.map(|(left, top)| cut(picture, left, top, size, size)))
+        .collect()
+}
+
+/// A part of a picture as it is.
+fn cut(
+    picture: &Picture,
+    left: usize,
+    top: usize,
+    width: usize,
+    height: usize,
+) -> Result<Picture, PixelsError> {
+    let rows = picture.rgb().chunks_exact(3 * picture.width()).skip(top).take(height);
+    let rgb = rows.flat_map(|row| &row[3 * left..3 * (left + width)]).copied().collect();
+    Picture::new(width, height, rgb)
+}

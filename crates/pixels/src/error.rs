@@ -1,0 +1,98 @@
+//! What can go wrong between a file and a picture. Every message names the file and the fix.
+
+use std::path::{Path, PathBuf};
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum PixelsError {
+    /// A file or folder that cannot be read.
+    #[error("cannot read {}: {source}; check the path and its permissions", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that cannot be written; nothing was left behind.
+    #[error(
+        "cannot write {}: {source}; check that the folder exists, may be written and has space left",
+        path.display()
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Bytes that are no picture of a known format.
+    #[error("{name} is not a PNG, JPEG, WebP or GIF picture; convert it to one of these formats")]
+    NotAPicture {
+        /// Where the bytes come from.
+        name: String,
+    },
+    /// A picture of a known format that does not decode.
+    #[error(
+        "the picture {name} is truncated, damaged or of an unsupported kind ({reason}); get it again or convert it to PNG"
+    )]
+    Damaged {
+        /// Where the bytes come from.
+        name: String,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// A picture beyond the decoder's limits.
+    #[error("the picture {name} is too large ({reason}); scale it down first")]
+    TooLarge {
+        /// Where the bytes come from.
+        name: String,
+        /// Its size and the limit.
+        reason: String,
+    },
+    /// Numbers that do not fill a picture of the given size.
+    #[error("a picture of {width} x {height} needs {expected} values, got {got}")]
+    Values {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+        /// How many values it needs; 0 for a size that is no picture.
+        expected: usize,
+        /// How many were given.
+        got: usize,
+    },
+    /// A grid of no pictures.
+    #[error("a grid needs at least one picture")]
+    EmptyGrid,
+    /// A picture of the wrong size where cropping was switched off.
+    #[error(
+        "{name} is {width} x {height} pixels and the model wants {size} x {size}; allow the centre crop or resize it first"
+    )]
+    WrongSize {
+        /// The picture.
+        name: String,
+        /// Its width in pixels.
+        width: usize,
+        /// Its height in pixels.
+        height: usize,
+        /// The wanted width and height in pixels.
+        size: usize,
+    },
+    /// A data set that cannot be used, or one of its samples.
+    #[error("data set {set}: {problem}")]
+    DataSet {
+        /// The folder, shard, pattern or name that was asked for.
+        set: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+impl PixelsError {
+    pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Read { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn data_set(set: impl ToString, problem: impl ToString) -> Self {
+        Self::DataSet { set: set.to_string(), problem: problem.to_string() }
+    }
+}

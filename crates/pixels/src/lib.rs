@@ -1,0 +1,20 @@
+//! Pictures and the data sets they come from: decoding, crops equal to Pillow's to the bit,
+//! augmentation, folders, WebDataset shards and the bundled pictures. No tensors here: models
+//! receive [`Picture::to_unit_planes`].
+
+pub mod augment;
+pub mod bundle;
+mod bundled;
+pub mod crop;
+pub mod data;
+mod error;
+mod file;
+mod palette;
+mod picture;
+mod resample;
+
+pub use bundled::bundled_path;
+pub use data::{DataSet, Sample};
+pub use error::PixelsError;
+pub use file::write_whole;
+pub use picture::Picture;

@@ -1,0 +1,134 @@
+//! The crops against Pillow's and torchvision's, to the bit.
+
+#![allow(clippy::unwrap_used)] // also outside of the test functions themselves
+
+use pixels::crop::{Crop, center_crop, ten_crop};
+use pixels::{Picture, PixelsError, augment};
+use safetensors::SafeTensors;
+use tokens::noise::{Noise, Purpose};
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
+
+/// For each photo its name, its pixels as Pillow decodes them, and the named crops of it.
+fn photos(crop: &str) -> Vec<(String, Picture, Vec<Picture>)> {
+    let bytes = std::fs::read(format!("{FIXTURES}/crops.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let pictures = |name: String| -> Vec<Picture> {
+        let tensor = tensors.tensor(&name).unwrap();
+        let &[.., height, width, 3] = tensor.shape() else { panic!("{name} is no picture") };
+        let each = tensor.data().chunks_exact(height * width * 3);
+        each.map(|rgb| Picture::new(width, height, rgb.to_vec()).unwrap()).collect()
+    };
+    (0..3)
+        .flat_map(|photo| ["png", "jpg"].map(|kind| format!("photo_{photo}.{kind}")))
+        .map(|name| {
+            let decoded = pictures(format!("{name}.decoded")).remove(0);
+            let crops = pictures(format!("{name}.{crop}"));
+            (name, decoded, crops)
+        })
+        .collect()
+}
+
+#[test]
+fn should_center_crop_as_pillow_does() {
+    for (name, decoded, expected) in photos("center64") {
+        assert!(center_crop(&decoded, 64).unwrap() == expected[0], "{name}");
+    }
+}
+
+#[test]
+fn should_ten_crop_as_torchvision_does() {
+    for (name, decoded, expected) in photos("ten64") {
+        let crops = ten_crop(&decoded, 64).unwrap();
+        assert_eq!(crops.len(), 10);
+        for (index, (got, want)) in crops.iter().zip(&expected).enumerate() {
+            assert!(got == want, "{name}, crop {index}");
+        }
+    }
+}
+
+#[test]
+fn should_cut_the_size_of_the_ten_crop_as_the_released_code_does() {
+    // 1.1 · 256 = 281.6 becomes 281. On a picture of that size the centre crop changes nothing,
+    // so the second crop starts at column 25.
+    let rgb = (0..281 * 281).flat_map(|pixel| [(pixel % 281 % 256) as u8, 0, 0]).collect();
+    let crops = ten_crop(&Picture::new(281, 281, rgb).unwrap(), 256).unwrap();
+    assert_eq!(crops[1].rgb()[0], 25);
+    // The middle of 25 spare pixels is 12.5, which rounds to the even 12.
+    assert_eq!(crops[4].rgb()[0], 12);
+}
+
+#[test]
+fn should_agree_with_pillow_when_photos_are_decoded_here() {
+    for (name, decoded, _) in photos("center64") {
+        if name.starts_with("photo_1") {
+            continue; // its files are not among the fixtures
+        }
+        let ours = Picture::read(format!("{FIXTURES}/{name}")).unwrap();
+        assert_eq!((ours.width(), ours.height()), (decoded.width(), decoded.height()));
+        let differences: Vec<u8> =
+            ours.rgb().iter().zip(decoded.rgb()).map(|(&a, &b)| a.abs_diff(b)).collect();
+        // PNG is exact. JPEG leaves the rounding of its transform to the library: nearly all
+        // values are within 2 levels of libjpeg-turbo's, none further than 4.
+        let (most, rare) = if name.ends_with("jpg") { (2, 4) } else { (0, 0) };
+        let beyond = differences.iter().filter(|&&difference| difference > most).count();
+        assert!(beyond * 1000 < differences.len(), "{name}: {beyond} values differ");
+        assert!(differences.iter().all(|&difference| difference <= rare), "{name}");
+    }
+}
+
+#[test]
+fn should_enlarge_as_well_as_shrink_and_cost_no_more_for_a_long_picture() {
+    let thin = Picture::new(1, 30_000, [7, 80, 255].repeat(30_000)).unwrap();
+    assert_eq!(center_crop(&thin, 64).unwrap().rgb(), [7, 80, 255].repeat(64 * 64));
+}
+
+#[test]
+fn should_refuse_another_size_when_cropping_is_off() {
+    let picture = Picture::new(3, 2, vec![1; 18]).unwrap();
+    let error = Crop::Never.apply(&picture, 3, "cat.png").unwrap_err();
+    assert!(matches!(error, PixelsError::WrongSize { width: 3, height: 2, size: 3, .. }));
+    assert!(error.to_string().starts_with("cat.png is 3 x 2 pixels"));
+    let square = Picture::new(2, 2, (0..12).collect()).unwrap();
+    assert_eq!(Crop::Never.apply(&square, 2, "cat.png").unwrap(), square);
+    assert_eq!(Crop::Center.apply(&square, 2, "cat.png").unwrap(), square);
+    assert!(matches!(center_crop(&square, 0), Err(PixelsError::Values { .. })));
+    assert!(matches!(ten_crop(&square, 0), Err(PixelsError::Values { .. })));
+}
+
+#[test]
+fn should_mirror_left_to_right() {
+    let picture = Picture::new(2, 2, (0..12).collect()).unwrap();
+    let mirrored = augment::horizontal_flip(&picture);
+    assert_eq!(mirrored.rgb(), [3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8]);
+    assert_eq!(augment::horizontal_flip(&mirrored), picture);
+}
+
+#[test]
+fn should_augment_by_address_alone() {
+    let picture = Picture::new(2, 1, (0..6).collect()).unwrap();
+    let noise = |sample| Noise::new(1, Purpose::Augmentation, 0, sample);
+    let flipped = |sample| augment::random_flip(picture.clone(), &mut noise(sample)) != picture;
+    assert_eq!(flipped(5), flipped(5));
+    let count = (0..1000).filter(|&sample| flipped(sample)).count();
+    assert!((430..570).contains(&count), "{count} of 1000");
+}
+
+#[test]
+fn should_cut_random_squares_from_the_picture_that_pillow_resizes() {
+    // Made with Pillow 13 from the decoded photo_0.png, 311 × 205:
+    // `sum(photo.resize((97, 64), Image.BILINEAR).crop((x, 0, x + 64, 64)).tobytes())`.
+    const SUMS: [(usize, u64); 3] = [(0, 1_538_620), (16, 1_575_002), (33, 1_577_730)];
+    let (_, photo, _) = photos("center64").remove(0);
+    let mut seen = std::collections::BTreeSet::new();
+    for sample in 0..200 {
+        let mut noise = Noise::new(1, Purpose::Augmentation, 0, sample);
+        let crop = augment::random_crop(&photo, 64, &mut noise).unwrap();
+        assert_eq!((crop.width(), crop.height()), (64, 64));
+        seen.insert(crop.rgb().iter().map(|&value| u64::from(value)).sum::<u64>());
+    }
+    assert_eq!(seen.len(), 97 - 64 + 1);
+    for (left, sum) in SUMS {
+        assert!(seen.contains(&sum), "the crop at {left}");
+    }
+}

@@ -1,0 +1,155 @@
+//! Folders and shards.
+
+#![allow(clippy::unwrap_used)] // also outside of the test functions themselves
+
+use std::path::Path;
+
+use pixels::data::{self, DataSet};
+use pixels::{Picture, PixelsError};
+
+fn picture(value: u8) -> Picture {
+    Picture::new(2, 2, vec![value; 12]).unwrap()
+}
+
+/// A tar file of these members.
+fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_ustar();
+        // Written by hand: the crate itself refuses names that point outside.
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        archive.append(&header, *bytes).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+fn open(path: &Path) -> Result<Box<dyn DataSet>, PixelsError> {
+    data::open(path.to_str().unwrap())
+}
+
+fn open_tar(members: &[(&str, &[u8])]) -> Result<(tempfile::TempDir, Box<dyn DataSet>), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shard.tar");
+    std::fs::write(&path, tar(members)).unwrap();
+    open(&path).map(|set| (folder, set)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn should_read_class_folders_in_sorted_order() {
+    let root = tempfile::tempdir().unwrap();
+    for (file, value) in [("dog/b.png", 1), ("dog/a.PNG", 2), ("cat/z.png", 3)] {
+        let path = root.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        picture(value).write_png(path).unwrap();
+    }
+    for passed_over in ["dog/.a.png", "dog/notes.txt", "list.txt"] {
+        std::fs::write(root.path().join(passed_over), "x").unwrap();
+    }
+    std::fs::create_dir(root.path().join(".cache")).unwrap();
+
+    let set = open(root.path()).unwrap();
+    assert_eq!(set.classes(), ["cat", "dog"]);
+    let names: Vec<&str> = (0..set.len()).map(|index| set.name(index)).collect();
+    assert_eq!(names, ["cat/z.png", "dog/a.PNG", "dog/b.png"]);
+    let samples: Vec<_> = (0..3).map(|index| set.sample(index).unwrap()).collect();
+    assert_eq!(samples.iter().map(|sample| sample.label).collect::<Vec<_>>(), [0, 1, 1]);
+    assert_eq!(samples.iter().map(|s| s.picture.rgb()[0]).collect::<Vec<_>>(), [3, 2, 1]);
+
+    std::fs::create_dir(root.path().join("empty")).unwrap();
+    assert!(open(root.path()).err().unwrap().to_string().contains("`empty` has no"));
+    assert!(open(&root.path().join("empty")).err().unwrap().to_string().contains("no sub-folder"));
+}
+
+#[test]
+fn should_read_shards_with_class_names() {
+    let (a, b) = (picture(1).encode_png(), picture(2).encode_png());
+    let (_folder, set) = open_tar(&[
+        ("x/0001.json", br#"{"class": "dog", "caption": "a dog", "split": 3, "more": []}"#),
+        ("x/0001.png", &a),
+        ("x/0002.PNG", &b),
+        ("x/0002.seg.png", b"passed over"),
+        ("x/0002.json", br#"{"class": "cat"}"#),
+        ("x/0002.txt", b"a cat\n"),
+    ])
+    .unwrap();
+    assert_eq!(set.classes(), ["cat", "dog"]);
+    assert_eq!((set.name(0), set.label(0), set.caption(0)), ("x/0001", 1, Some("a dog")));
+    assert_eq!((set.name(1), set.label(1), set.caption(1)), ("x/0002", 0, Some("a cat")));
+    assert_eq!(set.sample(0).unwrap().picture, picture(1));
+    assert_eq!(set.sample(1).unwrap().picture, picture(2));
+}
+
+#[test]
+fn should_read_a_pattern_of_shards_with_class_numbers_in_sorted_order() {
+    let folder = tempfile::tempdir().unwrap();
+    for (shard, value, class) in [("b.tar", 7, "0"), ("a.tar", 5, "2\n"), ("c.txt", 9, "1")] {
+        let png = picture(value).encode_png();
+        let bytes = tar(&[("1.png", &png), ("1.cls", class.as_bytes())]);
+        std::fs::write(folder.path().join(shard), bytes).unwrap();
+    }
+    let set = open(&folder.path().join("*.tar")).unwrap();
+    assert_eq!(set.classes(), ["0", "1", "2"]);
+    assert_eq!((set.len(), set.label(0), set.label(1)), (2, 2, 0));
+    assert_eq!(set.picture(0).unwrap(), picture(5));
+    assert_eq!(set.picture(1).unwrap(), picture(7));
+}
+
+#[test]
+fn should_refuse_unusable_shards_and_say_why() {
+    let png = picture(1).encode_png();
+    let long = " ".repeat(2 << 20);
+    type Members<'a> = &'a [(&'a str, &'a [u8])];
+    let cases: [(Members<'_>, &str); 11] = [
+        (&[("/etc/1.png", &png), ("/etc/1.cls", b"1")], "outside of the shard"),
+        (&[("a/../../1.png", &png), ("a/../../1.cls", b"1")], "outside of the shard"),
+        (&[("1.png", &png)], "sample 1 has no class"),
+        (&[("1.cls", b"1")], "sample 1 has no picture"),
+        (&[("1.png", &png), ("1.cls", b"dog")], "1.cls is not a class number"),
+        (&[("1.png", &png), ("1.cls", b"-1")], "1.cls is not a class number"),
+        (&[("1.png", &png), ("1.cls", b"4000000000")], "class 4000000000 is out of range"),
+        (&[("1.png", &png), ("1.json", b"{")], "1.json is not a JSON object"),
+        (&[("1.png", &png), ("1.cls", long.as_bytes())], "1.cls is too long"),
+        (
+            &[("1.png", &png), ("1.cls", b"1"), ("2.png", &png), ("2.json", br#"{"class":"a"}"#)],
+            "use one kind",
+        ),
+        (&[], "no samples"),
+    ];
+    for (members, part) in cases {
+        let error = open_tar(members).err().unwrap();
+        assert!(error.contains("shard.tar") && error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn should_call_a_truncated_shard_truncated_wherever_it_ends() {
+    let png = picture(1).encode_png();
+    let whole = tar(&[("1.png", &png), ("1.cls", b"1"), ("2.png", &png), ("2.cls", b"1")]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shard.tar");
+    // In a header, in a picture, in padding, between members, before the end mark.
+    for length in [100, 600, 1000, 1024, 2048, 2600, whole.len() - 1024] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let error = open(&path).err().expect("a truncated shard").to_string();
+        assert!(error.contains("shard.tar") && error.contains("truncated"), "{length}: {error}");
+    }
+    std::fs::write(&path, vec![b'x'; 4096]).unwrap();
+    assert!(open(&path).err().unwrap().to_string().contains("no tar file"));
+}
+
+#[test]
+fn should_name_the_sample_that_does_not_decode() {
+    let (_folder, set) = open_tar(&[("7.png", b"not a picture"), ("7.cls", b"0")]).unwrap();
+    assert!(set.sample(0).unwrap_err().to_string().contains("7 in "));
+}
+
+#[test]
+fn should_refuse_a_source_that_is_not_there() {
+    let error = |source: &str| data::open(source).err().unwrap().to_string();
+    assert!(error("/no/such/folder").contains("there is no such file or folder"));
+    assert!(error("/no/such/*.tar").contains("/no/such/*.tar"));
+    assert!(error("bundled:test").contains("`bundled:heldout`"));
+}

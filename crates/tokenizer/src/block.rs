@@ -1,0 +1,109 @@
+//! The vision transformer's block: attention and a feed-forward network, each after a norm.
+
+use burn::{
+    module::{Initializer, Module},
+    nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig},
+    tensor::{Device, Tensor},
+};
+use layers::{
+    attention::{Visibility, attention},
+    fused,
+};
+
+use crate::config::TransformerConfig;
+
+/// A linear layer of zeros; [`Initialization`](crate::Initialization) gives it its values.
+pub(crate) fn linear(inputs: usize, outputs: usize, device: &Device) -> Linear {
+    LinearConfig::new(inputs, outputs).with_initializer(Initializer::Zeros).init(device)
+}
+
+pub(crate) fn layer_norm(width: usize, device: &Device) -> LayerNorm {
+    LayerNormConfig::new(width).with_epsilon(NORM_EPSILON).init(device)
+}
+
+/// Added to the variance in every norm (PyTorch's default).
+const NORM_EPSILON: f64 = 1e-5;
+
+/// # Shapes
+/// `[batch, length, width]`, kept.
+pub(crate) fn normalize(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+    match &norm.beta {
+        Some(shift) => fused::layer_norm(x, norm.gamma.val(), shift.val(), NORM_EPSILON),
+        None => norm.forward(x),
+    }
+}
+
+/// Multi-head self-attention. Upstream: `Attention` in the authors' `vae_stage1.py`.
+#[derive(Module, Debug)]
+pub(crate) struct SelfAttention {
+    query_key_value: Linear,
+    projection: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl SelfAttention {
+    /// # Shapes
+    /// `[batch, length, width]`, kept.
+    fn forward(&self, x: Tensor<3>, visibility: Visibility) -> Tensor<3> {
+        let [batch, length, width] = x.dims();
+        let head = width / self.heads;
+        let split = |part: Tensor<3>| part.reshape([batch, length, self.heads, head]).swap_dims(1, 2);
+        let [query, key, value] = self
+            .query_key_value
+            .forward(x)
+            .chunk(3, 2)
+            .try_into()
+            .expect("three chunks of three widths");
+        let mixed = attention(split(query), split(key), split(value), visibility);
+        self.projection.forward(mixed.swap_dims(1, 2).reshape([batch, length, width]))
+    }
+}
+
+/// Two linear layers with an exact GELU between them.
+#[derive(Module, Debug)]
+pub(crate) struct FeedForward {
+    up: Linear,
+    down: Linear,
+}
+
+/// A pre-norm transformer block. Upstream: `ResidualAttentionBlock` in `vae_stage1.py`.
+#[derive(Module, Debug)]
+pub(crate) struct Block {
+    attention_norm: LayerNorm,
+    attention: SelfAttention,
+    feed_forward_norm: LayerNorm,
+    feed_forward: FeedForward,
+}
+
+impl Block {
+    pub(crate) fn new(config: &TransformerConfig, device: &Device) -> Self {
+        let width = config.width;
+        Self {
+            attention_norm: layer_norm(width, device),
+            attention: SelfAttention {
+                query_key_value: linear(width, 3 * width, device),
+                projection: linear(width, width, device),
+                heads: config.heads,
+            },
+            feed_forward_norm: layer_norm(width, device),
+            feed_forward: FeedForward {
+                up: linear(width, config.hidden(), device),
+                down: linear(config.hidden(), width, device),
+            },
+        }
+    }
+
+    pub(crate) fn stack(config: &TransformerConfig, device: &Device) -> Vec<Self> {
+        (0..config.layers).map(|_| Self::new(config, device)).collect()
+    }
+
+    /// # Shapes
+    /// `[batch, length, width]`, kept.
+    pub(crate) fn forward(&self, x: Tensor<3>, visibility: Visibility) -> Tensor<3> {
+        let mixed = self.attention.forward(normalize(&self.attention_norm, x.clone()), visibility);
+        let x = x + mixed;
+        let hidden = self.feed_forward.up.forward(normalize(&self.feed_forward_norm, x.clone()));
+        x + self.feed_forward.down.forward(fused::gelu(hidden))
+    }
+}

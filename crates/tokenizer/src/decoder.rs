@@ -1,0 +1,135 @@
+//! The decoders: codes to patches.
+
+use burn::{
+    module::{Module, Param},
+    nn::{LayerNorm, Linear},
+    tensor::{Device, Tensor, activation::sigmoid},
+};
+use layers::attention::Visibility;
+use tokens::TokenLayout;
+
+use crate::{
+    block::{Block, layer_norm, linear, normalize},
+    config::{DecoderConfig, DecoderKind, TokenizerConfig},
+    encoder::table,
+    patch::unpatchify,
+};
+
+/// A patch's values from its token: a linear layer, then one over the three channels of each
+/// pixel, then a sigmoid.
+#[derive(Module, Debug)]
+struct PixelHead {
+    patch: Linear,
+    color: Linear,
+}
+
+impl PixelHead {
+    fn new(width: usize, patch_values: usize, device: &Device) -> Self {
+        Self { patch: linear(width, patch_values, device), color: linear(3, 3, device) }
+    }
+
+    /// # Shapes
+    /// `[batch, count, width]` → `[batch, count, patch·patch·3]` in [0, 1].
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let patches = self.patch.forward(x);
+        let [batch, count, values] = patches.dims();
+        let pixels = patches.reshape([batch, count * values / 3, 3]);
+        sigmoid(self.color.forward(pixels)).reshape([batch, count, values])
+    }
+}
+
+/// What a decoder makes of a picture's codes, as patches with values in [0, 1].
+#[derive(Debug, Clone)]
+pub struct Reconstruction {
+    /// The picture.
+    ///
+    /// # Shapes
+    /// `[batch, rows·columns, patch·patch·3]`.
+    pub patches: Tensor<3>,
+    /// The first row (after a repeated first patch, in the released layout) as the prefix
+    /// tokens rebuild it, where the decoder has a head for that.
+    ///
+    /// # Shapes
+    /// `[batch, prefix, patch·patch·3]`.
+    pub prefix: Option<Tensor<3>>,
+}
+
+/// Transformer from codes to patches: causal in stage 1 (paper, 3.2, "Causal decoder", equation
+/// 2), bidirectional with buffer tokens in stage 2 ("Retraining a bidirectional decoder").
+#[derive(Module, Debug)]
+pub struct Decoder {
+    embedding: Linear,
+    leading: Param<Tensor<2>>,
+    positions: Param<Tensor<2>>,
+    input_norm: LayerNorm,
+    blocks: Vec<Block>,
+    output_norm: LayerNorm,
+    head: PixelHead,
+    prefix_head: Option<PixelHead>,
+    #[module(skip)]
+    visibility: Visibility,
+    #[module(skip)]
+    layout: TokenLayout,
+    #[module(skip)]
+    patch: usize,
+}
+
+impl Decoder {
+    pub(crate) fn new(
+        config: &TokenizerConfig,
+        decoder: &DecoderConfig,
+        kind: DecoderKind,
+        device: &Device,
+    ) -> Self {
+        let width = decoder.transformer.width;
+        let layout = config.layout();
+        let head = || PixelHead::new(width, config.patch_values(), device);
+        Self {
+            embedding: linear(config.token_size, width, device),
+            leading: table(decoder.leading, width, device),
+            positions: table(decoder.leading + layout.len(), width, device),
+            input_norm: layer_norm(width, device),
+            blocks: Block::stack(&decoder.transformer, device),
+            output_norm: layer_norm(width, device),
+            head: head(),
+            prefix_head: decoder.prefix_head.then(head),
+            visibility: match kind {
+                DecoderKind::Causal => Visibility::Causal,
+                DecoderKind::Bidirectional => Visibility::Bidirectional,
+            },
+            layout,
+            patch: config.patch,
+        }
+    }
+
+    /// Rebuilds pictures from their codes.
+    ///
+    /// # Shapes
+    /// `codes [batch, length, token_size]`; see [`Reconstruction`].
+    pub fn forward(&self, codes: Tensor<3>) -> Reconstruction {
+        let x = self.embedding.forward(codes);
+        let [batch, length, width] = x.dims();
+        let leading = self.leading.val();
+        let [buffers, _] = leading.dims();
+        let leading = leading.unsqueeze::<3>().expand([batch, buffers, width]);
+        let x = Tensor::cat(vec![leading, x], 1) + self.positions.val().unsqueeze();
+        let mut x = normalize(&self.input_norm, x);
+        for block in &self.blocks {
+            x = block.forward(x, self.visibility);
+        }
+        let x = normalize(&self.output_norm, x.slice([0..batch, buffers..buffers + length]));
+        let prefix = self.prefix_head.as_ref().map(|head| {
+            head.forward(x.clone().slice([0..batch, self.layout.prefix_range()]))
+        });
+        let patches = self.head.forward(x.slice([0..batch, self.layout.grid_range()]));
+        Reconstruction { patches, prefix }
+    }
+
+    /// Rebuilds pictures from their codes, as pixels.
+    ///
+    /// # Shapes
+    /// `codes [batch, length, token_size]` → `[batch, 3, height, width]` in [0, 1].
+    pub fn images(&self, codes: Tensor<3>) -> Tensor<4> {
+        unpatchify(self.forward(codes).patches, self.patch, self.layout.columns())
+    }
+}

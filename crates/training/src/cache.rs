@@ -1,0 +1,97 @@
+//! Making token caches: every picture of a data set encoded once, in all its views.
+
+use std::path::Path;
+
+use pixels::{DataSet, Picture, crop::ten_crop};
+use tokenizer::FrozenEncoder;
+use tokens::cache::{CacheHeader, CacheWriter, Shard};
+use weights::{ClassNames, ModelConfig, ModelContents, ModelFolder, Precision, tokenizer_digest};
+
+use crate::{TrainingError, loader::fitted};
+
+/// Name of the tokenizer's model folder inside a token cache.
+pub const TOKENIZER: &str = "tokenizer";
+
+/// The views of a picture that are cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Views {
+    /// The centre crop.
+    Center,
+    /// The corners and the centre at 1.1 times the size, then their mirror images (paper, 4.1).
+    TenCrop,
+}
+
+impl Views {
+    const fn count(self) -> usize {
+        match self {
+            Self::Center => 1,
+            Self::TenCrop => 10,
+        }
+    }
+
+    const fn description(self) -> &'static str {
+        match self {
+            Self::Center => "centre crop (ADM)",
+            Self::TenCrop => "ten-crop of the centre crop (ADM) at 1.1 times the size",
+        }
+    }
+}
+
+/// Encodes one shard of a data set into the cache in `folder`, going on where an earlier call was
+/// interrupted. `progress` is called with the pictures done and their number.
+///
+/// # Errors
+/// If a picture or the model cannot be read, or the cache holds something else.
+pub fn build(
+    data: &dyn DataSet,
+    model: &ModelFolder,
+    encoder: &FrozenEncoder,
+    views: Views,
+    folder: &Path,
+    shard: Shard,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<(), TrainingError> {
+    let config = encoder.config();
+    let image = config.image;
+    if views == Views::TenCrop && image.height != image.width {
+        return Err(TrainingError::Data("ten-crop needs a tokenizer of square pictures".into()));
+    }
+    let tensors = model.tokenizer_tensors()?;
+    let header = CacheHeader {
+        layout: config.layout(),
+        codes: config.codes,
+        classes: data.classes().to_vec(),
+        views: views.count(),
+        augmentation: views.description().to_owned(),
+        tokenizer: tokenizer_digest(&tensors),
+    };
+    let mut writer = CacheWriter::create_or_resume(folder, header, shard)?;
+    let tokenizer = folder.join(TOKENIZER);
+    if !tokenizer.exists() {
+        ModelContents {
+            config: &ModelConfig::new(config.clone(), None),
+            classes: &ClassNames::new(Vec::new()),
+            tokenizer: &tensors,
+            generator: None,
+            precision: Precision::F32,
+            readme: None,
+        }
+        .write(&tokenizer)?;
+    }
+
+    let range = shard.range(data.len());
+    let total = range.len();
+    for index in range.skip(writer.len()) {
+        let pictures: Vec<Picture> = match views {
+            Views::Center => vec![fitted(data, index, image)?],
+            Views::TenCrop => ten_crop(&data.picture(index)?, image.width)?,
+        };
+        let tokens: Vec<_> = pictures
+            .iter()
+            .flat_map(|picture| encoder.encode_picture(picture.to_unit_planes()))
+            .collect();
+        writer.append(data.label(index), data.name(index), &tokens)?;
+        progress(writer.len(), total);
+    }
+    Ok(writer.finish()?)
+}

@@ -1,0 +1,169 @@
+//! Training of the generator on cached tokens.
+
+use std::path::{Path, PathBuf};
+
+use ::generator::{Dropout, Generator, GeneratorConfig, loss::{accuracy, cross_entropy}};
+use burn::{
+    optim::GradientsParams,
+    tensor::{Device, Int, Tensor, TensorData},
+};
+use layers::parameters::{TensorMap, collect, load};
+use tokens::{
+    cache::TokenCache,
+    noise::{Noise, Purpose},
+};
+use weights::{ClassNames, ModelConfig, ModelContents, ModelFolder, Precision};
+
+use crate::{
+    TrainingError,
+    checkpoint::{self, Checkpoint},
+    loader::Order,
+    optimizer::AdamW,
+    recipe::GeneratorRecipe,
+    run::Trainer,
+    stage_one::{join, scalar},
+    telemetry::Measures,
+};
+
+/// Trains the generator to predict each token from its class and the tokens before it (paper,
+/// 3.3 and 4.1). One epoch sees each picture once, in one of its views at random.
+pub struct GeneratorTrainer {
+    recipe: GeneratorRecipe,
+    device: Device,
+    cache: TokenCache,
+    tokenizer: PathBuf,
+    order: Order,
+    model: Generator,
+    optimizer: AdamW,
+}
+
+impl GeneratorTrainer {
+    /// Prepares the training of a new generator on the token cache in a folder.
+    ///
+    /// # Errors
+    /// If the cache cannot be read or is empty, or the architecture cannot be built.
+    pub fn new(
+        recipe: GeneratorRecipe,
+        cache: &Path,
+        device: &Device,
+    ) -> Result<Self, TrainingError> {
+        let tokenizer = cache.join(crate::cache::TOKENIZER);
+        let cache = TokenCache::open(cache)?;
+        if cache.len() == 0 {
+            return Err(TrainingError::Data("the token cache holds no pictures".into()));
+        }
+        let header = cache.header();
+        let config = GeneratorConfig {
+            layout: header.layout,
+            codes: header.codes,
+            classes: header.classes.len(),
+            width: recipe.architecture.width,
+            layers: recipe.architecture.layers,
+            heads: recipe.architecture.heads,
+        };
+        let device = device.clone().autodiff();
+        let model = config.initialize(recipe.schedule.seed, &device)?;
+        Ok(Self {
+            optimizer: AdamW::new(recipe.optimizer, &model),
+            order: Order::new(recipe.schedule.seed, cache.len()),
+            recipe,
+            device,
+            cache,
+            tokenizer,
+            model,
+        })
+    }
+
+    /// Class identifiers `[batch]` and tokens `[batch, length]` of a step.
+    fn batch(&mut self, step: u64) -> Result<(Tensor<1, Int>, Tensor<2, Int>), TrainingError> {
+        let schedule = self.recipe.schedule;
+        let vocabulary = self.model.config().vocabulary();
+        let length = self.model.config().layout.len();
+        let (mut classes, mut tokens) = (Vec::new(), Vec::new());
+        for sample in 0..schedule.batch as u64 {
+            let index = self.order.at(step * schedule.batch as u64 + sample);
+            let record = self.cache.record(index)?;
+            let noise = |purpose| Noise::new(schedule.seed, purpose, step, sample);
+            let dropped =
+                noise(Purpose::ClassDropout).uniform() < self.recipe.class_dropout;
+            let class = if dropped {
+                vocabulary.unconditional()
+            } else {
+                vocabulary
+                    .class(record.label)
+                    .map_err(|error| TrainingError::Data(error.to_string()))?
+            };
+            classes.push(class as i64);
+            let view = noise(Purpose::Augmentation).below(record.views.len());
+            tokens.extend(record.views[view].iter().map(|&token| i64::from(token)));
+        }
+        let shape = [schedule.batch, length];
+        Ok((
+            Tensor::from_data(TensorData::new(classes, [schedule.batch]), &self.device),
+            Tensor::from_data(TensorData::new(tokens, shape), &self.device),
+        ))
+    }
+}
+
+impl Trainer for GeneratorTrainer {
+    fn start(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainingError> {
+        if let Some(mut checkpoint) = checkpoint {
+            let step = checkpoint.step;
+            let problem = |problem| TrainingError::Checkpoint { step, problem };
+            self.model = load(self.model.clone(), checkpoint.take("model"))
+                .map_err(|errors| problem(join(&errors)))?;
+            self.optimizer
+                .restore(checkpoint.updates, checkpoint.take("optimizer"))
+                .map_err(problem)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: u64, learning_rate: f64) -> Result<Measures, TrainingError> {
+        let (classes, tokens) = self.batch(step)?;
+        let [batch, length] = tokens.dims();
+        let dropout = Dropout {
+            rate: self.recipe.dropout,
+            seed: self.recipe.schedule.seed,
+            step,
+            first_sample: 0,
+        };
+        // The last token predicts nothing.
+        let known = tokens.clone().slice([0..batch, 0..length - 1]);
+        let logits = self.model.forward(classes, known, Some(&dropout));
+        let loss = cross_entropy(logits.clone(), tokens.clone());
+        let mut measures =
+            vec![("loss", scalar(&loss)), ("accuracy", scalar(&accuracy(logits, tokens)))];
+        let gradients = GradientsParams::from_grads(loss.backward(), &self.model);
+        let (model, norm) = self.optimizer.step(learning_rate, self.model.clone(), gradients);
+        self.model = model;
+        measures.push(("gradient_norm", norm));
+        Ok(measures)
+    }
+
+    fn checkpoint(&self, step: u64) -> Checkpoint {
+        let mut tensors = TensorMap::new();
+        checkpoint::put(&mut tensors, "model", collect(&self.model));
+        checkpoint::put(&mut tensors, "optimizer", self.optimizer.state());
+        Checkpoint { step, updates: self.optimizer.updates(), tensors }
+    }
+
+    fn export(&self, folder: &Path) -> Result<(), TrainingError> {
+        let tokenizer = ModelFolder::read(&self.tokenizer)?;
+        let mut config = ModelConfig::new(
+            tokenizer.config.tokenizer.clone(),
+            Some(self.model.config().clone()),
+        );
+        config.sampling = self.recipe.sampling;
+        ModelContents {
+            config: &config,
+            classes: &ClassNames::new(self.cache.header().classes.clone()),
+            tokenizer: &tokenizer.tokenizer_tensors()?,
+            generator: Some(&collect(&self.model)),
+            precision: Precision::F32,
+            readme: None,
+        }
+        .write(folder)?;
+        Ok(())
+    }
+}

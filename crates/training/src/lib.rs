@@ -1,0 +1,23 @@
+//! Training: recipes, the three trainers, losses, optimizer, schedules, checkpoints and
+//! telemetry.
+//!
+//! A [`Recipe`](recipe::Recipe) says what to do, a [`Trainer`](run::Trainer) does one step, and
+//! [`run`](run::run) drives it: it measures the learning rate, writes the log and the
+//! checkpoints, and resumes. All randomness is read from the step's address, so an interrupted
+//! run continues as if it had not been.
+
+pub mod cache;
+mod checkpoint;
+mod error;
+pub mod generator;
+mod loader;
+pub mod losses;
+pub mod optimizer;
+pub mod recipe;
+pub mod run;
+pub mod schedule;
+pub mod stage_one;
+pub mod stage_two;
+pub mod telemetry;
+
+pub use error::TrainingError;

@@ -1,0 +1,71 @@
+//! What training minimizes. One loss a file as soon as one needs more than a few lines.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use tokenizer::{Quantized, Reconstruction, TokenizerConfig};
+
+/// Weights of the first stage's terms (paper, equations 3 and 5).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageOneLoss {
+    /// Weight of the mean squared error of the picture.
+    pub reconstruction: f64,
+    /// Weight of the quantizer's loss.
+    pub quantizer: f64,
+    /// Weight of the mean squared error of the first row as the prefix rebuilds it; 0 where the
+    /// decoder has no prefix head. The released code has 10 · 17 / 256.
+    pub auxiliary: f64,
+}
+
+/// The terms of the first stage's loss, and their weighted sum.
+#[derive(Debug, Clone)]
+pub struct StageOneTerms {
+    /// What is minimized.
+    pub total: Tensor<1>,
+    /// Mean squared error of the picture.
+    pub reconstruction: Tensor<1>,
+    /// The quantizer's loss.
+    pub quantizer: Tensor<1>,
+    /// Mean squared error of the first row as the prefix rebuilds it.
+    pub auxiliary: Option<Tensor<1>>,
+}
+
+/// Mean squared error over all values.
+///
+/// # Shapes
+/// Any, equal.
+pub fn mean_squared_error<const D: usize>(prediction: Tensor<D>, target: Tensor<D>) -> Tensor<1> {
+    (prediction - target).square().mean()
+}
+
+impl StageOneLoss {
+    /// The loss of a batch.
+    ///
+    /// # Shapes
+    /// `target [batch, rows·columns, patch·patch·3]`, patches with values in [0, 1].
+    pub fn forward(
+        &self,
+        config: &TokenizerConfig,
+        reconstruction: Reconstruction,
+        quantized: &Quantized,
+        target: Tensor<3>,
+    ) -> StageOneTerms {
+        let [batch, _, values] = target.dims();
+        let auxiliary = reconstruction.prefix.map(|prefix| {
+            let row: Vec<Tensor<3>> = config
+                .prefix_columns()
+                .into_iter()
+                .map(|column| target.clone().slice([0..batch, column..column + 1, 0..values]))
+                .collect();
+            mean_squared_error(prefix, Tensor::cat(row, 1))
+        });
+        let reconstruction = mean_squared_error(reconstruction.patches, target);
+        let quantizer = quantized.loss.clone();
+        let mut total = reconstruction.clone().mul_scalar(self.reconstruction)
+            + quantizer.clone().mul_scalar(self.quantizer);
+        if let Some(auxiliary) = &auxiliary {
+            total = total + auxiliary.clone().mul_scalar(self.auxiliary);
+        }
+        StageOneTerms { total, reconstruction, quantizer, auxiliary }
+    }
+}

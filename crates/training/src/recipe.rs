@@ -1,0 +1,341 @@
+//! Recipes: files that say all of a run, its command and its expected result included.
+
+use std::path::{Path, PathBuf};
+
+use ::generator::SamplingConfig;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokenizer::{Anchor, DecoderConfig, Positions, TokenizerConfig};
+use toml::{Table, Value};
+
+use crate::{losses::StageOneLoss, optimizer::AdamWConfig, schedule::WarmupCosine};
+
+/// Which of the three trainings a recipe is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Training {
+    /// Encoder, codebook and first decoder.
+    StageOne,
+    /// The bidirectional decoder.
+    StageTwo,
+    /// The generator.
+    Generator,
+}
+
+/// Recipes that the program carries, by name.
+const BUNDLED: [(&str, Training, &str); 6] = [
+    ("mini", Training::StageOne, include_str!("../../../recipes/mini/tokenizer_stage_1.toml")),
+    ("mini", Training::StageTwo, include_str!("../../../recipes/mini/tokenizer_stage_2.toml")),
+    ("mini", Training::Generator, include_str!("../../../recipes/mini/generator.toml")),
+    ("quick", Training::StageOne, include_str!("../../../recipes/quick/tokenizer_stage_1.toml")),
+    ("quick", Training::StageTwo, include_str!("../../../recipes/quick/tokenizer_stage_2.toml")),
+    ("quick", Training::Generator, include_str!("../../../recipes/quick/generator.toml")),
+];
+
+/// A recipe that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// There is no such recipe.
+    #[error("no recipe `{name}`: it is neither a file nor one of {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// Names of the bundled ones.
+        known: String,
+    },
+    /// The file cannot be read.
+    #[error("recipe {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no recipe.
+    #[error("recipe {name}: {problem}")]
+    Parse {
+        /// Name or path.
+        name: String,
+        /// What the parser said.
+        problem: String,
+    },
+    /// A setting that does not exist.
+    #[error("recipe {name}: no setting is called `{key}`{}", suggest(.nearest))]
+    UnknownKey {
+        /// Name or path.
+        name: String,
+        /// The key.
+        key: String,
+        /// The setting that is spelled most alike.
+        nearest: Option<String>,
+    },
+    /// An override that is no assignment.
+    #[error("`--set {0}`: write it as key=value, for example --set steps=100")]
+    Override(String),
+    /// A value that makes no sense.
+    #[error("recipe: `{key}` {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+fn suggest(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
+}
+
+/// How long to train, how fast, and how often to save.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Number of optimizer steps.
+    pub steps: u64,
+    /// Samples a step.
+    pub batch: usize,
+    /// Seed of initial values, data order, augmentation and dropout.
+    pub seed: u64,
+    /// Learning rate at the end of the warm-up.
+    pub learning_rate: f64,
+    /// Learning rate at the last step.
+    pub final_learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Number of checkpoints to keep.
+    pub keep_checkpoints: usize,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+}
+
+impl Schedule {
+    /// The learning rate over the run.
+    pub fn learning_rates(&self) -> WarmupCosine {
+        WarmupCosine {
+            peak: self.learning_rate,
+            last: self.final_learning_rate,
+            warmup: self.warmup_steps,
+            steps: self.steps,
+        }
+    }
+
+    fn validate(&self) -> Result<(), RecipeError> {
+        let value = |key, problem| Err(RecipeError::Value { key, problem });
+        if self.batch == 0 {
+            return value("batch", "must be at least 1");
+        }
+        if self.checkpoint_every == 0 {
+            return value("checkpoint_every", "must be at least 1");
+        }
+        if self.keep_checkpoints == 0 {
+            return value("keep_checkpoints", "must be at least 1");
+        }
+        if self.log_every == 0 {
+            return value("log_every", "must be at least 1");
+        }
+        if !(self.learning_rate >= 0.0 && self.learning_rate.is_finite()) {
+            return value("learning_rate", "must be a number of at least 0");
+        }
+        if !(self.final_learning_rate >= 0.0 && self.final_learning_rate.is_finite()) {
+            return value("final_learning_rate", "must be a number of at least 0");
+        }
+        Ok(())
+    }
+}
+
+/// A complete description of one training.
+pub trait Recipe: Serialize + DeserializeOwned {
+    /// Which training it describes.
+    const TRAINING: Training;
+
+    /// Its schedule.
+    fn schedule(&self) -> &Schedule;
+}
+
+/// Recipe of the tokenizer's first stage (paper, 3.2).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageOneRecipe {
+    /// Steps, batch, learning rate.
+    #[serde(flatten)]
+    pub schedule: Schedule,
+    /// How position tables begin.
+    pub positions: Positions,
+    /// Whether pictures are mirrored at random.
+    pub flip: bool,
+    /// Steps at the beginning in which the decoder sees features that are not quantized. The
+    /// codebook is then laid over what the encoder has learned, and all of it is in use from
+    /// there on; codes that compete from the first step stay few for long. 0 in the paper.
+    pub continuous_steps: u64,
+    /// Where rarely used codes move.
+    pub anchor: Anchor,
+    /// The optimizer.
+    pub optimizer: AdamWConfig,
+    /// Weights of the loss's terms.
+    pub loss: StageOneLoss,
+    /// The tokenizer, with the decoder that is trained now and no other.
+    pub architecture: TokenizerConfig,
+}
+
+/// Recipe of the tokenizer's second stage (paper, 3.2).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageTwoRecipe {
+    /// Steps, batch, learning rate.
+    #[serde(flatten)]
+    pub schedule: Schedule,
+    /// How position tables begin.
+    pub positions: Positions,
+    /// Whether pictures are mirrored at random.
+    pub flip: bool,
+    /// The optimizer.
+    pub optimizer: AdamWConfig,
+    /// The bidirectional decoder; the rest of the architecture comes from the first stage.
+    pub decoder: DecoderConfig,
+}
+
+/// Size of a generator; the rest of its architecture comes from the token cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GeneratorSize {
+    /// Width of a token.
+    pub width: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Number of attention heads.
+    pub heads: usize,
+}
+
+/// Recipe of the generator (paper, 3.3 and 4.1).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GeneratorRecipe {
+    /// Steps, batch, learning rate.
+    #[serde(flatten)]
+    pub schedule: Schedule,
+    /// Probability of dropping a value inside the model.
+    pub dropout: f64,
+    /// Probability of replacing a class by the unconditional one.
+    pub class_dropout: f64,
+    /// The optimizer.
+    pub optimizer: AdamWConfig,
+    /// Size of the generator.
+    pub architecture: GeneratorSize,
+    /// What the model folder recommends for sampling.
+    pub sampling: SamplingConfig,
+}
+
+impl Recipe for StageOneRecipe {
+    const TRAINING: Training = Training::StageOne;
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+}
+
+impl Recipe for StageTwoRecipe {
+    const TRAINING: Training = Training::StageTwo;
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+}
+
+impl Recipe for GeneratorRecipe {
+    const TRAINING: Training = Training::Generator;
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+}
+
+/// Reads a recipe, a bundled one by name or a file, and changes single settings in it.
+///
+/// `overrides` are assignments such as `steps=100` or `optimizer.clip=1.0`.
+///
+/// # Errors
+/// If there is no such recipe, a setting is unknown (with the nearest known one), or a value
+/// makes no sense.
+pub fn read<R: Recipe>(name: &str, overrides: &[String]) -> Result<R, RecipeError> {
+    let bundled = BUNDLED.iter().find(|(known, kind, _)| *known == name && *kind == R::TRAINING);
+    let text = match bundled {
+        Some((_, _, text)) => (*text).to_owned(),
+        None => {
+            let path = Path::new(name);
+            std::fs::read_to_string(path).map_err(|source| match source.kind() {
+                std::io::ErrorKind::NotFound if !name.contains(['/', '.']) => {
+                    RecipeError::Unknown { name: name.to_owned(), known: known(R::TRAINING) }
+                }
+                _ => RecipeError::Read { path: path.to_owned(), source },
+            })?
+        }
+    };
+    parse(name, &text, overrides)
+}
+
+fn known(training: Training) -> String {
+    let names: Vec<&str> =
+        BUNDLED.iter().filter(|(_, kind, _)| *kind == training).map(|(name, ..)| *name).collect();
+    names.join(", ")
+}
+
+fn parse<R: Recipe>(name: &str, text: &str, overrides: &[String]) -> Result<R, RecipeError> {
+    let problem = |problem: String| RecipeError::Parse { name: name.to_owned(), problem };
+    let mut table: Table = toml::from_str(text).map_err(|error| problem(error.to_string()))?;
+    for assignment in overrides {
+        set(&mut table, assignment)?;
+    }
+    let recipe: R =
+        table.clone().try_into().map_err(|error: toml::de::Error| problem(error.to_string()))?;
+    // What a recipe does not write back, it did not understand.
+    let understood = to_table(&recipe);
+    let mut paths = Vec::new();
+    collect_paths(&understood, "", &mut paths);
+    let mut given = Vec::new();
+    collect_paths(&table, "", &mut given);
+    if let Some(key) = given.into_iter().find(|key| !paths.contains(key)) {
+        let nearest = paths
+            .into_iter()
+            .map(|path| (strsim::damerau_levenshtein(&key, &path), path))
+            .min()
+            .filter(|(distance, _)| *distance <= 1 + key.len() / 2)
+            .map(|(_, path)| path);
+        return Err(RecipeError::UnknownKey { name: name.to_owned(), key, nearest });
+    }
+    recipe.schedule().validate()?;
+    Ok(recipe)
+}
+
+fn set(table: &mut Table, assignment: &str) -> Result<(), RecipeError> {
+    let malformed = || RecipeError::Override(assignment.to_owned());
+    let (path, value) = assignment.split_once('=').ok_or_else(malformed)?;
+    let value = toml::from_str::<Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(value.to_owned()));
+    let mut keys = path.trim().split('.');
+    let last = keys.next_back().filter(|key| !key.is_empty()).ok_or_else(malformed)?;
+    let mut place = table;
+    for key in keys {
+        place = place
+            .entry(key)
+            .or_insert_with(|| Value::Table(Table::new()))
+            .as_table_mut()
+            .ok_or_else(malformed)?;
+    }
+    // A whole number stands for a real one where the setting is real.
+    let value = match (place.get(last), value) {
+        (Some(Value::Float(_)), Value::Integer(whole)) => Value::Float(whole as f64),
+        (_, value) => value,
+    };
+    place.insert(last.to_owned(), value);
+    Ok(())
+}
+
+pub(crate) fn to_table<R: Recipe>(recipe: &R) -> Table {
+    Table::try_from(recipe).expect("a recipe is a table of plain values")
+}
+
+/// All paths of a table, those of its tables included.
+pub(crate) fn collect_paths(table: &Table, prefix: &str, paths: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        if let Value::Table(inner) = value {
+            collect_paths(inner, &path, paths);
+        }
+        paths.push(path);
+    }
+}

@@ -1,0 +1,235 @@
+//! The tokenizer's first stage: encoder, codebook and a decoder that keeps them causal.
+
+use std::{path::Path, sync::Arc};
+
+use burn::{
+    optim::GradientsParams,
+    tensor::{Device, Int, Tensor},
+};
+use layers::parameters::{HostTensor, TensorMap, collect, load};
+use pixels::DataSet;
+use tokenizer::{Clustering, DecoderKind, Initialization, Tokenizer, TokenizerConfig, patch::patchify};
+use tokens::noise::{Noise, Purpose};
+use weights::{ClassNames, ModelConfig, ModelContents, Precision};
+
+use crate::{
+    TrainingError,
+    checkpoint::{self, Checkpoint},
+    loader::{ImageLoader, ImageSource},
+    optimizer::AdamW,
+    recipe::StageOneRecipe,
+    run::Trainer,
+    telemetry::Measures,
+};
+
+/// Trains encoder, codebook and first decoder (paper, 3.2, "Causal decoder" and "Prefix token").
+pub struct StageOne {
+    recipe: StageOneRecipe,
+    device: Device,
+    source: ImageSource,
+    loader: Option<ImageLoader>,
+    kind: DecoderKind,
+    model: Tokenizer,
+    optimizer: AdamW,
+    clustering: Clustering,
+}
+
+impl StageOne {
+    /// Prepares the training of a new tokenizer on `data`.
+    ///
+    /// # Errors
+    /// If the architecture cannot be built or has not exactly one decoder, or there are no data.
+    pub fn new(
+        recipe: StageOneRecipe,
+        data: Arc<dyn DataSet>,
+        device: &Device,
+    ) -> Result<Self, TrainingError> {
+        let config = &recipe.architecture;
+        let kind = match (&config.causal_decoder, &config.bidirectional_decoder) {
+            (Some(_), None) => DecoderKind::Causal,
+            (None, Some(_)) => DecoderKind::Bidirectional,
+            _ => {
+                return Err(TrainingError::Data(
+                    "stage 1 trains one decoder: give the architecture a causal_decoder (or, for \
+                     the ablation's baseline, a bidirectional_decoder), not both"
+                        .into(),
+                ));
+            }
+        };
+        let source = image_source(
+            data,
+            config.image,
+            recipe.schedule.batch,
+            recipe.schedule.seed,
+            recipe.flip,
+        )?;
+        let device = device.clone().autodiff();
+        let initialization =
+            Initialization { seed: recipe.schedule.seed, positions: recipe.positions };
+        let model = config.initialize(&initialization, &device)?;
+        Ok(Self {
+            optimizer: AdamW::new(recipe.optimizer, &model),
+            clustering: Clustering::new(recipe.anchor, config.codes, &device.clone().inner()),
+            loader: None,
+            recipe,
+            device,
+            source,
+            kind,
+            model,
+        })
+    }
+}
+
+pub(crate) fn image_source(
+    data: Arc<dyn DataSet>,
+    image: tokenizer::ImageSize,
+    batch: usize,
+    seed: u64,
+    flip: bool,
+) -> Result<ImageSource, TrainingError> {
+    if data.len() == 0 {
+        return Err(TrainingError::Data("the data set holds no pictures".into()));
+    }
+    Ok(ImageSource { data, image, batch, seed, flip })
+}
+
+impl Trainer for StageOne {
+    fn start(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainingError> {
+        let mut step = 0;
+        if let Some(mut checkpoint) = checkpoint {
+            step = checkpoint.step;
+            let problem = |problem| TrainingError::Checkpoint { step, problem };
+            let model = checkpoint.take("model");
+            self.model = load(self.model.clone(), model).map_err(|errors| problem(join(&errors)))?;
+            self.optimizer
+                .restore(checkpoint.updates, checkpoint.take("optimizer"))
+                .map_err(problem)?;
+            let usage = checkpoint
+                .tensors
+                .remove("usage")
+                .filter(|usage| usage.values.len() == self.recipe.architecture.codes)
+                .ok_or_else(|| problem("`usage` is missing or has another size".into()))?;
+            let plain = self.device.clone().inner();
+            self.clustering = Clustering::from_usage(self.recipe.anchor, usage.values, &plain);
+        }
+        self.loader = Some(ImageLoader::start(self.source.clone(), step));
+        Ok(())
+    }
+
+    fn step(&mut self, step: u64, learning_rate: f64) -> Result<Measures, TrainingError> {
+        let loader = self.loader.as_mut().expect("a trainer is started before its first step");
+        let images = loader.next()?.into_tensor(&self.device);
+        let config = &self.recipe.architecture;
+        let target = patchify(images.clone(), config.patch);
+
+        let features = self.model.encoder.forward(images);
+        let continuous = step < self.recipe.continuous_steps;
+        let quantized = if continuous {
+            self.model.quantizer.bypass(features.clone())
+        } else {
+            self.model.quantizer.forward(features.clone())
+        };
+        let reconstruction = self.model.decoder(self.kind)?.forward(quantized.codes.clone());
+        let terms = self.recipe.loss.forward(config, reconstruction, &quantized, target);
+
+        let mut measures = vec![
+            ("loss", scalar(&terms.total)),
+            ("reconstruction", scalar(&terms.reconstruction)),
+            ("quantizer", scalar(&terms.quantizer)),
+        ];
+        measures.extend(terms.auxiliary.as_ref().map(|term| ("auxiliary", scalar(term))));
+        let usage = Usage::of(&quantized.indices, config.codes);
+        measures.push(("usage", usage.used));
+        measures.push(("perplexity", usage.perplexity));
+
+        let gradients = GradientsParams::from_grads(terms.total.backward(), &self.model);
+        let mut model = self.model.clone();
+        // The codebook moves first, then the optimizer steps from where it is.
+        let seed = self.recipe.schedule.seed;
+        let mut noise = Noise::new(seed, Purpose::Clustering, step, 0);
+        if !continuous {
+            let indices = quantized.indices;
+            model.quantizer =
+                self.clustering.update(model.quantizer, features, indices, &mut noise);
+        } else if step + 1 == self.recipe.continuous_steps {
+            model.quantizer = Clustering::seed(model.quantizer, features, &mut noise);
+        }
+        let (model, norm) = self.optimizer.step(learning_rate, model, gradients);
+        self.model = model;
+        measures.push(("gradient_norm", norm));
+        Ok(measures)
+    }
+
+    fn checkpoint(&self, step: u64) -> Checkpoint {
+        let mut tensors = TensorMap::new();
+        checkpoint::put(&mut tensors, "model", collect(&self.model));
+        checkpoint::put(&mut tensors, "optimizer", self.optimizer.state());
+        tensors.insert("usage".into(), HostTensor::from_tensor(self.clustering.usage()));
+        Checkpoint { step, updates: self.optimizer.updates(), tensors }
+    }
+
+    fn export(&self, folder: &Path) -> Result<(), TrainingError> {
+        export_tokenizer(self.model.config(), &collect(&self.model), folder)
+    }
+}
+
+/// Writes a model folder that has a tokenizer and no generator yet.
+pub(crate) fn export_tokenizer(
+    config: &TokenizerConfig,
+    tensors: &TensorMap,
+    folder: &Path,
+) -> Result<(), TrainingError> {
+    ModelContents {
+        config: &ModelConfig::new(config.clone(), None),
+        classes: &ClassNames::new(Vec::new()),
+        tokenizer: tensors,
+        generator: None,
+        precision: Precision::F32,
+        readme: None,
+    }
+    .write(folder)?;
+    Ok(())
+}
+
+/// How much of the codebook a batch uses.
+pub(crate) struct Usage {
+    /// Fraction of the codes that occur at all.
+    pub(crate) used: f64,
+    /// Exponential of the entropy of the codes' frequencies: how many codes are used as if
+    /// evenly.
+    pub(crate) perplexity: f64,
+}
+
+impl Usage {
+    pub(crate) fn of(indices: &Tensor<2, Int>, codes: usize) -> Self {
+        let mut counts = vec![0_u64; codes];
+        for index in indices.to_data().iter::<i64>() {
+            if let Some(count) = usize::try_from(index).ok().and_then(|i| counts.get_mut(i)) {
+                *count += 1;
+            }
+        }
+        let total = counts.iter().sum::<u64>().max(1) as f64;
+        let used = counts.iter().filter(|&&count| count > 0).count() as f64 / codes as f64;
+        let entropy: f64 = counts
+            .iter()
+            .filter(|&&count| count > 0)
+            .map(|&count| count as f64 / total)
+            .map(|frequency| -frequency * frequency.ln())
+            .sum();
+        Self { used, perplexity: entropy.exp() }
+    }
+}
+
+pub(crate) fn scalar(tensor: &Tensor<1>) -> f64 {
+    f64::from(HostTensor::from_tensor(tensor.clone()).values[0])
+}
+
+pub(crate) fn join<E: std::fmt::Display>(errors: &[E]) -> String {
+    let shown: Vec<String> = errors.iter().take(3).map(ToString::to_string).collect();
+    let more = errors.len().saturating_sub(shown.len());
+    let mut text = shown.join("; ");
+    if more > 0 {
+        text.push_str(&format!("; and {more} more"));
+    }
+    text
+}

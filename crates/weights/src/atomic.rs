@@ -1,0 +1,115 @@
+//! Files and folders that appear whole or not at all: written beside, synced, renamed.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use tempfile::{Builder, TempDir};
+
+/// The folder in which `path` stands; created if missing.
+fn parent(path: &Path) -> io::Result<PathBuf> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(parent)?;
+    Ok(parent.to_owned())
+}
+
+fn beside(path: &Path) -> Builder<'_, 'static> {
+    let mut builder = Builder::new();
+    builder.prefix(path.file_name().unwrap_or_default()).suffix(".incomplete");
+    builder
+}
+
+/// Makes renames in a folder last through a power failure, where the system can.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// Writes a file beside `path`, syncs it, and renames it into place.
+///
+/// # Errors
+/// If `write` or the operating system fails; then nothing is left behind, and an older file stays.
+pub fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let folder = parent(path)?;
+    let mut builder = beside(path);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any new file; temporary ones are otherwise readable by their owner only.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let file = builder.tempfile_in(&folder)?;
+    let mut writer = BufWriter::with_capacity(1 << 16, file.as_file());
+    write(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder(&folder)
+}
+
+/// Fills a folder beside `path`, syncs it, and puts it in the place of `path`, whatever is there.
+///
+/// On Linux and Apple systems an older folder is exchanged in one step, so `path` is at every moment
+/// the old folder or the new one. Elsewhere it is moved away first and moved back on failure.
+///
+/// # Errors
+/// If `fill` or the operating system fails; then nothing is left behind, and an older folder stays.
+pub fn replace_folder<E: From<io::Error>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    // A link is followed: the folder behind it is replaced, not the link.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = parent(path)?;
+    let mut builder = beside(path);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o777));
+    }
+    let new = builder.tempdir_in(&folder)?;
+    fill(new.path())?;
+    for entry in fs::read_dir(new.path())? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    sync_folder(new.path())?;
+    if path.exists() {
+        exchange(&new, path)?;
+    } else {
+        fs::rename(new.path(), path)?;
+        let _moved = new.keep();
+    }
+    sync_folder(&folder)?;
+    Ok(())
+}
+
+/// Puts `new` into the place of `path`; what was there goes away with `new`.
+fn exchange(new: &TempDir, path: &Path) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        if renameat_with(CWD, new.path(), CWD, path, RenameFlags::EXCHANGE).is_ok() {
+            return Ok(());
+        }
+        // Some file systems cannot; then as below.
+    }
+    let old = beside(path).suffix(".previous").tempdir_in(parent(path)?)?;
+    let away = old.path().join("model");
+    fs::rename(path, &away)?;
+    if let Err(error) = fs::rename(new.path(), path) {
+        if fs::rename(&away, path).is_err() {
+            // Better a stray folder than a lost one.
+            let _kept = old.keep();
+        }
+        return Err(error);
+    }
+    Ok(())
+}

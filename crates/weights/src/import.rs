@@ -1,0 +1,121 @@
+//! Released checkpoints into a model folder.
+
+use std::path::{Path, PathBuf};
+
+use generator::{GeneratorConfig, SamplingConfig, presets};
+
+use crate::{
+    checkpoint::Checkpoint,
+    classes::ClassNames,
+    error::FileError,
+    model_folder::{ModelConfig, ModelContents, ModelFolder, ModelFolderError, check_free},
+    released::{ReleasedError, import_generator, import_tokenizer},
+    safetensors_file::Precision,
+};
+
+/// An import that failed. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file holds something else than the released model.
+    #[error("`{}`: {source}", path.display())]
+    Released {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ReleasedError,
+    },
+    /// The two files do not belong together, or the folder could not be written.
+    #[error(transparent)]
+    Folder(#[from] ModelFolderError),
+}
+
+/// Reads a released tokenizer and, if given, a released generator for its tokens, and writes them
+/// as a model folder at `out`. Architectures are inferred from the shapes. 1000 classes get the
+/// names of ImageNet.
+///
+/// # Errors
+/// If a file is no released checkpoint, the two do not belong together, or `out` is taken.
+pub fn import(
+    tokenizer: &Path,
+    generator: Option<&Path>,
+    out: &Path,
+    precision: Precision,
+) -> Result<ModelFolder, ImportError> {
+    // Before minutes of reading.
+    check_free(out)?;
+    let released = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ImportError::Released { path, source }
+    };
+    let read_tokenizer =
+        import_tokenizer(Checkpoint::read(tokenizer)?).map_err(released(tokenizer))?;
+    let layout = read_tokenizer.config.layout();
+    let read_generator = match generator {
+        None => None,
+        Some(path) => {
+            Some(import_generator(Checkpoint::read(path)?, layout).map_err(released(path))?)
+        }
+    };
+    let (generator_config, generator_tensors) = read_generator.unzip();
+    let mut config = ModelConfig::new(read_tokenizer.config, generator_config);
+    let mut classes = ClassNames::default();
+    if let Some(generator) = &config.generator {
+        config.sampling = published_sampling(generator).unwrap_or_default();
+        classes = ClassNames::of_count(generator.classes);
+    }
+    let contents = ModelContents {
+        config: &config,
+        classes: &classes,
+        tokenizer: &read_tokenizer.tensors,
+        generator: generator_tensors.as_ref(),
+        precision,
+        readme: None,
+    };
+    Ok(contents.write(out)?)
+}
+
+/// The guidance that was published for this architecture.
+///
+/// In the paper's layout that is Table 9. In the released layout, whose prefix has one token more,
+/// it is what the released configuration files say: they belong to the released weights, which are
+/// older than the paper's last version.
+pub fn published_sampling(config: &GeneratorConfig) -> Option<SamplingConfig> {
+    let GeneratorConfig { layout, codes, classes, .. } = *config;
+    let released = match layout.prefix().checked_sub(layout.columns())? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    let table = [
+        (presets::b(layout, codes, classes), [(11.0, 1.3), (16.0, 1.8)]),
+        (presets::l(layout, codes, classes), [(5.0, 0.6), (6.0, 0.7)]),
+        (presets::xl(layout, codes, classes), [(8.0, 1.4), (13.0, 1.4)]),
+    ];
+    let (_, values) = table.into_iter().find(|(preset, _)| preset == config)?;
+    let (guidance, guidance_power) = values[usize::from(released)];
+    Some(SamplingConfig { guidance, guidance_power, ..SamplingConfig::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokens::TokenLayout;
+
+    use super::*;
+
+    #[test]
+    fn should_know_the_published_guidance() {
+        let of = |prefix, preset: fn(TokenLayout, usize, usize) -> GeneratorConfig| {
+            published_sampling(&preset(TokenLayout::new(prefix, 16, 16), 4096, 1000))
+                .map(|sampling| (sampling.guidance, sampling.guidance_power))
+        };
+        assert_eq!(of(16, presets::b), Some((11.0, 1.3)));
+        assert_eq!(of(17, presets::b), Some((16.0, 1.8)));
+        assert_eq!(of(17, presets::l), Some((6.0, 0.7)));
+        assert_eq!(of(17, presets::xl), Some((13.0, 1.4)));
+        assert_eq!(of(0, presets::b), None);
+        assert_eq!(of(17, presets::mini), None);
+    }
+}

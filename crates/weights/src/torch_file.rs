@@ -1,0 +1,414 @@
+//! Files of `torch.save`: the zip format (PyTorch 1.6 and later) and the legacy format before it.
+//!
+//! Both hold one pickle that describes an object and, beside it, the storages that its tensors
+//! view. The object is read first; then only those storages that the wanted tensors need. Layouts
+//! are those of `torch/serialization.py`.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufReader, Read, Seek},
+    path::Path,
+};
+
+use layers::parameters::{HostTensor, TensorMap};
+use zip::{CompressionMethod, ZipArchive, result::ZipError};
+
+use crate::{
+    checkpoint::Checkpoint,
+    error::FileError,
+    floats::{ByteOrder, decode},
+    pickle::{Encoding, Node, NodeId, Pickle, PickleError, Storage, TensorView},
+};
+
+/// The number with which a file of the legacy format begins, itself a pickle.
+const LEGACY_MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
+/// The only version of the legacy format.
+const LEGACY_VERSION: i128 = 1001;
+/// Values that the tensors of a file may have together, per byte of the file. Half precision has
+/// 0.5; expanded views of small storages have more. Beyond this, a file wants to fill the memory.
+const VALUES_PER_BYTE: u64 = 4;
+/// Names under which training checkpoints keep the weights, in the order of preference.
+const STATE_DICT_KEYS: [&str; 9] = [
+    "model_state",
+    "model_state_dict",
+    "state_dict",
+    "model",
+    "module",
+    "generator",
+    "ema",
+    "model_ema",
+    "ema_state_dict",
+];
+
+fn read_error(path: &Path, source: std::io::Error) -> FileError {
+    if source.kind() == std::io::ErrorKind::UnexpectedEof {
+        return damaged(path, "it ends too early");
+    }
+    FileError::Read { path: path.to_owned(), source }
+}
+
+fn damaged(path: &Path, what: impl Into<String>) -> FileError {
+    FileError::Damaged { path: path.to_owned(), what: what.into() }
+}
+
+fn pickle_error(path: &Path, error: PickleError) -> FileError {
+    match error {
+        PickleError::Io(source) => read_error(path, source),
+        PickleError::Code { what, .. } => FileError::Code { path: path.to_owned(), what },
+        other => damaged(path, other.to_string()),
+    }
+}
+
+/// Tensors of one state dict that are still without values, by the key of their storage.
+struct Wanted {
+    tensors: BTreeMap<String, Vec<(String, TensorView)>>,
+    others: BTreeMap<String, String>,
+    state_dict: Option<String>,
+}
+
+impl Wanted {
+    fn find(path: &Path, pickle: &Pickle, file_bytes: u64) -> Result<Self, FileError> {
+        let (state_dict, entries) = find_state_dict(path, pickle)?;
+        let mut named = BTreeMap::new();
+        let mut others = BTreeMap::new();
+        for &(key, value) in entries {
+            let name = match pickle.get(key) {
+                Node::Text(name) => name.clone(),
+                key => {
+                    return Err(FileError::NoStateDict {
+                        path: path.to_owned(),
+                        found: format!("one of its keys is {}, not a string", key.kind()),
+                    });
+                }
+            };
+            match pickle.get(value) {
+                Node::Tensor(tensor) if tensor.element.encoding != Encoding::Other => {
+                    others.remove(&name);
+                    named.insert(name, (**tensor).clone());
+                }
+                other => {
+                    named.remove(&name);
+                    others.insert(
+                        name,
+                        match other {
+                            Node::Tensor(t) => {
+                                format!("a tensor of {} of shape {:?}", t.element.name, t.shape)
+                            }
+                            other => other.kind().to_owned(),
+                        },
+                    );
+                }
+            }
+        }
+        // Data-parallel and compiled modules prefix every name.
+        for prefix in ["module.", "_orig_mod."] {
+            if !named.is_empty() && named.keys().all(|name| name.starts_with(prefix)) {
+                let strip =
+                    |name: String| name.strip_prefix(prefix).map_or(name.clone(), str::to_owned);
+                named = named.into_iter().map(|(name, tensor)| (strip(name), tensor)).collect();
+                others = others.into_iter().map(|(name, kind)| (strip(name), kind)).collect();
+            }
+        }
+        let mut values = 0u64;
+        let mut tensors: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for (name, tensor) in named {
+            values = tensor
+                .shape
+                .iter()
+                .try_fold(1u64, |product, &extent| product.checked_mul(extent))
+                .and_then(|count| values.checked_add(count))
+                .filter(|&count| count / VALUES_PER_BYTE <= file_bytes)
+                .ok_or_else(|| FileError::Tensor {
+                    path: path.to_owned(),
+                    name: name.clone(),
+                    what: format!("of shape {:?} is larger than its file", tensor.shape),
+                })?;
+            tensors.entry(tensor.storage.key.clone()).or_default().push((name, tensor));
+        }
+        Ok(Self { tensors, others, state_dict })
+    }
+
+    /// The wanted tensors of one storage.
+    fn take(
+        &mut self,
+        path: &Path,
+        key: &str,
+        bytes: &[u8],
+        order: ByteOrder,
+        into: &mut TensorMap,
+    ) -> Result<(), FileError> {
+        for (name, tensor) in self.tensors.remove(key).unwrap_or_default() {
+            let host = gather(&tensor, bytes, order).map_err(|what| FileError::Tensor {
+                path: path.to_owned(),
+                name: name.clone(),
+                what: what.to_owned(),
+            })?;
+            into.insert(name, host);
+        }
+        Ok(())
+    }
+
+    fn finish(self, path: &Path, tensors: TensorMap) -> Result<Checkpoint, FileError> {
+        if let Some((key, missing)) = self.tensors.first_key_value() {
+            return Err(damaged(
+                path,
+                format!("storage `{key}` of tensor `{}` is missing", missing[0].0),
+            ));
+        }
+        Ok(Checkpoint { tensors, others: self.others, state_dict: self.state_dict })
+    }
+}
+
+type Entries = [(NodeId, NodeId)];
+
+fn dictionary(pickle: &Pickle, id: NodeId) -> Option<&Entries> {
+    match pickle.get(id) {
+        Node::Dictionary(entries) => Some(entries),
+        _ => None,
+    }
+}
+
+/// The dictionary that holds tensors directly: the object itself, or one under a known key.
+fn find_state_dict<'p>(
+    path: &Path,
+    pickle: &'p Pickle,
+) -> Result<(Option<String>, &'p Entries), FileError> {
+    let none = |found: String| FileError::NoStateDict { path: path.to_owned(), found };
+    let Node::Dictionary(root) = pickle.root() else {
+        return Err(none(format!("the file is {}", pickle.root().kind())));
+    };
+    let mut entries: &Entries = root;
+    let mut names: Vec<&str> = Vec::new();
+    // A checkpoint nests its weights once or twice; a cycle would nest them forever.
+    for _ in 0..4 {
+        if entries.iter().any(|&(_, value)| matches!(pickle.get(value), Node::Tensor(_))) {
+            let name = (!names.is_empty()).then(|| names.join("."));
+            return Ok((name, entries));
+        }
+        let nested = STATE_DICT_KEYS.iter().find_map(|&wanted| {
+            let (_, value) = entries
+                .iter()
+                .rev()
+                .find(|(key, _)| matches!(pickle.get(*key), Node::Text(key) if key == wanted))?;
+            Some((wanted, dictionary(pickle, *value)?))
+        });
+        match nested {
+            Some((name, nested)) => {
+                names.push(name);
+                entries = nested;
+            }
+            None => break,
+        }
+    }
+    let keys: Vec<&str> = root
+        .iter()
+        .filter_map(|(key, _)| match pickle.get(*key) {
+            Node::Text(key) => Some(key.as_str()),
+            _ => None,
+        })
+        .take(8)
+        .collect();
+    Err(none(if keys.is_empty() {
+        "its dictionary has no named entries".to_owned()
+    } else {
+        format!("its keys are `{}`", keys.join("`, `"))
+    }))
+}
+
+/// Copies a view, contiguous or not, out of its storage.
+fn gather(tensor: &TensorView, bytes: &[u8], order: ByteOrder) -> Result<HostTensor, &'static str> {
+    const OUTSIDE: &str = "reaches beyond the end of its storage";
+    let size = tensor.element.bytes;
+    let view = (tensor.storage.view_offset as usize)
+        .checked_mul(tensor.storage.element.bytes)
+        .and_then(|start| bytes.get(start..))
+        .ok_or(OUTSIDE)?;
+    let shape: Vec<usize> = tensor.shape.iter().map(|&extent| extent as usize).collect();
+    // `Wanted::find` has checked that this product is small.
+    let count: usize = shape.iter().product();
+    if count == 0 {
+        return Ok(HostTensor::new(shape, Vec::new()));
+    }
+    let last = tensor
+        .shape
+        .iter()
+        .zip(&tensor.strides)
+        .try_fold(tensor.offset, |sum, (&extent, &stride)| {
+            sum.checked_add((extent - 1).checked_mul(stride)?)
+        })
+        .ok_or(OUTSIDE)?;
+    if last >= (view.len() / size) as u64 {
+        return Err(OUTSIDE);
+    }
+    let (offset, last) = (tensor.offset as usize, last as usize);
+    let reached = &view[offset * size..(last + 1) * size];
+    let mut expected = 1u64;
+    let contiguous = tensor.shape.iter().zip(&tensor.strides).rev().all(|(&extent, &stride)| {
+        let fits = extent == 1 || stride == expected;
+        expected *= extent;
+        fits
+    });
+    let values = if contiguous {
+        decode(reached, tensor.element.encoding, order)
+    } else {
+        let mut gathered = Vec::with_capacity(count * size);
+        let mut index = vec![0usize; shape.len()];
+        let mut position = 0;
+        for _ in 0..count {
+            gathered.extend_from_slice(&reached[position * size..(position + 1) * size]);
+            // The next index in row-major order, like a mileage counter.
+            for axis in (0..shape.len()).rev() {
+                let stride = tensor.strides[axis] as usize;
+                index[axis] += 1;
+                if index[axis] < shape[axis] {
+                    position += stride;
+                    break;
+                }
+                position -= (shape[axis] - 1) * stride;
+                index[axis] = 0;
+            }
+        }
+        decode(&gathered, tensor.element.encoding, order)
+    };
+    Ok(HostTensor::new(shape, values.ok_or("holds no floats")?))
+}
+
+/// Reads a file of the zip format.
+pub(crate) fn read_zip(path: &Path, file: File) -> Result<Checkpoint, FileError> {
+    let file_bytes = file.metadata().map_err(|source| read_error(path, source))?.len();
+    let zip_error = |error: ZipError| match error {
+        ZipError::Io(source) => read_error(path, source),
+        other => damaged(path, format!("no complete zip archive ({other})")),
+    };
+    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(zip_error)?;
+    let names: Vec<String> =
+        archive.file_names().filter_map(|name| name.ok().map(|name| name.into_owned())).collect();
+    let not_torch =
+        |found: &str| FileError::NotACheckpoint { path: path.to_owned(), found: found.to_owned() };
+    if names.iter().any(|name| name.ends_with("/constants.pkl")) {
+        return Err(not_torch("is a TorchScript program; save its state_dict() instead"));
+    }
+    let root = names
+        .iter()
+        .find_map(|name| {
+            name.strip_suffix("data.pkl").filter(|root| root.matches('/').count() <= 1)
+        })
+        .ok_or_else(|| not_torch("is a zip archive without a `data.pkl`"))?
+        .to_owned();
+
+    let mut entry = |name: &str, expected: Option<u64>| -> Result<Vec<u8>, FileError> {
+        let entry = archive.by_name(name).map_err(|error| match error {
+            ZipError::FileNotFound => damaged(path, format!("entry `{name}` is missing")),
+            other => zip_error(other),
+        })?;
+        let size = entry.size();
+        if entry.compression() != CompressionMethod::Stored || size > file_bytes {
+            return Err(damaged(path, format!("entry `{name}` is compressed")));
+        }
+        if expected.is_some_and(|expected| size < expected) {
+            return Err(damaged(path, format!("entry `{name}` is shorter than its tensors")));
+        }
+        let mut bytes = Vec::with_capacity(size as usize);
+        BufReader::new(entry)
+            .read_to_end(&mut bytes)
+            .map_err(|source| damaged(path, format!("entry `{name}`: {source}")))?;
+        Ok(bytes)
+    };
+
+    let order = match names.iter().any(|name| *name == format!("{root}byteorder")) {
+        true => match &entry(&format!("{root}byteorder"), None)?[..] {
+            b"little" => ByteOrder::Little,
+            b"big" => ByteOrder::Big,
+            _ => return Err(damaged(path, "unknown byte order")),
+        },
+        // PyTorch before 2.1 wrote none, on little-endian machines for all we know.
+        false => ByteOrder::Little,
+    };
+    let pickle = Pickle::read(&entry(&format!("{root}data.pkl"), None)?[..])
+        .map_err(|error| pickle_error(path, error))?;
+    let mut wanted = Wanted::find(path, &pickle, file_bytes)?;
+    let mut tensors = TensorMap::new();
+    let storages: Vec<String> = wanted.tensors.keys().cloned().collect();
+    for key in storages {
+        let expected =
+            wanted.tensors[&key].iter().map(|(_, view)| storage_bytes(&view.storage)).max();
+        let bytes = entry(&format!("{root}data/{key}"), expected)?;
+        wanted.take(path, &key, &bytes, order, &mut tensors)?;
+    }
+    wanted.finish(path, tensors)
+}
+
+fn storage_bytes(storage: &Storage) -> u64 {
+    storage.elements.saturating_mul(storage.element.bytes as u64)
+}
+
+/// Reads a file of the legacy format.
+pub(crate) fn read_legacy(path: &Path, file: File) -> Result<Checkpoint, FileError> {
+    let file_bytes = file.metadata().map_err(|source| read_error(path, source))?.len();
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    let pickle = |reader: &mut BufReader<File>| {
+        Pickle::read(reader).map_err(|error| pickle_error(path, error))
+    };
+    if pickle(&mut reader)?.root() != &Node::Integer(LEGACY_MAGIC) {
+        return Err(FileError::NotACheckpoint {
+            path: path.to_owned(),
+            found: "is a pickle that torch.save did not write".to_owned(),
+        });
+    }
+    if pickle(&mut reader)?.root() != &Node::Integer(LEGACY_VERSION) {
+        return Err(damaged(path, "unknown version of the legacy format"));
+    }
+    let system = pickle(&mut reader)?;
+    let big = match system.root() {
+        Node::Dictionary(entries) => entries.iter().any(|&(key, value)| {
+            matches!(system.get(key), Node::Text(key) if key == "little_endian")
+                && system.get(value) == &Node::Bool(false)
+        }),
+        _ => return Err(damaged(path, "the description of its machine is missing")),
+    };
+    let order = if big { ByteOrder::Big } else { ByteOrder::Little };
+    let object = pickle(&mut reader)?;
+    let mut wanted = Wanted::find(path, &object, file_bytes)?;
+    let elements = element_sizes(&object);
+
+    let keys = pickle(&mut reader)?;
+    let keys: Vec<&str> = match keys.root() {
+        Node::List(ids) => ids
+            .iter()
+            .map(|&id| match keys.get(id) {
+                Node::Text(key) => Ok(key.as_str()),
+                _ => Err(damaged(path, "the list of its storages holds no names")),
+            })
+            .collect::<Result<_, _>>()?,
+        _ => return Err(damaged(path, "the list of its storages is missing")),
+    };
+    let mut tensors = TensorMap::new();
+    for key in keys {
+        let io = |source| read_error(path, source);
+        let mut count = [0; 8];
+        reader.read_exact(&mut count).map_err(io)?;
+        let position = reader.stream_position().map_err(io)?;
+        let size = elements
+            .get(key)
+            .copied()
+            .ok_or_else(|| damaged(path, format!("storage `{key}` belongs to no tensor")))?;
+        let length = u64::from_le_bytes(count)
+            .checked_mul(size as u64)
+            .filter(|&length| length <= file_bytes - position.min(file_bytes))
+            .ok_or_else(|| damaged(path, format!("storage `{key}` is longer than the file")))?;
+        if !wanted.tensors.contains_key(key) {
+            reader.seek_relative(length as i64).map_err(io)?;
+            continue;
+        }
+        let mut bytes = vec![0; length as usize];
+        reader.read_exact(&mut bytes).map_err(io)?;
+        wanted.take(path, key, &bytes, order, &mut tensors)?;
+    }
+    wanted.finish(path, tensors)
+}
+
+/// Bytes of one element of each storage that the object mentions.
+fn element_sizes(pickle: &Pickle) -> BTreeMap<&str, usize> {
+    pickle.storages().map(|storage| (storage.key.as_str(), storage.element.bytes)).collect()
+}

@@ -117,9 +117,9 @@ impl SampleWriter {
         match self.format {
             Format::Tokens => self.tokens.push(tokens),
             Format::Grid | Format::Npz => self.pictures.push(decoding.picture(&tokens)?),
-            Format::Folder => decoding
-                .picture(&tokens)?
-                .write_png(numbered(&self.path, index, self.count))?,
+            Format::Folder => {
+                decoding.picture(&tokens)?.write_png(numbered(&self.path, index, self.count))?
+            }
         }
         Ok(())
     }

@@ -25,12 +25,8 @@ impl Arrays {
         shape: &[u64],
         values: &[T],
     ) -> io::Result<()> {
-        let mut writer = self
-            .writer
-            .array(name, Default::default())?
-            .default_dtype()
-            .shape(shape)
-            .begin_nd()?;
+        let mut writer =
+            self.writer.array(name, Default::default())?.default_dtype().shape(shape).begin_nd()?;
         writer.extend(values.iter().copied())?;
         writer.finish()
     }
@@ -56,7 +52,7 @@ impl Arrays {
     /// Writes the file, whole or not at all.
     pub(crate) fn write(mut self, path: &Path) -> Result<()> {
         let content = self.writer.zip_writer().finish()?.into_inner();
-        weights::atomic::write_file(path, |file| file.write_all(&content))
+        tokens::files::write_file(path, |file| file.write_all(&content))
             .with_context(|| format!("cannot write {}", path.display()))
     }
 }

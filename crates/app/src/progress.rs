@@ -54,7 +54,9 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = "{prefix} {bar:32} {pos}/{len} {per_sec} eta {eta} {msg}";
             ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
-                .with_style(ProgressStyle::with_template(style).expect("the template is well formed"))
+                .with_style(
+                    ProgressStyle::with_template(style).expect("the template is well formed"),
+                )
                 .with_prefix(what)
         });
         let now = Instant::now();

@@ -25,7 +25,7 @@ pub(crate) fn write(
     }
     tensors.push(("tokens", TensorView::new(Dtype::I64, vec![tokens.len(), length], &values)?));
     let content = safetensors::serialize(tensors, None)?;
-    weights::atomic::write_file(path, |file| file.write_all(&content))
+    tokens::files::write_file(path, |file| file.write_all(&content))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -170,3 +170,69 @@ impl Block {
         x + context.drop(hidden, place)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+    use layers::parameters::{HostTensor, replace};
+    use tokens::{
+        TokenLayout,
+        noise::{Noise, Purpose},
+    };
+
+    use super::*;
+    use crate::{presets, rotary::Rotary};
+
+    const LAYOUT: TokenLayout = TokenLayout::new(2, 2, 2);
+
+    fn noise(count: usize, address: u64) -> Vec<f32> {
+        let mut noise = Noise::new(address, Purpose::Initialization, 0, 0);
+        (0..count).map(|_| 0.3 * noise.normal() as f32).collect()
+    }
+
+    /// A block of noise and its input `[2, 5, width]`.
+    fn noisy(device: &Device) -> (Block, Tensor<3>, Rotation) {
+        let config = GeneratorConfig { width: 16, heads: 2, ..presets::mini(LAYOUT, 8, 2) };
+        let block = replace(Block::new(&config, device), |name, shape| {
+            let count = shape.iter().product();
+            Some(HostTensor::new(shape, noise(count, name.len() as u64)))
+        });
+        let x = TensorData::new(noise(160, 0), [2, 5, 16]);
+        let rotation = Rotary::new(&LAYOUT, config.head()).rotation(0..5, device);
+        (block, Tensor::from_data(x, device), rotation)
+    }
+
+    fn values(x: Tensor<3>) -> Vec<f32> {
+        HostTensor::from_tensor(x).values
+    }
+
+    #[test]
+    fn should_drop_everything_that_a_block_adds_at_a_rate_of_almost_one() {
+        let (block, x, rotation) = noisy(&Device::flex());
+        let through = |dropout: Option<&Dropout>| {
+            let context = Context { rotation: &rotation, layer: 0, dropout, memory: None };
+            values(block.forward(x.clone(), context))
+        };
+        let rate = 1.0 - 2f64.powi(-40);
+        let everything = Dropout { rate, seed: 1, step: 0, first_sample: 0 };
+        assert_eq!(through(Some(&everything)), values(x.clone()));
+        assert_ne!(through(None), values(x.clone()));
+    }
+
+    #[test]
+    fn should_drop_attention_probabilities_too() {
+        let (block, x, rotation) = noisy(&Device::flex());
+        let through = |dropout: Option<&Dropout>| {
+            let mut context = Context { rotation: &rotation, layer: 0, dropout, memory: None };
+            values(block.attention.forward(x.clone(), &mut context))
+        };
+        let half = Dropout { rate: 0.5, seed: 1, step: 0, first_sample: 0 };
+        let (dropped, whole) = (through(Some(&half)), through(None));
+        // Of the outputs, dropout alone would leave zeros and twice the undropped numbers.
+        let mixed = dropped
+            .iter()
+            .zip(&whole)
+            .filter(|&(dropped, whole)| *dropped != 0.0 && (dropped - 2.0 * whole).abs() > 1e-3);
+        assert!(mixed.count() > whole.len() / 4);
+    }
+}

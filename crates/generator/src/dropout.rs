@@ -104,6 +104,18 @@ mod tests {
     }
 
     #[test]
+    fn should_number_all_places_apart() {
+        let mut calls = vec![Place::Embedding.call()];
+        for layer in 0..32 {
+            calls.push(Place::Probabilities { layer }.call());
+            calls.push(Place::Attention { layer }.call());
+            calls.push(Place::FeedForward { layer }.call());
+        }
+        let distinct: std::collections::BTreeSet<u64> = calls.iter().copied().collect();
+        assert_eq!(distinct.len(), calls.len());
+    }
+
+    #[test]
     fn should_differ_between_seeds_steps_samples_and_places() {
         let mask = |dropout: Dropout, place| dropout.mask(1, 256, place);
         let here = mask(DROPOUT, PLACE);

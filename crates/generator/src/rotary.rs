@@ -36,7 +36,7 @@ pub(crate) struct Rotation {
 impl Rotary {
     /// Tables for heads of `head` numbers, a multiple of 4.
     pub(crate) fn new(layout: &TokenLayout, head: usize) -> Self {
-        let mut rotary = Self { head, cosines: vec![1.0; head], sines: vec![0.0; head] };
+        let mut rotary = Self { head, cosines: vec![0.0; head], sines: vec![0.0; head] };
         for token in 0..layout.len() {
             match layout.rotary_position(token) {
                 TokenPosition::Prefix { index } => rotary.extend(index, head),

@@ -18,8 +18,8 @@ pub enum Visibility {
 
 /// softmax(q·kᵀ / √head) · v.
 ///
-/// A sample's result does not depend, not even in the last bit, on how many others are in the
-/// batch.
+/// On the CPU backend a sample's result does not depend, not even in the last bit, on how many
+/// others are in the batch.
 ///
 /// # Shapes
 /// `query [batch, heads, queries, head]`, `key` and `value [batch, heads, keys, head]` →

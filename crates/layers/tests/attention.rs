@@ -1,5 +1,7 @@
 //! Attention: what is seen, gradients or not, one query or many.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
+
 use std::cell::Cell;
 
 use burn::tensor::{Device, Tensor, TensorData};

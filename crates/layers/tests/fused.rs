@@ -1,5 +1,7 @@
 //! The fused operations against Burn's own and against finite differences.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
+
 use std::cell::Cell;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -164,7 +166,8 @@ fn should_have_the_gradients_of_burns_operations() {
 fn should_have_the_slope_of_finite_differences() {
     let device = Device::flex();
     let (x, weight) = (random([1, 2, 3, 4], &device), random([1, 2, 3, 4], &device));
-    let operations: [(&str, fn(Tensor<4>) -> Tensor<4>); 5] = [
+    type Operation = fn(Tensor<4>) -> Tensor<4>;
+    let operations: [(&str, Operation); 5] = [
         ("gelu", fused::gelu),
         ("softmax", |x| fused::scaled_softmax(x, 0.7, true)),
         ("silu_gate", |x| fused::silu_gate(x.clone() * 0.5, x)),
@@ -261,7 +264,7 @@ fn should_leave_shared_inputs_alone() {
 #[test]
 fn should_be_the_exact_gelu_to_a_millionth() {
     // x Φ(x), from a table of the normal distribution to ten digits.
-    let table = [
+    let table: [(f64, f64); 8] = [
         (0.0, 0.0),
         (0.5, 0.345_731_230_6),
         (1.0, 0.841_344_746_1),
@@ -272,7 +275,7 @@ fn should_be_the_exact_gelu_to_a_millionth() {
         (60.0, 60.0),
     ];
     let device = Device::flex();
-    for (x, expected) in table {
+    for (x, expected) in table.map(|(x, expected)| (x as f32, expected as f32)) {
         let both = Tensor::<1>::from_floats([x, -x], &device);
         let values = numbers(fused::gelu(both));
         assert!((values[0] - expected).abs() < 1e-6, "gelu({x}) = {}", values[0]);

@@ -2,14 +2,16 @@
 //! pictures (`emoji-datasource-google`).
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use tokens::files;
 use tokens::noise::{Noise, Purpose};
 
 use crate::palette::quantize;
-use crate::{Picture, PixelsError, crop, write_whole};
+use crate::{Picture, PixelsError, crop};
 
 /// Width and height of the pictures.
 pub const SIZE: usize = 64;
@@ -138,7 +140,8 @@ pub fn build(package_dir: &Path, out_path: &Path) -> Result<BundleSummary, Pixel
         }
     }
     let shard = archive.into_inner().expect("memory takes every byte");
-    write_whole(out_path, &shard)?;
+    files::write_file(out_path, |file| file.write_all(&shard))
+        .map_err(PixelsError::write(out_path))?;
     Ok(BundleSummary { classes: counts.into_values().collect(), bytes: shard.len() })
 }
 

@@ -1,6 +1,6 @@
 //! A picture in memory, read from and written to files.
 
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::Path;
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -8,6 +8,8 @@ use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat,
     ImageReader, Limits,
 };
+
+use tokens::files;
 
 use crate::PixelsError;
 
@@ -156,7 +158,9 @@ impl Picture {
     /// # Errors
     /// [`PixelsError::Write`].
     pub fn write_png(&self, path: impl AsRef<Path>) -> Result<(), PixelsError> {
-        crate::write_whole(path.as_ref(), &self.encode_png())
+        let path = path.as_ref();
+        let bytes = self.encode_png();
+        files::write_file(path, |file| file.write_all(&bytes)).map_err(PixelsError::write(path))
     }
 
     /// Pictures side by side, row after row of `columns`, with `gap` pixels of `background`

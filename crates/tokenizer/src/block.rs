@@ -48,7 +48,8 @@ impl SelfAttention {
     fn forward(&self, x: Tensor<3>, visibility: Visibility) -> Tensor<3> {
         let [batch, length, width] = x.dims();
         let head = width / self.heads;
-        let split = |part: Tensor<3>| part.reshape([batch, length, self.heads, head]).swap_dims(1, 2);
+        let split =
+            |part: Tensor<3>| part.reshape([batch, length, self.heads, head]).swap_dims(1, 2);
         let [query, key, value] = self
             .query_key_value
             .forward(x)

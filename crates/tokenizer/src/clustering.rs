@@ -7,9 +7,6 @@ use tokens::noise::Noise;
 
 use crate::quantizer::{Quantizer, plain};
 
-/// How slowly the usage follows the batches.
-const DECAY: f32 = 0.99;
-
 /// Which feature of the batch a rarely chosen code moves to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -23,60 +20,45 @@ pub enum Anchor {
     Spread,
 }
 
+/// Settings of the clustering.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusteringConfig {
+    /// Where rarely chosen codes move.
+    pub anchor: Anchor,
+    /// How slowly the usage follows the batches, γ. The paper and the released code have 0.99,
+    /// under which a code that was chosen once stays for some hundred steps. That suits batches
+    /// in which each code is chosen many times; where it is chosen once or twice, the encoder has
+    /// moved on by then, and 0.9 keeps more of the codebook in use.
+    pub decay: f64,
+}
+
 /// The running usage of each code, and the update that it drives (Zheng and Vedaldi 2023, as in
 /// the released `VectorQuantizer`):
 ///
-/// p ← 0.99 p + 0.01 · frequency in the batch; α = exp(−10 p N / 0.01 − 1e-3);
+/// p ← γ p + (1 − γ) · frequency in the batch; α = exp(−10 p N / (1 − γ) − 1e-3);
 /// code ← (1 − α) code + α · a feature of the batch, see [`Anchor`].
 #[derive(Debug, Clone)]
 pub struct Clustering {
-    anchor: Anchor,
+    config: ClusteringConfig,
     usage: Tensor<1>,
 }
 
 impl Clustering {
     /// Of a codebook of `codes` codes none of which was ever used.
-    pub fn new(anchor: Anchor, codes: usize, device: &Device) -> Self {
-        Self { anchor, usage: Tensor::zeros([codes], device) }
+    pub fn new(config: ClusteringConfig, codes: usize, device: &Device) -> Self {
+        Self { config, usage: Tensor::zeros([codes], device) }
     }
 
     /// Goes on from a recorded usage.
-    pub fn from_usage(anchor: Anchor, usage: Vec<f32>, device: &Device) -> Self {
+    pub fn from_usage(config: ClusteringConfig, usage: Vec<f32>, device: &Device) -> Self {
         let shape = [usage.len()];
-        Self { anchor, usage: Tensor::from_data(TensorData::new(usage, shape), device) }
+        Self { config, usage: Tensor::from_data(TensorData::new(usage, shape), device) }
     }
 
     /// The running frequency of each code, `[codes]`; they sum to at most 1.
     pub fn usage(&self) -> Tensor<1> {
         self.usage.clone()
-    }
-
-    /// Puts every code where a feature of the batch is, spread as under [`Anchor::Spread`], after
-    /// steps in which no feature was quantized.
-    ///
-    /// # Shapes
-    /// `features [batch, length, token_size]`.
-    pub fn seed(quantizer: Quantizer, features: Tensor<3>, noise: &mut Noise) -> Quantizer {
-        let [batch, length, size] = features.dims();
-        let features = HostTensor::from_tensor(plain(features).reshape([batch * length, size]));
-        let codebook = quantizer.codebook();
-        let [codes, _] = codebook.dims();
-        let rows: Vec<&[f32]> = features.values.chunks(size).collect();
-        let mut nearest = vec![f32::INFINITY; rows.len()];
-        let mut seeds = Vec::with_capacity(codes * size);
-        let mut next = noise.below(rows.len());
-        for _ in 0..codes {
-            seeds.extend_from_slice(rows[next]);
-            for (nearest, row) in nearest.iter_mut().zip(&rows) {
-                let distance: f32 = row.iter().zip(rows[next]).map(|(a, b)| (a - b).powi(2)).sum();
-                *nearest = nearest.min(distance);
-            }
-            next = draw(&nearest, 1, noise)[0] as usize;
-        }
-        let device = codebook.device().inner();
-        let seeds = Tensor::from_data(TensorData::new(seeds, [codes, size]), &device);
-        let seeds = if codebook.is_autodiff() { Tensor::from_inner(seeds) } else { seeds };
-        quantizer.with_codebook(seeds)
     }
 
     /// Follows one batch. Takes the features and choices of the batch and the codebook that
@@ -105,10 +87,10 @@ impl Clustering {
             IndexingUpdateOp::Add,
         );
         let frequency = counts.div_scalar((batch * length) as f64);
-        self.usage =
-            self.usage.clone().mul_scalar(DECAY) + frequency.mul_scalar(1.0 - f64::from(DECAY));
+        let decay = self.config.decay;
+        self.usage = self.usage.clone().mul_scalar(decay) + frequency.mul_scalar(1.0 - decay);
 
-        let chosen = match self.anchor {
+        let chosen = match self.config.anchor {
             Anchor::Nearest => quantizer.distances(features.clone()).argmin(0).reshape([codes]),
             Anchor::Spread => {
                 let errors = quantizer.distances(features.clone()).min_dim(1);
@@ -120,12 +102,13 @@ impl Clustering {
         let pull = self
             .usage
             .clone()
-            .mul_scalar(-(codes as f64) * 10.0 / (1.0 - 0.99))
+            .mul_scalar(-(codes as f64) * 10.0 / (1.0 - decay))
             .sub_scalar(1e-3)
             .exp()
             .unsqueeze_dim::<2>(1);
         let moved = codebook * (pull.clone().neg() + 1.0) + anchors * pull;
-        let moved = if quantizer.codebook().is_autodiff() { Tensor::from_inner(moved) } else { moved };
+        let moved =
+            if quantizer.codebook().is_autodiff() { Tensor::from_inner(moved) } else { moved };
         quantizer.with_codebook(moved)
     }
 }

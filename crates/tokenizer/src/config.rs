@@ -177,11 +177,7 @@ pub enum ConfigError {
 impl TokenizerConfig {
     /// How the tokens of a picture are laid out.
     pub const fn layout(&self) -> TokenLayout {
-        TokenLayout::new(
-            self.prefix,
-            self.image.height / self.patch,
-            self.image.width / self.patch,
-        )
+        TokenLayout::new(self.prefix, self.image.height / self.patch, self.image.width / self.patch)
     }
 
     /// Values in a patch: its pixels in three channels.

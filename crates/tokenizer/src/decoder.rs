@@ -118,9 +118,10 @@ impl Decoder {
             x = block.forward(x, self.visibility);
         }
         let x = normalize(&self.output_norm, x.slice([0..batch, buffers..buffers + length]));
-        let prefix = self.prefix_head.as_ref().map(|head| {
-            head.forward(x.clone().slice([0..batch, self.layout.prefix_range()]))
-        });
+        let prefix = self
+            .prefix_head
+            .as_ref()
+            .map(|head| head.forward(x.clone().slice([0..batch, self.layout.prefix_range()])));
         let patches = self.head.forward(x.slice([0..batch, self.layout.grid_range()]));
         Reconstruction { patches, prefix }
     }

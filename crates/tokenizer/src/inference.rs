@@ -54,8 +54,7 @@ impl Tokenizer {
         assert!(tokens.iter().all(|&token| usize::from(token) < config.codes), "tokens are codes");
         let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
         let shape = [1, tokens.len()];
-        let tokens =
-            Tensor::<2, Int>::from_data(TensorData::new(tokens, shape), &self.device());
+        let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, shape), &self.device());
         Ok(HostTensor::from_tensor(self.decode(tokens, kind)?).values)
     }
 

@@ -109,8 +109,7 @@ fn truncated_normal(noise: &mut Noise) -> f32 {
 /// both so large that attention tells positions apart.
 fn equal_queries_and_keys(noise: &mut Noise, width: usize) -> Vec<f32> {
     let scale = QUERY_DEVIATION / (width as f64).sqrt();
-    let queries: Vec<f32> =
-        (0..width * width).map(|_| (scale * noise.normal()) as f32).collect();
+    let queries: Vec<f32> = (0..width * width).map(|_| (scale * noise.normal()) as f32).collect();
     let mut weight = queries.repeat(2);
     weight.extend((0..width * width).map(|_| truncated_normal(noise)));
     weight

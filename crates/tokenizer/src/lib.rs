@@ -16,7 +16,7 @@ pub mod patch;
 pub mod presets;
 mod quantizer;
 
-pub use clustering::{Anchor, Clustering};
+pub use clustering::{Anchor, Clustering, ClusteringConfig};
 pub use config::{
     ConfigError, DecoderConfig, DecoderKind, EncoderInput, ImageSize, TokenizerConfig,
     TransformerConfig,

@@ -35,9 +35,8 @@ impl TokenizerConfig {
     /// If the architecture cannot be built.
     pub fn build(&self, device: &Device) -> Result<Tokenizer, ConfigError> {
         self.validate()?;
-        let decoder = |kind| {
-            self.decoder(kind).ok().map(|config| Decoder::new(self, config, kind, device))
-        };
+        let decoder =
+            |kind| self.decoder(kind).ok().map(|config| Decoder::new(self, config, kind, device));
         Ok(Tokenizer {
             encoder: Encoder::new(self, device),
             quantizer: Quantizer::new(self, device),

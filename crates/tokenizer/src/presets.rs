@@ -1,8 +1,6 @@
 //! Architectures that were published, and ours.
 
-use crate::config::{
-    DecoderConfig, EncoderInput, ImageSize, TokenizerConfig, TransformerConfig,
-};
+use crate::config::{DecoderConfig, EncoderInput, ImageSize, TokenizerConfig, TransformerConfig};
 
 /// ViT-B, the paper's encoder (section 4.1).
 pub const VIT_BASE: TransformerConfig = TransformerConfig { width: 768, layers: 12, heads: 12 };
@@ -59,11 +57,7 @@ pub fn mini() -> TokenizerConfig {
         token_size: 16,
         encoder_input: EncoderInput::PatchesAndLatents,
         encoder: TransformerConfig { width: 192, layers: 4, heads: 3 },
-        causal_decoder: Some(DecoderConfig {
-            transformer: decoder,
-            leading: 1,
-            prefix_head: true,
-        }),
+        causal_decoder: Some(DecoderConfig { transformer: decoder, leading: 1, prefix_head: true }),
         bidirectional_decoder: Some(DecoderConfig {
             transformer: decoder,
             leading: 8,

@@ -48,9 +48,7 @@ impl Quantizer {
     /// The same quantizer with another codebook, which trains on as the old one did.
     #[must_use]
     pub fn with_codebook(self, codebook: Tensor<2>) -> Self {
-        let codebook = self
-            .codebook
-            .map(|old| codebook.set_require_grad(old.is_require_grad()));
+        let codebook = self.codebook.map(|old| codebook.set_require_grad(old.is_require_grad()));
         Self { codebook }
     }
 
@@ -72,9 +70,7 @@ impl Quantizer {
     /// `features [batch, length, token_size]` → `[batch, length]`.
     pub fn nearest(&self, features: Tensor<3>) -> Tensor<2, Int> {
         let [batch, length, size] = features.dims();
-        self.distances(features.reshape([batch * length, size]))
-            .argmin(1)
-            .reshape([batch, length])
+        self.distances(features.reshape([batch * length, size])).argmin(1).reshape([batch, length])
     }
 
     /// The codes of the given indices.
@@ -86,16 +82,6 @@ impl Quantizer {
         let codebook = self.codebook.val();
         let [_, size] = codebook.dims();
         codebook.select(0, indices.reshape([batch * length])).reshape([batch, length, size])
-    }
-
-    /// Hands features on as they are, with the codes they would have had.
-    ///
-    /// # Shapes
-    /// `features [batch, length, token_size]`; see [`Quantized`].
-    pub fn bypass(&self, features: Tensor<3>) -> Quantized {
-        let indices = self.nearest(features.clone());
-        let loss = Tensor::zeros([1], &features.device());
-        Quantized { codes: features, indices, loss }
     }
 
     /// Quantizes features for training.

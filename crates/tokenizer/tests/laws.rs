@@ -36,8 +36,7 @@ fn initialized(config: &TokenizerConfig) -> Tokenizer {
 
 fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
     let mut noise = Noise::new(seed, Purpose::Sampling, 0, 0);
-    let values: Vec<f32> =
-        (0..shape.iter().product()).map(|_| noise.uniform() as f32).collect();
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| noise.uniform() as f32).collect();
     Tensor::from_data(TensorData::new(values, shape), &Device::flex())
 }
 

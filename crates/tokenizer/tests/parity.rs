@@ -10,7 +10,7 @@ use burn::{
 use layers::parameters::{HostTensor, TensorMap, gradients, load};
 use safetensors::{Dtype, SafeTensors};
 use tokenizer::{
-    Anchor, Clustering, DecoderKind, Reconstruction, Tokenizer, TokenizerConfig,
+    Anchor, Clustering, ClusteringConfig, DecoderKind, Reconstruction, Tokenizer, TokenizerConfig,
     patch::{patchify, unpatchify},
 };
 use tokens::noise::{Noise, Purpose};
@@ -66,9 +66,7 @@ impl Fixture {
         tensors
             .names()
             .into_iter()
-            .filter_map(|name| {
-                Some((name.strip_prefix("grad.")?.to_owned(), self.floats(name)))
-            })
+            .filter_map(|name| Some((name.strip_prefix("grad.")?.to_owned(), self.floats(name))))
             .collect()
     }
 }
@@ -174,11 +172,11 @@ fn should_agree_with_the_released_first_stage() {
 
     // The codebook's update that the same forward makes.
     let plain = case.device.clone().inner();
-    let mut clustering = Clustering::new(Anchor::Nearest, case.config.codes, &plain);
+    let released = ClusteringConfig { anchor: Anchor::Nearest, decay: 0.99 };
+    let mut clustering = Clustering::new(released, case.config.codes, &plain);
     let indices = case.model.quantizer.nearest(features.clone());
     let mut noise = Noise::new(0, Purpose::Clustering, 0, 0);
-    case.model.quantizer =
-        clustering.update(case.model.quantizer, features, indices, &mut noise);
+    case.model.quantizer = clustering.update(case.model.quantizer, features, indices, &mut noise);
     let codebook = HostTensor::from_tensor(case.model.quantizer.codebook());
     assert_close("codebook_after", &codebook, &case.fixture.floats("codebook_after"), FORWARD);
     let usage = HostTensor::from_tensor(clustering.usage());

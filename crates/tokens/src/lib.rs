@@ -1,8 +1,9 @@
 //! The vocabulary that every other crate speaks: how a picture's tokens are laid out, which
 //! identifiers stand for codes and classes, where randomness comes from, and how tokens are
-//! cached on disk. No tensors here.
+//! cached on disk, and how any file is written whole or not at all. No tensors here.
 
 pub mod cache;
+pub mod files;
 mod layout;
 pub mod noise;
 mod vocabulary;

@@ -4,13 +4,17 @@ use std::path::Path;
 
 use pixels::{DataSet, Picture, crop::ten_crop};
 use tokenizer::FrozenEncoder;
-use tokens::cache::{CacheHeader, CacheWriter, Shard};
+use tokens::cache::{CacheError, CacheHeader, CacheWriter, Shard};
 use weights::{ClassNames, ModelConfig, ModelContents, ModelFolder, Precision, tokenizer_digest};
 
 use crate::{TrainingError, loader::fitted};
 
 /// Name of the tokenizer's model folder inside a token cache.
 pub const TOKENIZER: &str = "tokenizer";
+
+/// Pictures after which records are brought to the disk: as many are encoded again, at most, by
+/// the next call after a kill.
+const FLUSH_EVERY: usize = 64;
 
 /// The views of a picture that are cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +69,11 @@ pub fn build(
         augmentation: views.description().to_owned(),
         tokenizer: tokenizer_digest(&tensors),
     };
-    let mut writer = CacheWriter::create_or_resume(folder, header, shard)?;
+    let mut writer = match CacheWriter::create_or_resume(folder, header, shard) {
+        // A job that is started again after its work was done.
+        Err(CacheError::Complete { .. }) => return Ok(()),
+        writer => writer?,
+    };
     let tokenizer = folder.join(TOKENIZER);
     if !tokenizer.exists() {
         ModelContents {
@@ -92,6 +100,9 @@ pub fn build(
             .collect();
         writer.append(data.label(index), data.name(index), &tokens)?;
         progress(writer.len(), total);
+        if writer.len() % FLUSH_EVERY == 0 {
+            writer.flush()?;
+        }
     }
     Ok(writer.finish()?)
 }

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use ::generator::{Dropout, Generator, GeneratorConfig, loss::{accuracy, cross_entropy}};
+use ::generator::{
+    Dropout, Generator, GeneratorConfig,
+    loss::{accuracy, cross_entropy},
+};
 use burn::{
     optim::GradientsParams,
     tensor::{Device, Int, Tensor, TensorData},
@@ -12,7 +15,7 @@ use tokens::{
     cache::TokenCache,
     noise::{Noise, Purpose},
 };
-use weights::{ClassNames, ModelConfig, ModelContents, ModelFolder, Precision};
+use weights::{ClassNames, ModelConfig, ModelContents, ModelFolder, Precision, tokenizer_digest};
 
 use crate::{
     TrainingError,
@@ -49,6 +52,8 @@ impl GeneratorTrainer {
     ) -> Result<Self, TrainingError> {
         let tokenizer = cache.join(crate::cache::TOKENIZER);
         let cache = TokenCache::open(cache)?;
+        let tensors = ModelFolder::read(&tokenizer)?.tokenizer_tensors()?;
+        cache.check_tokenizer(&tokenizer_digest(&tensors))?;
         if cache.len() == 0 {
             return Err(TrainingError::Data("the token cache holds no pictures".into()));
         }
@@ -84,8 +89,7 @@ impl GeneratorTrainer {
             let index = self.order.at(step * schedule.batch as u64 + sample);
             let record = self.cache.record(index)?;
             let noise = |purpose| Noise::new(schedule.seed, purpose, step, sample);
-            let dropped =
-                noise(Purpose::ClassDropout).uniform() < self.recipe.class_dropout;
+            let dropped = noise(Purpose::ClassDropout).uniform() < self.recipe.class_dropout;
             let class = if dropped {
                 vocabulary.unconditional()
             } else {
@@ -150,10 +154,8 @@ impl Trainer for GeneratorTrainer {
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {
         let tokenizer = ModelFolder::read(&self.tokenizer)?;
-        let mut config = ModelConfig::new(
-            tokenizer.config.tokenizer.clone(),
-            Some(self.model.config().clone()),
-        );
+        let mut config =
+            ModelConfig::new(tokenizer.config.tokenizer.clone(), Some(self.model.config().clone()));
         config.sampling = self.recipe.sampling;
         ModelContents {
             config: &config,

@@ -20,4 +20,5 @@ pub mod stage_one;
 pub mod stage_two;
 pub mod telemetry;
 
+pub use checkpoint::Checkpoint;
 pub use error::TrainingError;

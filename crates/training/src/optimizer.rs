@@ -117,7 +117,12 @@ impl AdamW {
     /// Makes one update. Parameters without a gradient stay as they are.
     ///
     /// Returns the module and the norm of its gradients before clipping.
-    pub fn step<M: Module>(&mut self, rate: f64, module: M, gradients: GradientsParams) -> (M, f64) {
+    pub fn step<M: Module>(
+        &mut self,
+        rate: f64,
+        module: M,
+        gradients: GradientsParams,
+    ) -> (M, f64) {
         let norm = Self::gradient_norm(&module, &gradients);
         // As `torch.nn.utils.clip_grad_norm_`, its 1e-6 included.
         let scale = self.config.clip.map_or(1.0, |clip| (clip / (norm + 1e-6)).min(1.0));
@@ -281,16 +286,9 @@ impl Coefficients {
         let gradient = host(gradient);
         let mut mean = host(std::mem::replace(&mut moments.mean, empty()));
         let mut square = host(std::mem::replace(&mut moments.square, empty()));
-        let [scale, beta_1, beta_2, epsilon, rate, root, keep] = [
-            self.scale,
-            self.beta_1,
-            self.beta_2,
-            self.epsilon,
-            self.rate,
-            self.root,
-            self.keep,
-        ]
-        .map(|coefficient| coefficient as f32);
+        let [scale, beta_1, beta_2, epsilon, rate, root, keep] =
+            [self.scale, self.beta_1, self.beta_2, self.epsilon, self.rate, self.root, self.keep]
+                .map(|coefficient| coefficient as f32);
         let (new_1, new_2) = ((1.0 - self.beta_1) as f32, (1.0 - self.beta_2) as f32);
         value
             .par_chunks_mut(CHUNK)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ::generator::SamplingConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokenizer::{Anchor, DecoderConfig, Positions, TokenizerConfig};
+use tokenizer::{ClusteringConfig, DecoderConfig, Positions, TokenizerConfig};
 use toml::{Table, Value};
 
 use crate::{losses::StageOneLoss, optimizer::AdamWConfig, schedule::WarmupCosine};
@@ -161,12 +161,8 @@ pub struct StageOneRecipe {
     pub positions: Positions,
     /// Whether pictures are mirrored at random.
     pub flip: bool,
-    /// Steps at the beginning in which the decoder sees features that are not quantized. The
-    /// codebook is then laid over what the encoder has learned, and all of it is in use from
-    /// there on; codes that compete from the first step stay few for long. 0 in the paper.
-    pub continuous_steps: u64,
-    /// Where rarely used codes move.
-    pub anchor: Anchor,
+    /// The codebook's online clustering.
+    pub clustering: ClusteringConfig,
     /// The optimizer.
     pub optimizer: AdamWConfig,
     /// Weights of the loss's terms.

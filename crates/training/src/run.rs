@@ -110,9 +110,10 @@ fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<(), Train
         };
     }
     std::fs::create_dir_all(folder).map_err(TrainingError::file(folder))?;
-    let text = format!("# The resolved recipe of this run, alitok {}.\n", env!("CARGO_PKG_VERSION"))
-        + &toml::to_string(&now).expect("a table of plain values can be written");
-    weights::atomic::write_file(&path, |file| file.write_all(text.as_bytes()))
+    let text =
+        format!("# The resolved recipe of this run, alitok {}.\n", env!("CARGO_PKG_VERSION"))
+            + &toml::to_string(&now).expect("a table of plain values can be written");
+    tokens::files::write_file(&path, |file| file.write_all(text.as_bytes()))
         .map_err(TrainingError::file(&path))
 }
 

@@ -8,7 +8,9 @@ use burn::{
 };
 use layers::parameters::{HostTensor, TensorMap, collect, load};
 use pixels::DataSet;
-use tokenizer::{Clustering, DecoderKind, Initialization, Tokenizer, TokenizerConfig, patch::patchify};
+use tokenizer::{
+    Clustering, DecoderKind, Initialization, Tokenizer, TokenizerConfig, patch::patchify,
+};
 use tokens::noise::{Noise, Purpose};
 use weights::{ClassNames, ModelConfig, ModelContents, Precision};
 
@@ -69,7 +71,7 @@ impl StageOne {
         let model = config.initialize(&initialization, &device)?;
         Ok(Self {
             optimizer: AdamW::new(recipe.optimizer, &model),
-            clustering: Clustering::new(recipe.anchor, config.codes, &device.clone().inner()),
+            clustering: Clustering::new(recipe.clustering, config.codes, &device.clone().inner()),
             loader: None,
             recipe,
             device,
@@ -100,7 +102,8 @@ impl Trainer for StageOne {
             step = checkpoint.step;
             let problem = |problem| TrainingError::Checkpoint { step, problem };
             let model = checkpoint.take("model");
-            self.model = load(self.model.clone(), model).map_err(|errors| problem(join(&errors)))?;
+            self.model =
+                load(self.model.clone(), model).map_err(|errors| problem(join(&errors)))?;
             self.optimizer
                 .restore(checkpoint.updates, checkpoint.take("optimizer"))
                 .map_err(problem)?;
@@ -110,7 +113,7 @@ impl Trainer for StageOne {
                 .filter(|usage| usage.values.len() == self.recipe.architecture.codes)
                 .ok_or_else(|| problem("`usage` is missing or has another size".into()))?;
             let plain = self.device.clone().inner();
-            self.clustering = Clustering::from_usage(self.recipe.anchor, usage.values, &plain);
+            self.clustering = Clustering::from_usage(self.recipe.clustering, usage.values, &plain);
         }
         self.loader = Some(ImageLoader::start(self.source.clone(), step));
         Ok(())
@@ -123,12 +126,7 @@ impl Trainer for StageOne {
         let target = patchify(images.clone(), config.patch);
 
         let features = self.model.encoder.forward(images);
-        let continuous = step < self.recipe.continuous_steps;
-        let quantized = if continuous {
-            self.model.quantizer.bypass(features.clone())
-        } else {
-            self.model.quantizer.forward(features.clone())
-        };
+        let quantized = self.model.quantizer.forward(features.clone());
         let reconstruction = self.model.decoder(self.kind)?.forward(quantized.codes.clone());
         let terms = self.recipe.loss.forward(config, reconstruction, &quantized, target);
 
@@ -147,13 +145,8 @@ impl Trainer for StageOne {
         // The codebook moves first, then the optimizer steps from where it is.
         let seed = self.recipe.schedule.seed;
         let mut noise = Noise::new(seed, Purpose::Clustering, step, 0);
-        if !continuous {
-            let indices = quantized.indices;
-            model.quantizer =
-                self.clustering.update(model.quantizer, features, indices, &mut noise);
-        } else if step + 1 == self.recipe.continuous_steps {
-            model.quantizer = Clustering::seed(model.quantizer, features, &mut noise);
-        }
+        let indices = quantized.indices;
+        model.quantizer = self.clustering.update(model.quantizer, features, indices, &mut noise);
         let (model, norm) = self.optimizer.step(learning_rate, model, gradients);
         self.model = model;
         measures.push(("gradient_norm", norm));

@@ -66,7 +66,7 @@ impl Log {
                     kept.push('\n');
                 }
             }
-            weights::atomic::write_file(path, |file| file.write_all(kept.as_bytes()))
+            tokens::files::write_file(path, |file| file.write_all(kept.as_bytes()))
                 .map_err(error())?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(error())?;

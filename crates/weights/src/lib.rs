@@ -5,7 +5,6 @@
 //! and back. A [`ModelFolder`] is how a model of ours lies on disk; [`import()`] makes one from
 //! released files, [`export`] goes the other way.
 
-pub mod atomic;
 mod checkpoint;
 mod classes;
 mod error;

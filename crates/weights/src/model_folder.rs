@@ -20,9 +20,9 @@ use layers::parameters::{ParameterError, TensorMap, load};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokenizer::{Tokenizer, TokenizerConfig};
+use tokens::files;
 
 use crate::{
-    atomic,
     classes::ClassNames,
     error::FileError,
     released::list,
@@ -316,7 +316,7 @@ impl ModelContents<'_> {
         check_free(path)?;
         let no_classes = ClassNames::default();
         let classes = if self.generator.is_some() { self.classes } else { &no_classes };
-        atomic::replace_folder(path, |folder| {
+        files::replace_folder(path, |folder| {
             let file = |name: &str, write: &dyn Fn(&mut dyn Write) -> io::Result<()>| {
                 let mut file = BufWriter::with_capacity(1 << 16, File::create(folder.join(name))?);
                 write(&mut file)?;

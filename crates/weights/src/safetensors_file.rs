@@ -9,9 +9,9 @@ use std::{
 
 use layers::parameters::{HostTensor, TensorMap};
 use safetensors::{Dtype, tensor::Metadata};
+use tokens::files;
 
 use crate::{
-    atomic,
     error::FileError,
     floats::{ByteOrder, decode, encode_bf16, encode_f32},
     pickle::Encoding,
@@ -171,7 +171,7 @@ pub fn write(
     metadata: &StringMetadata,
 ) -> Result<(), FileError> {
     let path = path.as_ref();
-    atomic::write_file(path, |file| write_to(file, tensors, precision, metadata))
+    files::write_file(path, |file| write_to(file, tensors, precision, metadata))
         .map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 

@@ -8,9 +8,10 @@ use std::{
 };
 
 use layers::parameters::{HostTensor, TensorMap};
+use tokens::files;
 use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
-use crate::{atomic, error::FileError, floats::encode_f32};
+use crate::{error::FileError, floats::encode_f32};
 
 /// Writes tensors as a PyTorch checkpoint in single precision. Equal input makes equal bytes; the
 /// file appears whole or not at all.
@@ -19,7 +20,7 @@ use crate::{atomic, error::FileError, floats::encode_f32};
 /// If the operating system refuses; then nothing is left behind and an older file stays.
 pub fn write(path: impl AsRef<Path>, tensors: &TensorMap) -> Result<(), FileError> {
     let path = path.as_ref();
-    atomic::write_file(path, |file| write_zip(file, tensors))
+    files::write_file(path, |file| write_zip(file, tensors))
         .map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::Device;
 use tokens::cache::{Shard, TokenCache};
 use training::cache::{Views, build};
@@ -23,7 +23,7 @@ pub(crate) fn run(verb: &CacheVerb, device: &Device) -> Result<()> {
 }
 
 fn run_build(args: &CacheBuildArgs, device: &Device) -> Result<()> {
-    let shard = parse_shard(&args.shard)?;
+    let shard: Shard = args.shard.parse()?;
     let data = pixels::data::open(&args.data.data)?;
     let model = model::open(&args.model.model)?;
     let encoder = model.tokenizer(device)?.frozen_encoder();
@@ -34,14 +34,6 @@ fn run_build(args: &CacheBuildArgs, device: &Device) -> Result<()> {
     })?;
     progress.finish();
     Ok(())
-}
-
-fn parse_shard(text: &str) -> Result<Shard> {
-    let (index, count) = text
-        .split_once('/')
-        .and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)))
-        .with_context(|| format!("--shard {text}: write it as i/n, for example 3/16"))?;
-    Ok(Shard::new(index, count)?)
 }
 
 fn info(path: &Path) -> Result<()> {

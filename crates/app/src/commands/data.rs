@@ -26,8 +26,7 @@ pub(crate) fn run(verb: &DataVerb) -> Result<()> {
 
 fn crops(image: &Path, size: usize, ten: bool, out: &Path) -> Result<()> {
     let picture = Picture::read(image)?;
-    let crops =
-        if ten { ten_crop(&picture, size)? } else { vec![center_crop(&picture, size)?] };
+    let crops = if ten { ten_crop(&picture, size)? } else { vec![center_crop(&picture, size)?] };
     images::make_folder(out)?;
     for (index, crop) in crops.iter().enumerate() {
         crop.write_png(out.join(format!("{index}.png")))?;

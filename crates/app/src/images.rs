@@ -7,24 +7,12 @@ use pixels::{Picture, crop::Crop};
 use tokenizer::{FrozenEncoder, ImageSize, TokenizerConfig};
 use tokens::CodebookIndex;
 
-use crate::{args::CropArgs, model::Decoding, npz::Arrays, token_file};
+use crate::{args::CropArgs, model::Decoding, npz, token_file};
 
 /// Reads a picture at a tokenizer's size.
 pub(crate) fn read(path: &Path, image: ImageSize, crop: &CropArgs) -> Result<Picture> {
-    let picture = Picture::read(path)?;
-    let ImageSize { height, width } = image;
-    if (picture.height(), picture.width()) == (height, width) {
-        return Ok(picture);
-    }
-    ensure!(
-        height == width,
-        "{} has {} × {} pixels; this model takes {width} × {height} only",
-        path.display(),
-        picture.width(),
-        picture.height()
-    );
     let crop = if crop.no_crop { Crop::Never } else { Crop::Center };
-    Ok(crop.apply(&picture, width, &path.display().to_string())?)
+    Ok(crop.fit(Picture::read(path)?, image.width, image.height, &path.display().to_string())?)
 }
 
 /// The tokens of a picture at the tokenizer's size.
@@ -90,7 +78,7 @@ impl SampleWriter {
             },
         };
         if matches!(format, Format::Folder) {
-            make_folder(path)?;
+            ensure!(!path.is_file(), "--out {}: a file is called so", path.display());
         } else if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             ensure!(parent.is_dir(), "--out {}: there is no such folder", path.display());
         }
@@ -118,7 +106,9 @@ impl SampleWriter {
             Format::Tokens => self.tokens.push(tokens),
             Format::Grid | Format::Npz => self.pictures.push(decoding.picture(&tokens)?),
             Format::Folder => {
-                decoding.picture(&tokens)?.write_png(numbered(&self.path, index, self.count))?
+                let picture = decoding.picture(&tokens)?;
+                make_folder(&self.path)?;
+                picture.write_png(numbered(&self.path, index, self.count))?;
             }
         }
         Ok(())
@@ -138,11 +128,8 @@ impl SampleWriter {
             Format::Npz => {
                 let ImageSize { height, width } = config.image;
                 let shape = [self.pictures.len(), height, width, 3].map(|extent| extent as u64);
-                let values: Vec<u8> =
-                    self.pictures.iter().flat_map(|picture| picture.rgb()).copied().collect();
-                let mut arrays = Arrays::new();
-                arrays.add("arr_0", &shape, &values)?;
-                arrays.write(&self.path)
+                let values = self.pictures.iter().flat_map(|picture| picture.rgb()).copied();
+                npz::write(&self.path, |arrays| arrays.add("arr_0", &shape, values))
             }
         }
     }

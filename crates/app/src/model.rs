@@ -10,20 +10,24 @@ use weights::ModelFolder;
 
 use crate::args::{DecoderArgs, DecoderName, StorageName};
 
-/// The folder of a model: `mini` is the bundled one, a run's folder stands for its model.
+/// The folder of a model: `mini` is the bundled one (`./mini` a folder of that name).
 pub(crate) fn folder(name: &str) -> Result<PathBuf> {
-    let path = Path::new(name);
-    if name == "mini" && !path.join("config.json").exists() {
-        return match pixels::bundled_path("models/mini") {
-            Some(path) => Ok(path),
-            None => bail!(
-                "the bundled model was not found; set ALITOK_HOME to the folder that holds \
-                 `data` and `models`"
-            ),
-        };
+    if name != "mini" {
+        return Ok(of_run(Path::new(name)));
     }
-    let of_run = path.join("model");
-    Ok(if of_run.join("config.json").exists() { of_run } else { path.to_owned() })
+    match pixels::bundled_path("models/mini") {
+        Some(path) => Ok(path),
+        None => bail!(
+            "the bundled model was not found; set ALITOK_HOME to the folder that holds `data` \
+             and `models`"
+        ),
+    }
+}
+
+/// The model folder of a run; any other path stays what it is.
+pub(crate) fn of_run(path: &Path) -> PathBuf {
+    let model = path.join("model");
+    if model.join("config.json").exists() { model } else { path.to_owned() }
 }
 
 /// Reads the configuration of a model.

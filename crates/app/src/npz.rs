@@ -1,58 +1,72 @@
 //! Arrays for NumPy, several in one `.npz` file.
 
 use std::{
-    io::{self, Cursor, Write},
+    fs::File,
+    io::{self, BufWriter},
     path::Path,
 };
 
 use anyhow::{Context, Result};
-use npyz::{WriterBuilder, npz::NpzWriter};
+use npyz::{AutoSerialize, DType, NpyWriter, TypeStr, WriteOptions, WriterBuilder};
+use tokens::files;
+use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
-/// Arrays to be written together.
-pub(crate) struct Arrays {
-    writer: NpzWriter<Cursor<Vec<u8>>>,
+/// An `.npz` file that is being written.
+pub(crate) struct Arrays<'a, 'b> {
+    archive: ZipWriter<&'a mut BufWriter<&'b File>>,
 }
 
-impl Arrays {
-    pub(crate) fn new() -> Self {
-        Self { writer: NpzWriter::new(Cursor::new(Vec::new())) }
+/// Writes a file of arrays, whole or not at all.
+pub(crate) fn write(
+    path: &Path,
+    add: impl FnOnce(&mut Arrays<'_, '_>) -> io::Result<()>,
+) -> Result<()> {
+    files::write_file(path, |file| {
+        let mut arrays = Arrays { archive: ZipWriter::new(file) };
+        add(&mut arrays)?;
+        arrays.archive.finish()?;
+        Ok(())
+    })
+    .with_context(|| format!("cannot write {}", path.display()))
+}
+
+impl Arrays<'_, '_> {
+    /// Begins an array, uncompressed and without a time.
+    fn begin(&mut self, name: &str) -> io::Result<()> {
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .last_modified_time(DateTime::default())
+            .large_file(true);
+        Ok(self.archive.start_file(format!("{name}.npy"), options)?)
     }
 
-    /// Adds an array.
-    pub(crate) fn add<T: npyz::AutoSerialize + Copy>(
+    /// Adds an array of numbers, in row-major order.
+    pub(crate) fn add<T: AutoSerialize>(
         &mut self,
         name: &str,
         shape: &[u64],
-        values: &[T],
+        values: impl IntoIterator<Item = T>,
     ) -> io::Result<()> {
-        let mut writer =
-            self.writer.array(name, Default::default())?.default_dtype().shape(shape).begin_nd()?;
-        writer.extend(values.iter().copied())?;
+        self.begin(name)?;
+        let options = WriteOptions::new().default_dtype().shape(shape);
+        let mut writer: NpyWriter<T, _> =
+            options.writer(BufWriter::new(&mut self.archive)).begin_nd()?;
+        writer.extend(values)?;
         writer.finish()
     }
 
-    /// Adds texts, as an array of fixed width.
+    /// Adds texts, as an array of fixed width, which no reader needs to unpickle.
     pub(crate) fn add_texts(&mut self, name: &str, texts: &[String]) -> io::Result<()> {
-        let width = texts.iter().map(|text| text.len()).max().unwrap_or(0).max(1);
-        let kind = npyz::DType::Plain(
-            format!("|S{width}").parse().map_err(|error| io::Error::other(format!("{error}")))?,
-        );
-        let mut writer = self
-            .writer
-            .array(name, Default::default())?
-            .dtype(kind)
-            .shape(&[texts.len() as u64])
-            .begin_nd()?;
+        let width = texts.iter().map(|text| text.chars().count()).max().unwrap_or(0).max(1);
+        let kind: TypeStr = format!("<U{width}").parse().map_err(io::Error::other)?;
+        self.begin(name)?;
+        let shape = [texts.len() as u64];
+        let options = WriteOptions::new().dtype(DType::Plain(kind)).shape(&shape);
+        let mut writer: NpyWriter<str, _> =
+            options.writer(BufWriter::new(&mut self.archive)).begin_nd()?;
         for text in texts {
-            writer.push(text.as_bytes())?;
+            writer.push(text.as_str())?;
         }
         writer.finish()
-    }
-
-    /// Writes the file, whole or not at all.
-    pub(crate) fn write(mut self, path: &Path) -> Result<()> {
-        let content = self.writer.zip_writer().finish()?.into_inner();
-        tokens::files::write_file(path, |file| file.write_all(&content))
-            .with_context(|| format!("cannot write {}", path.display()))
     }
 }

@@ -1,8 +1,8 @@
 //! Bad input: a clear error, an exit code that is not 0, and nothing left behind.
 
-mod common;
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
-use std::process::Stdio;
+mod common;
 
 use common::{Scratch, fixture};
 
@@ -118,6 +118,19 @@ fn should_refuse_model_folders_with_missing_or_extra_tensors() {
     std::fs::write(scratch.path("model/config.json"), "{}").unwrap();
     assert!(scratch.refused(&arguments).contains("config.json"));
     assert!(scratch.refused(&["inspect", "nowhere"]).contains("nowhere"));
+
+    // And the generator's.
+    let tiny = |name: &str| fixture("released_tiny").join(name).display().to_string();
+    scratch.ok(&["import", &tiny("tokenizer.pth"), &tiny("generator.bin"), "--out", "whole"]);
+    let path = scratch.path("whole/generator.safetensors");
+    let mut tensors = weights::safetensors_file::read(&path).unwrap();
+    tensors.remove("norm.weight");
+    let metadata = std::collections::BTreeMap::new();
+    let precision = weights::Precision::F32;
+    weights::safetensors_file::write(&path, &tensors, precision, &metadata).unwrap();
+    let told =
+        scratch.refused(&["generate", "--model", "whole", "--class", "0", "--out", "folder"]);
+    assert!(told.contains("norm.weight"), "{told}");
 }
 
 #[test]
@@ -133,20 +146,18 @@ fn should_refuse_runs_that_cannot_be_trained() {
     assert!(told.contains("patches of 7"), "{told}");
 }
 
-/// A file system with no room: every write to it fails as on a full disk.
+/// A device that is always full: every write to it fails as on a full disk.
 #[test]
 fn should_say_so_when_there_is_no_space_left() {
     if !std::path::Path::new("/dev/full").exists() {
         return;
     }
     let scratch = Scratch::new();
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut command = scratch.command(&["completions", "bash"]);
-    let status = command.stdout(full).stderr(Stdio::null()).status().unwrap();
-    assert!(!status.success());
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut command = scratch.command(&["inspect", "mini"]);
-    let output = command.stdout(full).output().unwrap();
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("No space left"));
+    for arguments in [&["completions", "bash"][..], &["inspect", "mini"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = scratch.command(arguments).stdout(full).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        assert!(told.contains("No space left") && !told.contains("panicked"), "{told}");
+    }
 }

@@ -1,6 +1,8 @@
 //! The authors' files through the command line: import, encode, decode, generate, export, against
 //! what their code makes of the same files (tests/fixtures/released_tiny).
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
 mod common;
 
 use common::{Scratch, fixture, integers, pictures_u8};

@@ -2,7 +2,7 @@
 
 use layers::parameters::{HostTensor, replace};
 use rayon::prelude::*;
-use tokens::noise::{Noise, Purpose};
+use tokens::noise::Noise;
 
 use crate::model::Generator;
 
@@ -23,18 +23,10 @@ pub(crate) fn initialize(model: Generator, seed: u64) -> Generator {
             values.fill(1.0);
         } else if last == "weight" && parent != "output" {
             values.par_chunks_mut(PART).enumerate().for_each(|(part, values)| {
-                let address = hash(name);
-                let mut noise = Noise::new(seed, Purpose::Initialization, address, part as u64);
+                let mut noise = Noise::of_parameter(seed, name, part as u64);
                 values.fill_with(|| (DEVIATION * noise.normal()) as f32);
             });
         }
         Some(HostTensor::new(shape, values))
-    })
-}
-
-/// FNV-1a, so that a parameter's noise hangs on its name and not on the order of fields.
-fn hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }

@@ -14,19 +14,30 @@ pub enum Crop {
 }
 
 impl Crop {
-    /// The picture at `size` × `size` pixels. `name` stands in the error message.
+    /// The picture at `width` × `height` pixels: as it is if it has that size, else cropped where
+    /// that is a square. `name` stands in the error message.
     ///
     /// # Errors
-    /// [`PixelsError::WrongSize`] under [`Crop::Never`] for any other size, and those of
-    /// [`center_crop`].
-    pub fn apply(self, picture: &Picture, size: usize, name: &str) -> Result<Picture, PixelsError> {
-        let (width, height) = (picture.width(), picture.height());
-        match self {
-            Self::Center => center_crop(picture, size),
-            Self::Never if (width, height) == (size, size) => Ok(picture.clone()),
-            Self::Never => {
-                Err(PixelsError::WrongSize { name: name.to_owned(), width, height, size })
-            }
+    /// [`PixelsError::WrongSize`] for a picture of another size under [`Crop::Never`], or if the
+    /// wanted one is no square, and those of [`center_crop`].
+    pub fn fit(
+        self,
+        picture: Picture,
+        width: usize,
+        height: usize,
+        name: &str,
+    ) -> Result<Picture, PixelsError> {
+        if (picture.width(), picture.height()) == (width, height) {
+            Ok(picture)
+        } else if width == height && self == Self::Center {
+            center_crop(&picture, width)
+        } else {
+            Err(PixelsError::WrongSize {
+                name: name.to_owned(),
+                width: picture.width(),
+                height: picture.height(),
+                wanted: (width, height),
+            })
         }
     }
 }

@@ -63,9 +63,11 @@ pub enum PixelsError {
     /// A grid of no pictures.
     #[error("a grid needs at least one picture")]
     EmptyGrid,
-    /// A picture of the wrong size where cropping was switched off.
+    /// A picture of the wrong size that may not, or cannot, be cropped.
     #[error(
-        "{name} is {width} x {height} pixels and the model wants {size} x {size}; allow the centre crop or resize it first"
+        "{name} is {width} x {height} pixels and the model wants {} x {}; resize it first, or \
+         allow the centre crop if that is a square",
+        wanted.0, wanted.1
     )]
     WrongSize {
         /// The picture.
@@ -75,7 +77,7 @@ pub enum PixelsError {
         /// Its height in pixels.
         height: usize,
         /// The wanted width and height in pixels.
-        size: usize,
+        wanted: (usize, usize),
     },
     /// A data set that cannot be used, or one of its samples.
     #[error("data set {set}: {problem}")]

@@ -86,12 +86,12 @@ fn should_enlarge_as_well_as_shrink_and_cost_no_more_for_a_long_picture() {
 #[test]
 fn should_refuse_another_size_when_cropping_is_off() {
     let picture = Picture::new(3, 2, vec![1; 18]).unwrap();
-    let error = Crop::Never.apply(&picture, 3, "cat.png").unwrap_err();
-    assert!(matches!(error, PixelsError::WrongSize { width: 3, height: 2, size: 3, .. }));
+    let error = Crop::Never.fit(picture.clone(), 3, 3, "cat.png").unwrap_err();
+    assert!(matches!(error, PixelsError::WrongSize { width: 3, height: 2, wanted: (3, 3), .. }));
     assert!(error.to_string().starts_with("cat.png is 3 x 2 pixels"));
     let square = Picture::new(2, 2, (0..12).collect()).unwrap();
-    assert_eq!(Crop::Never.apply(&square, 2, "cat.png").unwrap(), square);
-    assert_eq!(Crop::Center.apply(&square, 2, "cat.png").unwrap(), square);
+    assert_eq!(Crop::Never.fit(square.clone(), 2, 2, "cat.png").unwrap(), square);
+    assert_eq!(Crop::Center.fit(square.clone(), 2, 2, "cat.png").unwrap(), square);
     assert!(matches!(center_crop(&square, 0), Err(PixelsError::Values { .. })));
     assert!(matches!(ten_crop(&square, 0), Err(PixelsError::Values { .. })));
 }

@@ -3,10 +3,7 @@
 use burn::module::Module;
 use layers::parameters::{HostTensor, replace};
 use serde::{Deserialize, Serialize};
-use tokens::{
-    TokenLayout, TokenPosition,
-    noise::{Noise, Purpose},
-};
+use tokens::{TokenLayout, TokenPosition, noise::Noise};
 
 /// Standard deviation of the truncated normal distribution of weights (released code).
 const DEVIATION: f64 = 0.02;
@@ -42,7 +39,7 @@ impl Initialization {
     /// Gives every parameter of a module of this crate its initial value.
     pub(crate) fn apply<M: Module>(&self, module: M, layout: TokenLayout) -> M {
         replace(module, |name, shape| {
-            let mut noise = Noise::new(self.seed, Purpose::Initialization, hash(name), 0);
+            let mut noise = Noise::of_parameter(self.seed, name, 0);
             let count = shape.iter().product::<usize>();
             let kind = Kind::of(name);
             let positional = self.positions == Positions::Sinusoid
@@ -87,13 +84,6 @@ impl Kind {
     }
 }
 
-/// FNV-1a, so that a parameter's noise hangs on its name and not on the order of fields.
-fn hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 /// Normal with [`DEVIATION`], cut at ±2 as PyTorch's `trunc_normal_` does by default, which at
 /// this deviation cuts nothing.
 fn truncated_normal(noise: &mut Noise) -> f32 {
@@ -131,7 +121,7 @@ fn sinusoid(layout: TokenLayout, rows: usize, width: usize) -> Vec<f32> {
         for (place, extent) in [(row, layout.rows()), (column, layout.columns())] {
             let half = width / 2;
             for channel in 0..half {
-                // Wavelengths from 2π down to 2π / extent of the picture.
+                // Wavelengths from 2π patches up to nearly 2π times the picture.
                 let octave = (channel / 2) as f64 / (half as f64 / 2.0);
                 let angle = place / (extent as f64).powf(octave);
                 let value = if channel % 2 == 0 { angle.sin() } else { angle.cos() };

@@ -70,7 +70,7 @@ mod tests {
     fn should_order_patches_by_row_and_values_by_row_column_channel() {
         // One picture of 2 × 4 pixels in two channels; the value tells channel, row and column.
         let patches = patchify(numbered([1, 2, 2, 4]), 2);
-        let values = patches.into_data().into_vec::<f32>().unwrap();
+        let values = patches.into_data().try_into_vec::<f32>().unwrap();
         assert_eq!(values[..8], [0.0, 8.0, 1.0, 9.0, 4.0, 12.0, 5.0, 13.0]);
         assert_eq!(values[8..], [2.0, 10.0, 3.0, 11.0, 6.0, 14.0, 7.0, 15.0]);
     }

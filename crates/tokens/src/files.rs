@@ -8,14 +8,12 @@ use std::{
 
 use tempfile::{Builder, TempDir};
 
-/// The folder in which `path` stands; created if missing.
-fn parent(path: &Path) -> io::Result<PathBuf> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(parent)?;
-    Ok(parent.to_owned())
+/// The folder in which `path` stands.
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 fn beside(path: &Path) -> Builder<'_, 'static> {
@@ -37,7 +35,7 @@ pub fn write_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let folder = parent(path)?;
+    let folder = parent(path);
     let mut builder = beside(path);
     #[cfg(unix)]
     {
@@ -56,6 +54,7 @@ pub fn write_file(
 }
 
 /// Fills a folder beside `path`, syncs it, and puts it in the place of `path`, whatever is there.
+/// Folders above it are made where they are missing.
 ///
 /// On Linux and Apple systems an older folder is exchanged in one step, so `path` is at every moment
 /// the old folder or the new one. Elsewhere it is moved away first and moved back on failure.
@@ -68,7 +67,8 @@ pub fn replace_folder<E: From<io::Error>>(
 ) -> Result<(), E> {
     // A link is followed: the folder behind it is replaced, not the link.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let folder = parent(path)?;
+    let folder = parent(path);
+    fs::create_dir_all(&folder)?;
     let mut builder = beside(path);
     #[cfg(unix)]
     {
@@ -101,7 +101,7 @@ fn exchange(new: &TempDir, path: &Path) -> io::Result<()> {
         }
         // Some file systems cannot; then as below.
     }
-    let old = beside(path).suffix(".previous").tempdir_in(parent(path)?)?;
+    let old = beside(path).suffix(".previous").tempdir_in(parent(path))?;
     let away = old.path().join("model");
     fs::rename(path, &away)?;
     if let Err(error) = fs::rename(new.path(), path) {

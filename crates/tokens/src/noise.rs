@@ -53,6 +53,16 @@ impl Noise {
         Self { state }
     }
 
+    /// The noise of a parameter's initial values. It hangs on the parameter's name, by FNV-1a,
+    /// and not on the order of fields; `part` counts pieces of a large parameter that are drawn
+    /// apart.
+    pub fn of_parameter(seed: u64, name: &str, part: u64) -> Self {
+        let address = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self::new(seed, Purpose::Initialization, address, part)
+    }
+
     /// The next 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GOLDEN);

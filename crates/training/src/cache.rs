@@ -5,9 +5,9 @@ use std::path::Path;
 use pixels::{DataSet, Picture, crop::ten_crop};
 use tokenizer::FrozenEncoder;
 use tokens::cache::{CacheError, CacheHeader, CacheWriter, Shard};
-use weights::{ClassNames, ModelConfig, ModelContents, ModelFolder, Precision, tokenizer_digest};
+use weights::{ModelFolder, tokenizer_digest};
 
-use crate::{TrainingError, loader::fitted};
+use crate::{TrainingError, loader::fitted, stage_one::export_tokenizer};
 
 /// Name of the tokenizer's model folder inside a token cache.
 pub const TOKENIZER: &str = "tokenizer";
@@ -76,15 +76,11 @@ pub fn build(
     };
     let tokenizer = folder.join(TOKENIZER);
     if !tokenizer.exists() {
-        ModelContents {
-            config: &ModelConfig::new(config.clone(), None),
-            classes: &ClassNames::new(Vec::new()),
-            tokenizer: &tensors,
-            generator: None,
-            precision: Precision::F32,
-            readme: None,
+        let written = export_tokenizer(config, &tensors, &tokenizer);
+        // The job of another shard may have been first, with the same content.
+        if !tokenizer.join("config.json").exists() {
+            written?;
         }
-        .write(&tokenizer)?;
     }
 
     let range = shard.range(data.len());

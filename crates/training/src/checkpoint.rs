@@ -1,11 +1,15 @@
 //! Checkpoints: one safetensors file each, with all that a resumed run needs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use layers::parameters::TensorMap;
+use burn::module::Module;
+use layers::parameters::{TensorMap, load};
 use weights::safetensors_file::{self, Precision};
 
-use crate::TrainingError;
+use crate::{TrainingError, optimizer::AdamW};
 
 /// A trainer's state after some step.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,11 +18,16 @@ pub struct Checkpoint {
     pub step: u64,
     /// Updates that the optimizer has made.
     pub updates: u64,
+    /// What the run is made from besides its recipe.
+    pub inputs: BTreeMap<String, String>,
     /// Parameters (`model.*`), moments (`optimizer.*`) and whatever else changes in training.
     pub tensors: TensorMap,
 }
 
 const EXTENSION: &str = "safetensors";
+
+/// Before the names of inputs in the metadata.
+const INPUT: &str = "input.";
 
 fn file_name(step: u64) -> String {
     format!("step-{step:08}.{EXTENSION}")
@@ -38,7 +47,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainingError> {
         .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
         .map_err(TrainingError::file(folder))?;
     found.retain(|path| step_of(path).is_some());
-    found.sort();
+    found.sort_by_key(|path| step_of(path));
     Ok(found)
 }
 
@@ -58,22 +67,53 @@ impl Checkpoint {
                 TrainingError::Checkpoint { step, problem }
             })
         };
-        Ok(Self { step: number("step")?, updates: number("updates")?, tensors })
+        let (step, updates) = (number("step")?, number("updates")?);
+        let inputs = metadata
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix(INPUT)?.to_owned(), value)))
+            .collect();
+        Ok(Self { step, updates, inputs, tensors })
     }
 
     /// Writes the checkpoint and removes all but the newest `keep`.
     pub(crate) fn write(&self, folder: &Path, keep: usize) -> Result<PathBuf, TrainingError> {
         std::fs::create_dir_all(folder).map_err(TrainingError::file(folder))?;
         let path = folder.join(file_name(self.step));
-        let metadata = [("step", self.step), ("updates", self.updates)]
-            .map(|(key, value)| (key.to_owned(), value.to_string()))
-            .into();
+        let numbers = [("step", self.step), ("updates", self.updates)];
+        let mut metadata: BTreeMap<String, String> =
+            numbers.map(|(key, value)| (key.to_owned(), value.to_string())).into();
+        let inputs = self.inputs.iter();
+        metadata.extend(inputs.map(|(what, value)| (format!("{INPUT}{what}"), value.clone())));
         safetensors_file::write(&path, &self.tensors, Precision::F32, &metadata)?;
         let checkpoints = list(folder)?;
         for old in checkpoints.iter().take(checkpoints.len().saturating_sub(keep)) {
             std::fs::remove_file(old).map_err(TrainingError::file(old))?;
         }
         Ok(path)
+    }
+
+    /// Puts parameters and moments back where they were.
+    pub(crate) fn restore<M: Module>(
+        &mut self,
+        model: M,
+        optimizer: &mut AdamW,
+    ) -> Result<M, TrainingError> {
+        let step = self.step;
+        let problem = |problem| TrainingError::Checkpoint { step, problem };
+        let model = load(model, self.take("model")).map_err(|errors| problem(join(&errors)))?;
+        optimizer.restore(self.updates, self.take("optimizer")).map_err(problem)?;
+        Ok(model)
+    }
+
+    /// Checks that everything was taken.
+    pub(crate) fn finish(self) -> Result<(), TrainingError> {
+        match self.tensors.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(TrainingError::Checkpoint {
+                step: self.step,
+                problem: format!("nothing of the run is called `{name}`"),
+            }),
+        }
     }
 
     /// The tensors whose names start with `section.`, without it.
@@ -97,4 +137,14 @@ impl Checkpoint {
 /// Adds tensors under `section.`.
 pub(crate) fn put(tensors: &mut TensorMap, section: &str, inner: TensorMap) {
     tensors.extend(inner.into_iter().map(|(name, tensor)| (format!("{section}.{name}"), tensor)));
+}
+
+fn join<E: std::fmt::Display>(errors: &[E]) -> String {
+    let shown: Vec<String> = errors.iter().take(3).map(ToString::to_string).collect();
+    let more = errors.len().saturating_sub(shown.len());
+    let mut text = shown.join("; ");
+    if more > 0 {
+        text.push_str(&format!("; and {more} more"));
+    }
+    text
 }

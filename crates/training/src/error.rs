@@ -63,13 +63,31 @@ pub enum TrainingError {
     /// The data do not fit the recipe.
     #[error("{0}")]
     Data(String),
-    /// The loss is not a number any more.
-    #[error("the loss is {loss} at step {step}; lower the learning rate or clip the gradients")]
+    /// The folder holds parts of a run, but not what it was.
+    #[error("{0} holds checkpoints or a log but no recipe.toml; give another --out")]
+    NoRecipe(PathBuf),
+    /// A run is resumed with other data or another model than it was started with.
+    #[error(
+        "the run was started with another {what} ({before}, now {now}); resume with the same, or \
+         start a run in another folder"
+    )]
+    InputChanged {
+        /// What differs.
+        what: &'static str,
+        /// What it was.
+        before: String,
+        /// What it is.
+        now: String,
+    },
+    /// A measure, the loss or the norm of its gradients, is not a number any more.
+    #[error("{what} is {value} at step {step}; lower the learning rate or clip the gradients")]
     NotFinite {
-        /// The step.
+        /// The step, counted from 1.
         step: u64,
-        /// The loss.
-        loss: f64,
+        /// The measure.
+        what: &'static str,
+        /// Its value.
+        value: f64,
     },
 }
 

@@ -1,6 +1,9 @@
 //! Training of the generator on cached tokens.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use ::generator::{
     Dropout, Generator, GeneratorConfig,
@@ -10,7 +13,7 @@ use burn::{
     optim::GradientsParams,
     tensor::{Device, Int, Tensor, TensorData},
 };
-use layers::parameters::{TensorMap, collect, load};
+use layers::parameters::{TensorMap, collect};
 use tokens::{
     cache::TokenCache,
     noise::{Noise, Purpose},
@@ -24,7 +27,7 @@ use crate::{
     optimizer::AdamW,
     recipe::GeneratorRecipe,
     run::Trainer,
-    stage_one::{join, scalar},
+    stage_one::scalar,
     telemetry::Measures,
 };
 
@@ -54,7 +57,7 @@ impl GeneratorTrainer {
         let cache = TokenCache::open(cache)?;
         let tensors = ModelFolder::read(&tokenizer)?.tokenizer_tensors()?;
         cache.check_tokenizer(&tokenizer_digest(&tensors))?;
-        if cache.len() == 0 {
+        if cache.is_empty() {
             return Err(TrainingError::Data("the token cache holds no pictures".into()));
         }
         let header = cache.header();
@@ -110,15 +113,16 @@ impl GeneratorTrainer {
 }
 
 impl Trainer for GeneratorTrainer {
+    fn inputs(&self) -> Vec<(&'static str, String)> {
+        let header = self.cache.header();
+        let cache = format!("{} pictures of tokenizer {}", self.cache.len(), header.tokenizer);
+        vec![("token cache", cache)]
+    }
+
     fn start(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainingError> {
         if let Some(mut checkpoint) = checkpoint {
-            let step = checkpoint.step;
-            let problem = |problem| TrainingError::Checkpoint { step, problem };
-            self.model = load(self.model.clone(), checkpoint.take("model"))
-                .map_err(|errors| problem(join(&errors)))?;
-            self.optimizer
-                .restore(checkpoint.updates, checkpoint.take("optimizer"))
-                .map_err(problem)?;
+            self.model = checkpoint.restore(self.model.clone(), &mut self.optimizer)?;
+            checkpoint.finish()?;
         }
         Ok(())
     }
@@ -149,7 +153,7 @@ impl Trainer for GeneratorTrainer {
         let mut tensors = TensorMap::new();
         checkpoint::put(&mut tensors, "model", collect(&self.model));
         checkpoint::put(&mut tensors, "optimizer", self.optimizer.state());
-        Checkpoint { step, updates: self.optimizer.updates(), tensors }
+        Checkpoint { step, updates: self.optimizer.updates(), inputs: BTreeMap::new(), tensors }
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {

@@ -2,7 +2,7 @@
 //! telemetry.
 //!
 //! A [`Recipe`](recipe::Recipe) says what to do, a [`Trainer`](run::Trainer) does one step, and
-//! [`run`](run::run) drives it: it measures the learning rate, writes the log and the
+//! [`run`](run::run) drives it: it sets the learning rate, writes the log and the
 //! checkpoints, and resumes. All randomness is read from the step's address, so an interrupted
 //! run continues as if it had not been.
 

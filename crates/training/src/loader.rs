@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
-use pixels::{DataSet, Picture, augment::random_flip, crop::center_crop};
+use pixels::{DataSet, Picture, augment::random_flip, crop::Crop};
 use rayon::prelude::*;
 use tokenizer::ImageSize;
 use tokens::noise::{Noise, Purpose};
@@ -66,6 +66,18 @@ pub(crate) struct ImageSource {
 }
 
 impl ImageSource {
+    /// What tells this data set from another: how many pictures of which classes and names.
+    pub(crate) fn description(&self) -> String {
+        let mut checksum = 0;
+        for index in 0..self.data.len() {
+            let name = self.data.name(index);
+            checksum = crc32c::crc32c_append(checksum, name.as_bytes());
+            checksum = crc32c::crc32c_append(checksum, &[0, self.data.label(index) as u8]);
+        }
+        let (pictures, classes) = (self.data.len(), self.data.classes().len());
+        format!("{pictures} pictures in {classes} classes, checksum {checksum:08x}")
+    }
+
     fn batch(&self, order: &mut Order, step: u64) -> Result<ImageBatch, TrainingError> {
         let first = step * self.batch as u64;
         let indices: Vec<usize> =
@@ -93,20 +105,7 @@ pub(crate) fn fitted(
     image: ImageSize,
 ) -> Result<Picture, TrainingError> {
     let picture = data.picture(index)?;
-    let ImageSize { height, width } = image;
-    if (picture.height(), picture.width()) == (height, width) {
-        Ok(picture)
-    } else if height == width {
-        Ok(center_crop(&picture, width)?)
-    } else {
-        Err(TrainingError::Data(format!(
-            "{} has {} × {} pixels; the tokenizer's pictures are no squares, so its data must \
-             already have {width} × {height}",
-            data.name(index),
-            picture.width(),
-            picture.height(),
-        )))
-    }
+    Ok(Crop::Center.fit(picture, image.width, image.height, data.name(index))?)
 }
 
 /// Batches made on a thread of their own, at most two ahead.

@@ -36,8 +36,8 @@ pub struct AdamWConfig {
 pub enum Decay {
     /// Every parameter, as the released tokenizer training does.
     All,
-    /// Neither tensors of fewer than two dimensions nor embeddings, as the released generator
-    /// training does.
+    /// Neither tensors of fewer than two dimensions nor the generator's embedding, as the
+    /// released generator training does.
     Matrices,
 }
 
@@ -45,9 +45,7 @@ impl Decay {
     fn applies(self, identity: &Identity) -> bool {
         match self {
             Self::All => true,
-            Self::Matrices => {
-                identity.shape.len() >= 2 && !identity.name.split('.').any(|n| n == "embedding")
-            }
+            Self::Matrices => identity.shape.len() >= 2 && identity.name != "embedding.weight",
         }
     }
 }
@@ -204,9 +202,11 @@ impl ModuleMapper for Update<'_> {
         };
         let updates = self.optimizer.updates as f64;
         let config = self.optimizer.config;
-        let Some(moments) = self.optimizer.moments.get_mut(&param.id) else {
-            return param;
-        };
+        let moments = self
+            .optimizer
+            .moments
+            .get_mut(&param.id)
+            .expect("the optimizer was made for this module");
         let count = gradient.shape().num_elements();
         let coefficients = Coefficients {
             scale: self.scale,

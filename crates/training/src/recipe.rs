@@ -95,7 +95,7 @@ pub struct Schedule {
     pub seed: u64,
     /// Learning rate at the end of the warm-up.
     pub learning_rate: f64,
-    /// Learning rate at the last step.
+    /// Learning rate that the cosine reaches after the last step.
     pub final_learning_rate: f64,
     /// Steps of linear warm-up.
     pub warmup_steps: u64,
@@ -119,26 +119,19 @@ impl Schedule {
     }
 
     fn validate(&self) -> Result<(), RecipeError> {
-        let value = |key, problem| Err(RecipeError::Value { key, problem });
-        if self.batch == 0 {
-            return value("batch", "must be at least 1");
-        }
-        if self.checkpoint_every == 0 {
-            return value("checkpoint_every", "must be at least 1");
-        }
-        if self.keep_checkpoints == 0 {
-            return value("keep_checkpoints", "must be at least 1");
-        }
-        if self.log_every == 0 {
-            return value("log_every", "must be at least 1");
-        }
-        if !(self.learning_rate >= 0.0 && self.learning_rate.is_finite()) {
-            return value("learning_rate", "must be a number of at least 0");
-        }
-        if !(self.final_learning_rate >= 0.0 && self.final_learning_rate.is_finite()) {
-            return value("final_learning_rate", "must be a number of at least 0");
-        }
-        Ok(())
+        let rate = |value: f64| value >= 0.0 && value.is_finite();
+        require(self.batch > 0, "batch", "must be at least 1")?;
+        require(self.checkpoint_every > 0, "checkpoint_every", "must be at least 1")?;
+        require(self.keep_checkpoints > 0, "keep_checkpoints", "must be at least 1")?;
+        require(self.log_every > 0, "log_every", "must be at least 1")?;
+        require(
+            self.checkpoint_every.is_multiple_of(self.log_every),
+            "checkpoint_every",
+            "must be a multiple of `log_every`, so that a resumed run logs the same means",
+        )?;
+        require(rate(self.learning_rate), "learning_rate", "must be a number of at least 0")?;
+        let last = rate(self.final_learning_rate);
+        require(last, "final_learning_rate", "must be a number of at least 0")
     }
 }
 
@@ -149,6 +142,28 @@ pub trait Recipe: Serialize + DeserializeOwned {
 
     /// Its schedule.
     fn schedule(&self) -> &Schedule;
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    fn validate(&self) -> Result<(), RecipeError>;
+}
+
+/// An error unless `value` is fine.
+fn require(fine: bool, key: &'static str, problem: &'static str) -> Result<(), RecipeError> {
+    if fine { Ok(()) } else { Err(RecipeError::Value { key, problem }) }
+}
+
+fn validate_optimizer(optimizer: &AdamWConfig) -> Result<(), RecipeError> {
+    let fraction = |value: f64| (0.0..1.0).contains(&value);
+    let positive = |value: f64| value > 0.0 && value.is_finite();
+    require(fraction(optimizer.beta_1), "optimizer.beta_1", "must be at least 0 and below 1")?;
+    require(fraction(optimizer.beta_2), "optimizer.beta_2", "must be at least 0 and below 1")?;
+    require(positive(optimizer.epsilon), "optimizer.epsilon", "must be above 0")?;
+    let decay = optimizer.weight_decay;
+    require(decay >= 0.0 && decay.is_finite(), "optimizer.weight_decay", "must be at least 0")?;
+    require(optimizer.clip.is_none_or(positive), "optimizer.clip", "must be above 0")
 }
 
 /// Recipe of the tokenizer's first stage (paper, 3.2).
@@ -222,6 +237,16 @@ impl Recipe for StageOneRecipe {
     fn schedule(&self) -> &Schedule {
         &self.schedule
     }
+    fn validate(&self) -> Result<(), RecipeError> {
+        self.schedule.validate()?;
+        validate_optimizer(&self.optimizer)?;
+        let decay = self.clustering.decay;
+        require((0.0..1.0).contains(&decay), "clustering.decay", "must be at least 0 and below 1")?;
+        let StageOneLoss { reconstruction, quantizer, auxiliary } = self.loss;
+        let weights = [reconstruction, quantizer, auxiliary];
+        let fine = weights.iter().all(|weight| *weight >= 0.0 && weight.is_finite());
+        require(fine, "loss", "must have weights of at least 0")
+    }
 }
 
 impl Recipe for StageTwoRecipe {
@@ -229,12 +254,27 @@ impl Recipe for StageTwoRecipe {
     fn schedule(&self) -> &Schedule {
         &self.schedule
     }
+    fn validate(&self) -> Result<(), RecipeError> {
+        self.schedule.validate()?;
+        validate_optimizer(&self.optimizer)?;
+        let problem = "must be false: the second stage has no auxiliary loss that would train it";
+        require(!self.decoder.prefix_head, "decoder.prefix_head", problem)
+    }
 }
 
 impl Recipe for GeneratorRecipe {
     const TRAINING: Training = Training::Generator;
     fn schedule(&self) -> &Schedule {
         &self.schedule
+    }
+    fn validate(&self) -> Result<(), RecipeError> {
+        self.schedule.validate()?;
+        validate_optimizer(&self.optimizer)?;
+        let problem = "must be at least 0 and below 1";
+        require((0.0..1.0).contains(&self.dropout), "dropout", problem)?;
+        let problem = "must be from 0 to 1";
+        require((0.0..=1.0).contains(&self.class_dropout), "class_dropout", problem)?;
+        require(self.sampling.validate().is_ok(), "sampling", "has a value out of range")
     }
 }
 
@@ -291,7 +331,7 @@ fn parse<R: Recipe>(name: &str, text: &str, overrides: &[String]) -> Result<R, R
             .map(|(_, path)| path);
         return Err(RecipeError::UnknownKey { name: name.to_owned(), key, nearest });
     }
-    recipe.schedule().validate()?;
+    recipe.validate()?;
     Ok(recipe)
 }
 

@@ -3,6 +3,7 @@
 use std::{io::Write, path::Path};
 
 use toml::{Table, Value};
+use weights::model_folder::check_free;
 
 use crate::{
     TrainingError,
@@ -13,6 +14,9 @@ use crate::{
 
 /// One of the three trainings.
 pub trait Trainer {
+    /// What the run is made from besides its recipe, by name: a resumed run must have the same.
+    fn inputs(&self) -> Vec<(&'static str, String)>;
+
     /// Prepares to go on with this step. Called once, before the first step.
     ///
     /// # Errors
@@ -54,9 +58,18 @@ pub fn run<T: Trainer, R: Recipe>(
     claim(folder, recipe, resume)?;
     let checkpoints = folder.join("checkpoints");
     let model = folder.join("model");
+    check_free(&model)?;
 
     let checkpoint = if resume { Checkpoint::latest(&checkpoints)? } else { None };
     let first = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
+    if let Some(checkpoint) = &checkpoint {
+        for (what, now) in trainer.inputs() {
+            let before = checkpoint.inputs.get(what).cloned().unwrap_or_default();
+            if before != now {
+                return Err(TrainingError::InputChanged { what, before, now });
+            }
+        }
+    }
     trainer.start(checkpoint)?;
     let mut log = Log::open(&folder.join("log.jsonl"), first)?;
     observer.started(first, schedule.steps);
@@ -64,10 +77,8 @@ pub fn run<T: Trainer, R: Recipe>(
     for step in first..schedule.steps {
         let rate = rates.rate(step);
         let measures = trainer.step(step, rate)?;
-        if let Some((_, loss)) = measures.first()
-            && !loss.is_finite()
-        {
-            return Err(TrainingError::NotFinite { step, loss: *loss });
+        if let Some((what, value)) = measures.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(TrainingError::NotFinite { step: step + 1, what, value: *value });
         }
         log.add(&measures);
         let done = step + 1;
@@ -77,13 +88,16 @@ pub fn run<T: Trainer, R: Recipe>(
             observer.reported(&log.report(done, schedule.steps, rate)?);
         }
         if last || done % schedule.checkpoint_every == 0 {
-            let checkpoint = trainer.checkpoint(done);
+            let mut checkpoint = trainer.checkpoint(done);
+            checkpoint.inputs =
+                trainer.inputs().into_iter().map(|(what, now)| (what.to_owned(), now)).collect();
             let path = checkpoint.write(&checkpoints, schedule.keep_checkpoints)?;
             trainer.export(&model)?;
             observer.saved(&path);
         }
     }
-    if !model.exists() {
+    if first >= schedule.steps {
+        // All steps were done before; what was interrupted may be their export.
         trainer.export(&model)?;
     }
     Ok(())

@@ -6,7 +6,7 @@
 pub struct WarmupCosine {
     /// Rate at the end of the warm-up.
     pub peak: f64,
-    /// Rate at the last step.
+    /// Rate that the cosine reaches after the last step.
     pub last: f64,
     /// Steps of the warm-up.
     pub warmup: u64,

@@ -1,12 +1,12 @@
 //! The tokenizer's first stage: encoder, codebook and a decoder that keeps them causal.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use burn::{
     optim::GradientsParams,
     tensor::{Device, Int, Tensor},
 };
-use layers::parameters::{HostTensor, TensorMap, collect, load};
+use layers::parameters::{HostTensor, TensorMap, collect};
 use pixels::DataSet;
 use tokenizer::{
     Clustering, DecoderKind, Initialization, Tokenizer, TokenizerConfig, patch::patchify,
@@ -89,31 +89,33 @@ pub(crate) fn image_source(
     seed: u64,
     flip: bool,
 ) -> Result<ImageSource, TrainingError> {
-    if data.len() == 0 {
+    if data.is_empty() {
         return Err(TrainingError::Data("the data set holds no pictures".into()));
     }
     Ok(ImageSource { data, image, batch, seed, flip })
 }
 
 impl Trainer for StageOne {
+    fn inputs(&self) -> Vec<(&'static str, String)> {
+        vec![("data set", self.source.description())]
+    }
+
     fn start(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainingError> {
         let mut step = 0;
         if let Some(mut checkpoint) = checkpoint {
             step = checkpoint.step;
-            let problem = |problem| TrainingError::Checkpoint { step, problem };
-            let model = checkpoint.take("model");
-            self.model =
-                load(self.model.clone(), model).map_err(|errors| problem(join(&errors)))?;
-            self.optimizer
-                .restore(checkpoint.updates, checkpoint.take("optimizer"))
-                .map_err(problem)?;
+            self.model = checkpoint.restore(self.model.clone(), &mut self.optimizer)?;
             let usage = checkpoint
                 .tensors
                 .remove("usage")
                 .filter(|usage| usage.values.len() == self.recipe.architecture.codes)
-                .ok_or_else(|| problem("`usage` is missing or has another size".into()))?;
+                .ok_or_else(|| TrainingError::Checkpoint {
+                    step,
+                    problem: "`usage` is missing or has another size".into(),
+                })?;
             let plain = self.device.clone().inner();
             self.clustering = Clustering::from_usage(self.recipe.clustering, usage.values, &plain);
+            checkpoint.finish()?;
         }
         self.loader = Some(ImageLoader::start(self.source.clone(), step));
         Ok(())
@@ -158,7 +160,7 @@ impl Trainer for StageOne {
         checkpoint::put(&mut tensors, "model", collect(&self.model));
         checkpoint::put(&mut tensors, "optimizer", self.optimizer.state());
         tensors.insert("usage".into(), HostTensor::from_tensor(self.clustering.usage()));
-        Checkpoint { step, updates: self.optimizer.updates(), tensors }
+        Checkpoint { step, updates: self.optimizer.updates(), inputs: BTreeMap::new(), tensors }
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {
@@ -174,7 +176,7 @@ pub(crate) fn export_tokenizer(
 ) -> Result<(), TrainingError> {
     ModelContents {
         config: &ModelConfig::new(config.clone(), None),
-        classes: &ClassNames::new(Vec::new()),
+        classes: &ClassNames::default(),
         tokenizer: tensors,
         generator: None,
         precision: Precision::F32,
@@ -215,14 +217,4 @@ impl Usage {
 
 pub(crate) fn scalar(tensor: &Tensor<1>) -> f64 {
     f64::from(HostTensor::from_tensor(tensor.clone()).values[0])
-}
-
-pub(crate) fn join<E: std::fmt::Display>(errors: &[E]) -> String {
-    let shown: Vec<String> = errors.iter().take(3).map(ToString::to_string).collect();
-    let more = errors.len().saturating_sub(shown.len());
-    let mut text = shown.join("; ");
-    if more > 0 {
-        text.push_str(&format!("; and {more} more"));
-    }
-    text
 }

@@ -1,17 +1,19 @@
 //! The tokenizer's second stage: a bidirectional decoder for an encoder that no longer changes.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use burn::{
     optim::GradientsParams,
     tensor::{Device, Tensor},
 };
-use layers::parameters::{TensorMap, collect, load};
+use layers::parameters::{TensorMap, collect};
 use pixels::DataSet;
 use tokenizer::{
     Decoder, DecoderKind, FrozenEncoder, Initialization, Tokenizer, TokenizerConfig,
     patch::patchify,
 };
+
+use weights::tokenizer_digest;
 
 use crate::{
     TrainingError,
@@ -21,7 +23,7 @@ use crate::{
     optimizer::AdamW,
     recipe::StageTwoRecipe,
     run::Trainer,
-    stage_one::{export_tokenizer, image_source, join, scalar},
+    stage_one::{export_tokenizer, image_source, scalar},
     telemetry::Measures,
 };
 
@@ -72,16 +74,17 @@ impl StageTwo {
 }
 
 impl Trainer for StageTwo {
+    fn inputs(&self) -> Vec<(&'static str, String)> {
+        let first_stage = tokenizer_digest(&collect(&self.first_stage));
+        vec![("data set", self.source.description()), ("first stage", first_stage)]
+    }
+
     fn start(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainingError> {
         let mut step = 0;
         if let Some(mut checkpoint) = checkpoint {
             step = checkpoint.step;
-            let problem = |problem| TrainingError::Checkpoint { step, problem };
-            self.decoder = load(self.decoder.clone(), checkpoint.take("model"))
-                .map_err(|errors| problem(join(&errors)))?;
-            self.optimizer
-                .restore(checkpoint.updates, checkpoint.take("optimizer"))
-                .map_err(problem)?;
+            self.decoder = checkpoint.restore(self.decoder.clone(), &mut self.optimizer)?;
+            checkpoint.finish()?;
         }
         self.loader = Some(ImageLoader::start(self.source.clone(), step));
         Ok(())
@@ -105,7 +108,7 @@ impl Trainer for StageTwo {
         let mut tensors = TensorMap::new();
         checkpoint::put(&mut tensors, "model", collect(&self.decoder));
         checkpoint::put(&mut tensors, "optimizer", self.optimizer.state());
-        Checkpoint { step, updates: self.optimizer.updates(), tensors }
+        Checkpoint { step, updates: self.optimizer.updates(), inputs: BTreeMap::new(), tensors }
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufRead, BufReader, Write},
+    io::Write,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -56,13 +56,13 @@ impl Log {
         let error = || TrainingError::file(path);
         let mut kept = String::new();
         if path.exists() {
-            for line in BufReader::new(File::open(path).map_err(error())?).lines() {
-                let line = line.map_err(error())?;
-                let known = serde_json::from_str::<Map<String, Value>>(&line)
+            let text = std::fs::read(path).map_err(error())?;
+            for line in String::from_utf8_lossy(&text).lines() {
+                let known = serde_json::from_str::<Map<String, Value>>(line)
                     .ok()
                     .and_then(|line| line.get("step")?.as_u64());
                 if known.is_some_and(|known| known <= step) {
-                    kept.push_str(&line);
+                    kept.push_str(line);
                     kept.push('\n');
                 }
             }

@@ -1,5 +1,7 @@
 //! Whole runs at toy size: resumed = uninterrupted, frozen parts stay, folders are protected.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use burn::tensor::Device;
@@ -118,6 +120,9 @@ struct Killed<T> {
 }
 
 impl<T: Trainer> Trainer for Killed<T> {
+    fn inputs(&self) -> Vec<(&'static str, String)> {
+        self.trainer.inputs()
+    }
     fn start(&mut self, checkpoint: Option<training::Checkpoint>) -> Result<(), TrainingError> {
         self.trainer.start(checkpoint)
     }
@@ -249,7 +254,16 @@ fn should_refuse_recipes_that_say_what_nobody_understands() {
     assert!(read(&["step=7"]).unwrap_err().contains("did you mean `steps`"));
     assert!(read(&["optimizer.beta1=0.5"]).is_err());
     assert!(read(&["steps"]).unwrap_err().contains("key=value"));
-    assert!(read(&["batch=0"]).unwrap_err().contains("`batch`"));
+    for (setting, key) in [
+        ("batch=0", "`batch`"),
+        ("checkpoint_every=30", "`checkpoint_every`"),
+        ("optimizer.clip=-1", "`optimizer.clip`"),
+        ("optimizer.beta_1=1", "`optimizer.beta_1`"),
+        ("clustering.decay=1", "`clustering.decay`"),
+        ("loss.auxiliary=-1", "`loss`"),
+    ] {
+        assert!(read(&[setting]).unwrap_err().contains(key), "{setting}");
+    }
     assert!(read(&["learning_rate=fast"]).is_err());
     let unknown = recipe::read::<StageOneRecipe>("minni", &[]).unwrap_err().to_string();
     assert!(unknown.contains("mini"), "{unknown}");

@@ -1,5 +1,7 @@
 //! The learning rate against the released scheduler's.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
 use serde_json::Value;
 use training::schedule::WarmupCosine;
 

@@ -9,8 +9,7 @@ use training::cache::{Views, build};
 
 use crate::{
     args::{CacheBuildArgs, CacheVerb},
-    model,
-    npz::Arrays,
+    model, npz,
     progress::{self, Progress},
 };
 
@@ -68,9 +67,10 @@ fn export(path: &Path, out: &Path) -> Result<()> {
         codes.extend(record.views.into_iter().flatten());
     }
     let shape = [cache.len(), header.views, header.layout.len()].map(|extent| extent as u64);
-    let mut arrays = Arrays::new();
-    arrays.add("codes", &shape, &codes)?;
-    arrays.add("labels", &[labels.len() as u64], &labels)?;
-    arrays.add_texts("names", &cache.names()?)?;
-    arrays.write(out)
+    let names = cache.names()?;
+    npz::write(out, |arrays| {
+        arrays.add("codes", &shape, codes)?;
+        arrays.add("labels", &[labels.len() as u64], labels)?;
+        arrays.add_texts("names", &names)
+    })
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use burn::tensor::Device;
+use metrics::Mean;
 use pixels::crop::Crop;
 
 use crate::{
@@ -23,23 +24,22 @@ fn reconstruction(args: &EvaluateReconstructionArgs, device: &Device) -> Result<
     let encoder = decoding.tokenizer.frozen_encoder();
     let config = encoder.config();
     let size = (config.image.width, config.image.height);
-    let (mut psnr, mut ssim) = (0.0, 0.0);
+    let (mut psnr, mut ssim) = (Mean::default(), Mean::default());
     let mut used = vec![false; config.codes];
     let mut progress = Progress::new("reconstructing", data.len() as u64);
     for index in 0..data.len() {
-        let picture = Crop::Center.apply(&data.picture(index)?, size.0, data.name(index))?;
+        let picture = Crop::Center.fit(data.picture(index)?, size.0, size.1, data.name(index))?;
         let tokens = images::encode(&encoder, &picture);
         for &token in &tokens {
             used[usize::from(token)] = true;
         }
         let rebuilt = decoding.picture(&tokens)?;
-        psnr += metrics::psnr(picture.rgb(), rebuilt.rgb())?;
-        ssim += metrics::ssim(picture.rgb(), rebuilt.rgb(), size.0, size.1, 3)?;
+        psnr.add(metrics::psnr(picture.rgb(), rebuilt.rgb())?);
+        ssim.add(metrics::ssim(picture.rgb(), rebuilt.rgb(), size.0, size.1, 3)?);
         progress.set(index as u64 + 1);
     }
     progress.finish();
-    let count = data.len() as f64;
-    let (psnr, ssim) = (psnr / count, ssim / count);
+    let (psnr, ssim) = (psnr.value().unwrap_or_default(), ssim.value().unwrap_or_default());
     let usage = used.iter().filter(|&&used| used).count() as f64 / config.codes as f64;
     if args.json {
         let object = serde_json::json!({

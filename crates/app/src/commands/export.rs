@@ -11,6 +11,9 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
         "nothing to write: name a file with --tokenizer or --generator, or a folder with --folder"
     );
     let model = model::open(&args.model)?;
+    if args.generator.is_some() {
+        model.generator_config()?;
+    }
     if let Some(path) = &args.tokenizer {
         let kind = model::decoder_kind(&model.config.tokenizer, &args.decoder)?;
         weights::export::export_tokenizer(&model, kind, path)?;

@@ -13,6 +13,8 @@ mod inspect;
 mod reconstruct;
 mod train;
 
+use std::io::Write;
+
 use anyhow::Result;
 use clap::CommandFactory;
 
@@ -35,9 +37,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Export(args) => export::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Completions { shell } => {
-            let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "alitok", &mut std::io::stdout());
-            Ok(())
+            // In memory first: clap panics where standard output is closed.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "alitok", &mut script);
+            let mut output = std::io::stdout().lock();
+            output.write_all(&script)?;
+            Ok(output.flush()?)
         }
     }
 }

@@ -1,0 +1,55 @@
+//! The first stage's loss against the released training's (tests/fixtures/tokenizer_stage1).
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
+use std::path::PathBuf;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use layers::parameters::{HostTensor, load};
+use safetensors::SafeTensors;
+use tokenizer::{DecoderKind, patch::patchify};
+use training::losses::StageOneLoss;
+use weights::{Checkpoint, released::import_tokenizer};
+
+fn fixture(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "../../tests/fixtures", name].iter().collect()
+}
+
+fn floats(file: &[u8], name: &str) -> HostTensor {
+    let file = SafeTensors::deserialize(file).unwrap();
+    let view = file.tensor(name).unwrap();
+    let bytes = view.data().chunks_exact(4);
+    let values = bytes.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    HostTensor::new(view.shape(), values)
+}
+
+#[test]
+fn should_weigh_the_terms_as_the_released_training_does() {
+    let device = Device::flex();
+    let checkpoint = Checkpoint::read(fixture("tokenizer_stage1.pth")).unwrap();
+    let released = import_tokenizer(checkpoint).unwrap();
+    let config = released.config;
+    let model = load(config.build(&device).unwrap(), released.tensors).unwrap();
+    let file = std::fs::read(fixture("tokenizer_stage1.safetensors")).unwrap();
+    let images = floats(&file, "images");
+    let images: Tensor<4> =
+        Tensor::from_data(TensorData::new(images.values, images.shape), &device);
+
+    let target = patchify(images.clone(), config.patch);
+    let quantized = model.quantizer.forward(model.encoder.forward(images));
+    let decoder = model.decoder(DecoderKind::Causal).unwrap();
+    let reconstruction = decoder.forward(quantized.codes.clone());
+    // The released weight of the auxiliary loss, for 5 prefix tokens and 16 patches.
+    let auxiliary = 10.0 * 5.0 / 16.0;
+    let loss = StageOneLoss { reconstruction: 1.0, quantizer: 1.0, auxiliary };
+    let terms = loss.forward(&config, reconstruction, &quantized, target);
+
+    let scalar = |tensor: Tensor<1>| HostTensor::from_tensor(tensor).values[0];
+    let expected = floats(&file, "train_loss").values[0];
+    let total = scalar(terms.total);
+    assert!((total - expected).abs() < 1e-5, "{total}, expected {expected}");
+    let parts = scalar(terms.reconstruction)
+        + scalar(terms.quantizer)
+        + auxiliary as f32 * scalar(terms.auxiliary.unwrap());
+    assert!((parts - total).abs() < 1e-5, "{parts} in parts, {total} in all");
+}

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use burn::tensor::Device;
-use generator::Generator;
 use tokenizer::{DecoderKind, Tokenizer, TokenizerConfig};
 use weights::ModelFolder;
 
@@ -62,11 +61,6 @@ pub(crate) fn decoder_kind(config: &TokenizerConfig, decoder: &DecoderArgs) -> R
     };
     config.decoder(kind)?;
     Ok(kind)
-}
-
-/// A model's generator.
-pub(crate) fn generator(model: &ModelFolder, device: &Device) -> Result<Generator> {
-    Ok(model.generator(device)?)
 }
 
 impl From<StorageName> for weights::Precision {

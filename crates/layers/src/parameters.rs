@@ -134,12 +134,14 @@ impl Path {
     }
 }
 
-struct Collect<F> {
+/// Copies the values of parameters, or their gradients.
+struct Copies<'a> {
     path: Path,
-    each: F,
+    gradients: Option<&'a GradientsParams>,
+    found: TensorMap,
 }
 
-impl<F: FnMut(String, HostTensor)> ModuleVisitor for Collect<F> {
+impl ModuleVisitor for Copies<'_> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path.enter(name, container_type);
     }
@@ -150,22 +152,31 @@ impl<F: FnMut(String, HostTensor)> ModuleVisitor for Collect<F> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let (name, transposed) = self.path.name();
-        let tensor = HostTensor::from_tensor(param.val());
-        (self.each)(name, if transposed { tensor.transposed() } else { tensor });
+        let tensor = match self.gradients {
+            None => Some(param.val()),
+            Some(gradients) => gradients.get::<D>(param.id),
+        };
+        if let Some(tensor) = tensor {
+            let tensor = HostTensor::from_tensor(tensor);
+            self.found.insert(name, if transposed { tensor.transposed() } else { tensor });
+        }
     }
+}
+
+fn copies<M: Module>(module: &M, gradients: Option<&GradientsParams>) -> TensorMap {
+    let mut copies = Copies { path: Path::default(), gradients, found: TensorMap::new() };
+    module.visit(&mut copies);
+    copies.found
 }
 
 /// Copies every parameter of a module, by name.
 pub fn collect<M: Module>(module: &M) -> TensorMap {
-    let mut tensors = TensorMap::new();
-    let mut visitor = Collect {
-        path: Path::default(),
-        each: |name, tensor| {
-            tensors.insert(name, tensor);
-        },
-    };
-    module.visit(&mut visitor);
-    tensors
+    copies(module, None)
+}
+
+/// The gradients of a module's parameters, by name; parameters without a gradient are left out.
+pub fn gradients<M: Module>(module: &M, gradients: &GradientsParams) -> TensorMap {
+    copies(module, Some(gradients))
 }
 
 struct Replace<F> {
@@ -290,33 +301,6 @@ pub fn identities<M: Module>(module: &M) -> Vec<Identity> {
         }
     }
     let mut visitor = Identities { path: Path::default(), found: Vec::new() };
-    module.visit(&mut visitor);
-    visitor.found
-}
-
-/// The gradients of a module's parameters, by name; parameters without a gradient are left out.
-pub fn gradients<M: Module>(module: &M, gradients: &GradientsParams) -> TensorMap {
-    struct Gradients<'a> {
-        path: Path,
-        gradients: &'a GradientsParams,
-        found: TensorMap,
-    }
-    impl ModuleVisitor for Gradients<'_> {
-        fn enter_module(&mut self, name: &str, container_type: &str) {
-            self.path.enter(name, container_type);
-        }
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let (name, transposed) = self.path.name();
-            if let Some(gradient) = self.gradients.get::<D>(param.id) {
-                let tensor = HostTensor::from_tensor(gradient);
-                self.found.insert(name, if transposed { tensor.transposed() } else { tensor });
-            }
-        }
-    }
-    let mut visitor = Gradients { path: Path::default(), gradients, found: TensorMap::new() };
     module.visit(&mut visitor);
     visitor.found
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::module::Module;
-use layers::parameters::{TensorMap, load};
+use layers::parameters::{TensorMap, collect, load};
 use weights::safetensors_file::{self, Precision};
 
 use crate::{TrainingError, optimizer::AdamW};
@@ -90,6 +90,14 @@ impl Checkpoint {
             std::fs::remove_file(old).map_err(TrainingError::file(old))?;
         }
         Ok(path)
+    }
+
+    /// Parameters and moments after some step. The run adds its inputs.
+    pub(crate) fn of<M: Module>(step: u64, model: &M, optimizer: &AdamW) -> Self {
+        let mut tensors = TensorMap::new();
+        put(&mut tensors, "model", collect(model));
+        put(&mut tensors, "optimizer", optimizer.state());
+        Self { step, updates: optimizer.updates(), inputs: BTreeMap::new(), tensors }
     }
 
     /// Puts parameters and moments back where they were.

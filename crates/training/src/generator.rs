@@ -1,9 +1,6 @@
 //! Training of the generator on cached tokens.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use ::generator::{
     Dropout, Generator, GeneratorConfig,
@@ -13,7 +10,7 @@ use burn::{
     optim::GradientsParams,
     tensor::{Device, Int, Tensor, TensorData},
 };
-use layers::parameters::{TensorMap, collect};
+use layers::parameters::collect;
 use tokens::{
     cache::TokenCache,
     noise::{Noise, Purpose},
@@ -21,14 +18,8 @@ use tokens::{
 use weights::{ClassNames, ModelConfig, ModelContents, ModelFolder, Precision, tokenizer_digest};
 
 use crate::{
-    TrainingError,
-    checkpoint::{self, Checkpoint},
-    loader::Order,
-    optimizer::AdamW,
-    recipe::GeneratorRecipe,
-    run::Trainer,
-    stage_one::scalar,
-    telemetry::Measures,
+    TrainingError, checkpoint::Checkpoint, loader::Order, optimizer::AdamW,
+    recipe::GeneratorRecipe, run::Trainer, stage_one::scalar, telemetry::Measures,
 };
 
 /// Trains the generator to predict each token from its class and the tokens before it (paper,
@@ -150,10 +141,7 @@ impl Trainer for GeneratorTrainer {
     }
 
     fn checkpoint(&self, step: u64) -> Checkpoint {
-        let mut tensors = TensorMap::new();
-        checkpoint::put(&mut tensors, "model", collect(&self.model));
-        checkpoint::put(&mut tensors, "optimizer", self.optimizer.state());
-        Checkpoint { step, updates: self.optimizer.updates(), inputs: BTreeMap::new(), tensors }
+        Checkpoint::of(step, &self.model, &self.optimizer)
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {

@@ -60,13 +60,15 @@ pub fn run<T: Trainer, R: Recipe>(
     let model = folder.join("model");
     check_free(&model)?;
 
+    // Once: for some trainers that means a digest of a whole model.
+    let inputs = trainer.inputs();
     let checkpoint = if resume { Checkpoint::latest(&checkpoints)? } else { None };
     let first = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
     if let Some(checkpoint) = &checkpoint {
-        for (what, now) in trainer.inputs() {
-            let before = checkpoint.inputs.get(what).cloned().unwrap_or_default();
-            if before != now {
-                return Err(TrainingError::InputChanged { what, before, now });
+        for (what, now) in &inputs {
+            let before = checkpoint.inputs.get(*what).cloned().unwrap_or_default();
+            if before != *now {
+                return Err(TrainingError::InputChanged { what, before, now: now.clone() });
             }
         }
     }
@@ -89,8 +91,8 @@ pub fn run<T: Trainer, R: Recipe>(
         }
         if last || done % schedule.checkpoint_every == 0 {
             let mut checkpoint = trainer.checkpoint(done);
-            checkpoint.inputs =
-                trainer.inputs().into_iter().map(|(what, now)| (what.to_owned(), now)).collect();
+            let named = inputs.iter().map(|(what, now)| ((*what).to_owned(), now.clone()));
+            checkpoint.inputs = named.collect();
             let path = checkpoint.write(&checkpoints, schedule.keep_checkpoints)?;
             trainer.export(&model)?;
             observer.saved(&path);
@@ -122,6 +124,9 @@ fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<(), Train
                 Err(TrainingError::RecipeChanged { path: folder.to_owned(), key, before, now })
             }
         };
+    }
+    if folder.join("checkpoints").exists() || folder.join("log.jsonl").exists() {
+        return Err(TrainingError::NoRecipe(folder.to_owned()));
     }
     std::fs::create_dir_all(folder).map_err(TrainingError::file(folder))?;
     let text =

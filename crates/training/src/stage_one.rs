@@ -1,6 +1,6 @@
 //! The tokenizer's first stage: encoder, codebook and a decoder that keeps them causal.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use burn::{
     optim::GradientsParams,
@@ -16,7 +16,7 @@ use weights::{ClassNames, ModelConfig, ModelContents, Precision};
 
 use crate::{
     TrainingError,
-    checkpoint::{self, Checkpoint},
+    checkpoint::Checkpoint,
     loader::{ImageLoader, ImageSource},
     optimizer::AdamW,
     recipe::StageOneRecipe,
@@ -156,11 +156,10 @@ impl Trainer for StageOne {
     }
 
     fn checkpoint(&self, step: u64) -> Checkpoint {
-        let mut tensors = TensorMap::new();
-        checkpoint::put(&mut tensors, "model", collect(&self.model));
-        checkpoint::put(&mut tensors, "optimizer", self.optimizer.state());
-        tensors.insert("usage".into(), HostTensor::from_tensor(self.clustering.usage()));
-        Checkpoint { step, updates: self.optimizer.updates(), inputs: BTreeMap::new(), tensors }
+        let mut checkpoint = Checkpoint::of(step, &self.model, &self.optimizer);
+        let usage = HostTensor::from_tensor(self.clustering.usage());
+        checkpoint.tensors.insert("usage".into(), usage);
+        checkpoint
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {

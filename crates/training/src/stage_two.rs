@@ -1,12 +1,12 @@
 //! The tokenizer's second stage: a bidirectional decoder for an encoder that no longer changes.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use burn::{
     optim::GradientsParams,
     tensor::{Device, Tensor},
 };
-use layers::parameters::{TensorMap, collect};
+use layers::parameters::collect;
 use pixels::DataSet;
 use tokenizer::{
     Decoder, DecoderKind, FrozenEncoder, Initialization, Tokenizer, TokenizerConfig,
@@ -105,10 +105,7 @@ impl Trainer for StageTwo {
     }
 
     fn checkpoint(&self, step: u64) -> Checkpoint {
-        let mut tensors = TensorMap::new();
-        checkpoint::put(&mut tensors, "model", collect(&self.decoder));
-        checkpoint::put(&mut tensors, "optimizer", self.optimizer.state());
-        Checkpoint { step, updates: self.optimizer.updates(), inputs: BTreeMap::new(), tensors }
+        Checkpoint::of(step, &self.decoder, &self.optimizer)
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {

@@ -236,6 +236,12 @@ fn should_neither_overwrite_a_run_nor_resume_another() {
     run(make(&recipe), &recipe, folder.path(), false, &mut observer).unwrap();
     let again = run(make(&recipe), &recipe, folder.path(), false, &mut observer);
     assert!(matches!(again, Err(TrainingError::RunExists(_))));
+    let kept = folder.path().join("recipe.toml");
+    let text = std::fs::read(&kept).unwrap();
+    std::fs::remove_file(&kept).unwrap();
+    let lost = run(make(&recipe), &recipe, folder.path(), true, &mut observer);
+    assert!(matches!(lost, Err(TrainingError::NoRecipe(_))));
+    std::fs::write(&kept, text).unwrap();
     let other = stage_one_recipe(3);
     let resumed = run(make(&other), &other, folder.path(), true, &mut observer);
     let Err(TrainingError::RecipeChanged { key, .. }) = resumed else {

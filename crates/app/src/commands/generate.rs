@@ -72,7 +72,7 @@ pub(crate) fn run(args: &GenerateArgs, device: &Device) -> Result<()> {
         several => several,
     };
     let mut samples = SampleWriter::new(&args.out, count, columns)?;
-    let generator = model::generator(&model, device)?;
+    let generator = model.generator(device)?;
     let decoding = model::decoding(&model, &args.decoder, device)?;
     draw(&generator, &decoding, &requests, &sampling, args.sampling.batch, &mut samples)?;
     samples.finish(&model.config.tokenizer)

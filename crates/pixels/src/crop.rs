@@ -91,7 +91,7 @@ pub fn ten_crop(picture: &Picture, size: usize) -> Result<Vec<Picture>, PixelsEr
 }
 
 /// A part of a picture as it is.
-fn cut(
+pub(crate) fn cut(
     picture: &Picture,
     left: usize,
     top: usize,

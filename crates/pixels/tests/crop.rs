@@ -132,3 +132,35 @@ fn should_cut_random_squares_from_the_picture_that_pillow_resizes() {
         assert!(seen.contains(&sum), "the crop at {left}");
     }
 }
+
+#[test]
+fn should_cut_random_parts_of_the_stated_area_and_ratio() {
+    // Each pixel says where it is: red its column, green its row.
+    let (width, height) = (120, 90);
+    let position = |index: usize| [(index % width) as u8, (index / width) as u8, 0];
+    let rgb = (0..width * height).flat_map(position).collect();
+    let picture = Picture::new(width, height, rgb).unwrap();
+    let (mut smallest, mut largest) = (f64::MAX, 0.0_f64);
+    let mut mean_center = 0.0;
+    for sample in 0..500 {
+        let mut noise = Noise::new(1, Purpose::Augmentation, 0, sample);
+        let crop = augment::random_resized_crop(&picture, (30, 30), 0.25, &mut noise).unwrap();
+        assert_eq!((crop.width(), crop.height()), (30, 30));
+        let at = |x: usize, y: usize| &crop.rgb()[3 * (30 * y + x)..];
+        // Between the centres of the first and the last pixel lie 29 of 30 parts.
+        let spans = [at(29, 15)[0] - at(0, 15)[0], at(15, 29)[1] - at(15, 0)[1]];
+        let [across, down] = spans.map(|span| f64::from(span) * 30.0 / 29.0);
+        assert!((0.7..1.45).contains(&(across / down)), "{across} by {down}");
+        let area = across * down / (width * height) as f64;
+        (smallest, largest) = (smallest.min(area), largest.max(area));
+        mean_center += f64::from(at(15, 15)[0]) / 500.0;
+    }
+    assert!((0.22..0.3).contains(&smallest), "{smallest}");
+    assert!((0.9..1.03).contains(&largest), "{largest}");
+    assert!((mean_center - 60.0).abs() < 3.0, "{mean_center}");
+    // Of a strip no part has an allowed ratio: the middle is taken.
+    let strip = Picture::new(400, 3, vec![9; 3600]).unwrap();
+    let mut noise = Noise::new(1, Purpose::Augmentation, 0, 0);
+    let crop = augment::random_resized_crop(&strip, (8, 8), 0.5, &mut noise).unwrap();
+    assert_eq!(crop.rgb(), [9; 192]);
+}

@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
-use pixels::{DataSet, Picture, augment::random_flip, crop::Crop};
+use pixels::{DataSet, Picture, augment::Augmentation, crop::Crop};
 use rayon::prelude::*;
 use tokenizer::ImageSize;
 use tokens::noise::{Noise, Purpose};
@@ -62,7 +62,7 @@ pub(crate) struct ImageSource {
     pub(crate) image: ImageSize,
     pub(crate) batch: usize,
     pub(crate) seed: u64,
-    pub(crate) flip: bool,
+    pub(crate) augmentation: Augmentation,
 }
 
 impl ImageSource {
@@ -91,9 +91,10 @@ impl ImageSource {
     }
 
     fn picture(&self, index: usize, step: u64) -> Result<Picture, TrainingError> {
-        let picture = fitted(self.data.as_ref(), index, self.image)?;
+        let picture = self.data.picture(index)?;
         let mut noise = Noise::new(self.seed, Purpose::Augmentation, step, index as u64);
-        Ok(if self.flip { random_flip(picture, &mut noise) } else { picture })
+        let (size, name) = ((self.image.width, self.image.height), self.data.name(index));
+        Ok(self.augmentation.view(picture, size, name, &mut noise)?)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ::generator::SamplingConfig;
+use pixels::augment::Augmentation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokenizer::{ClusteringConfig, DecoderConfig, Positions, TokenizerConfig};
 use toml::{Table, Value};
@@ -166,6 +167,11 @@ fn validate_optimizer(optimizer: &AdamWConfig) -> Result<(), RecipeError> {
     require(optimizer.clip.is_none_or(positive), "optimizer.clip", "must be above 0")
 }
 
+fn validate_augmentation(augmentation: &Augmentation) -> Result<(), RecipeError> {
+    let problem = "must have a smallest_area above 0 and at most 1";
+    require(augmentation.crop.is_valid(), "augmentation.crop", problem)
+}
+
 /// Recipe of the tokenizer's first stage (paper, 3.2).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageOneRecipe {
@@ -174,8 +180,8 @@ pub struct StageOneRecipe {
     pub schedule: Schedule,
     /// How position tables begin.
     pub positions: Positions,
-    /// Whether pictures are mirrored at random.
-    pub flip: bool,
+    /// The view of a picture that a step sees.
+    pub augmentation: Augmentation,
     /// The codebook's online clustering.
     pub clustering: ClusteringConfig,
     /// The optimizer.
@@ -194,8 +200,8 @@ pub struct StageTwoRecipe {
     pub schedule: Schedule,
     /// How position tables begin.
     pub positions: Positions,
-    /// Whether pictures are mirrored at random.
-    pub flip: bool,
+    /// The view of a picture that a step sees.
+    pub augmentation: Augmentation,
     /// The optimizer.
     pub optimizer: AdamWConfig,
     /// The bidirectional decoder; the rest of the architecture comes from the first stage.
@@ -240,6 +246,7 @@ impl Recipe for StageOneRecipe {
     fn validate(&self) -> Result<(), RecipeError> {
         self.schedule.validate()?;
         validate_optimizer(&self.optimizer)?;
+        validate_augmentation(&self.augmentation)?;
         let decay = self.clustering.decay;
         require((0.0..1.0).contains(&decay), "clustering.decay", "must be at least 0 and below 1")?;
         let StageOneLoss { reconstruction, quantizer, auxiliary } = self.loss;
@@ -257,6 +264,7 @@ impl Recipe for StageTwoRecipe {
     fn validate(&self) -> Result<(), RecipeError> {
         self.schedule.validate()?;
         validate_optimizer(&self.optimizer)?;
+        validate_augmentation(&self.augmentation)?;
         let problem = "must be false: the second stage has no auxiliary loss that would train it";
         require(!self.decoder.prefix_head, "decoder.prefix_head", problem)
     }

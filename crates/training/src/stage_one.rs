@@ -7,7 +7,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use layers::parameters::{HostTensor, TensorMap, collect};
-use pixels::DataSet;
+use pixels::{DataSet, augment::Augmentation};
 use tokenizer::{
     Clustering, DecoderKind, Initialization, Tokenizer, TokenizerConfig, patch::patchify,
 };
@@ -63,7 +63,7 @@ impl StageOne {
             config.image,
             recipe.schedule.batch,
             recipe.schedule.seed,
-            recipe.flip,
+            recipe.augmentation,
         )?;
         let device = device.clone().autodiff();
         let initialization =
@@ -87,12 +87,12 @@ pub(crate) fn image_source(
     image: tokenizer::ImageSize,
     batch: usize,
     seed: u64,
-    flip: bool,
+    augmentation: Augmentation,
 ) -> Result<ImageSource, TrainingError> {
     if data.is_empty() {
         return Err(TrainingError::Data("the data set holds no pictures".into()));
     }
-    Ok(ImageSource { data, image, batch, seed, flip })
+    Ok(ImageSource { data, image, batch, seed, augmentation })
 }
 
 impl Trainer for StageOne {

@@ -55,7 +55,8 @@ impl StageTwo {
         let mut config = first_stage.config().clone();
         config.bidirectional_decoder = Some(recipe.decoder);
         let schedule = recipe.schedule;
-        let source = image_source(data, config.image, schedule.batch, schedule.seed, recipe.flip)?;
+        let source =
+            image_source(data, config.image, schedule.batch, schedule.seed, recipe.augmentation)?;
         let device = device.clone().autodiff();
         let initialization = Initialization { seed: schedule.seed, positions: recipe.positions };
         let decoder =

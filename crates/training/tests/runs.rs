@@ -81,7 +81,7 @@ const SMALL: [&str; 9] = [
 fn stage_one_recipe(steps: u64) -> StageOneRecipe {
     let mut overrides: Vec<String> = SMALL.map(String::from).to_vec();
     overrides.push(format!("steps={steps}"));
-    overrides.push("flip=true".into());
+    overrides.push("augmentation={crop={random_resized={smallest_area=0.5}},flip=true}".into());
     recipe::read("mini", &overrides).unwrap()
 }
 

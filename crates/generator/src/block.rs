@@ -8,6 +8,7 @@ use burn::{
 use layers::{
     attention::{Visibility, attention},
     fused::{self, scaled_softmax, silu_gate},
+    project,
 };
 
 use crate::{
@@ -76,9 +77,7 @@ impl Attention {
         let layer = context.layer;
         let head = width / self.heads;
         let split = |part: Tensor<3>| part.reshape([batch, positions, self.heads, head]);
-        let [query, key, value] = self
-            .query_key_value
-            .forward(x)
+        let [query, key, value] = project(&self.query_key_value, x)
             .chunk(3, 2)
             .try_into()
             .expect("three chunks of three widths");
@@ -101,7 +100,7 @@ impl Attention {
             (None, None) => attention(query, key, value, Visibility::Causal),
         };
         let mixed = mixed.swap_dims(1, 2).reshape([batch, positions, width]);
-        context.drop(self.projection.forward(mixed), Place::Attention { layer })
+        context.drop(project(&self.projection, mixed), Place::Attention { layer })
     }
 }
 
@@ -120,8 +119,8 @@ impl FeedForward {
     /// # Shapes
     /// `[batch, positions, width]`, kept.
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = self.gate.forward(x.clone());
-        self.down.forward(silu_gate(gate, self.up.forward(x)))
+        let gate = project(&self.gate, x.clone());
+        project(&self.down, silu_gate(gate, project(&self.up, x)))
     }
 }
 

@@ -5,6 +5,7 @@ use burn::{
     nn::{Embedding, EmbeddingConfig, Linear, RmsNorm},
     tensor::{Device, Int, Tensor},
 };
+use layers::project;
 
 use crate::{
     block::{Block, Context, linear, normalize, rms_norm},
@@ -102,7 +103,7 @@ impl Generator {
             let context = Context { rotation: &rotation, layer, dropout, memory: None };
             x = block.forward(x, context);
         }
-        self.output.forward(normalize(&self.norm, x))
+        project(&self.output, normalize(&self.norm, x))
     }
 
     /// Decodes one more position of each sequence: the class first, then its tokens one by one.
@@ -125,6 +126,6 @@ impl Generator {
             x = block.forward(x, context);
         }
         cache.advance();
-        self.output.forward(normalize(&self.norm, x)).squeeze_dim(1)
+        project(&self.output, normalize(&self.norm, x)).squeeze_dim(1)
     }
 }

@@ -74,6 +74,24 @@ macro_rules! compare {
     };
 }
 
+/// A weight or bias for the device of `x`, tracked where that is.
+fn weight<const D: usize, const W: usize>(x: &Tensor<D>, shape: [usize; W]) -> Tensor<W> {
+    let weight = Tensor::ones(shape, &x.device()) * 0.05;
+    if x.device().is_autodiff() { weight.require_grad() } else { weight }
+}
+
+compare!(
+    linear,
+    [32, 136, 192],
+    |x| fused::linear(x.clone(), weight(&x, [192, 768]), Some(weight(&x, [768]))),
+    |x| composed::linear(x.clone(), weight(&x, [192, 768]), Some(weight(&x, [768])))
+);
+compare!(self_attention, [32, 136, 576], |x| fused::self_attention(x, 3, false), |x| {
+    composed::self_attention(x, 3, false)
+});
+compare!(self_attention_causal, [4, 529, 2304], |x| fused::self_attention(x, 12, true), |x| {
+    composed::self_attention(x, 12, true)
+});
 compare!(gelu, [32, 136, 768], fused::gelu, composed::gelu);
 compare!(
     softmax_bidirectional,
@@ -150,7 +168,6 @@ mod attention {
 mod block {
     use super::*;
     use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
-    use layers::attention::Visibility;
 
     const HEADS: usize = 3;
 
@@ -170,7 +187,6 @@ mod block {
         }
 
         fn forward(&self, x: Tensor<3>, fused: bool) -> Tensor<3> {
-            let [batch, length, width] = x.dims();
             let norm = |norm: &LayerNorm, x: Tensor<3>| {
                 let (scale, shift) =
                     (norm.gamma.val(), norm.beta.as_ref().expect("it has one").val());
@@ -180,22 +196,19 @@ mod block {
                     composed::layer_norm(x, scale, shift, 1e-5)
                 }
             };
-            let heads = self.linears[0]
-                .forward(norm(&self.norms[0], x.clone()))
-                .reshape([batch, length, 3, HEADS, width / HEADS])
-                .permute([2, 0, 3, 1, 4]);
-            let [q, k, v] =
-                [0, 1, 2].map(|part| heads.clone().slice(part..part + 1).squeeze_dim(0));
-            let attended: Tensor<4> = if fused {
-                layers::attention::attention(q, k, v, Visibility::Bidirectional)
-            } else {
-                composed::scaled_softmax(q.matmul(k.swap_dims(2, 3)), 0.125, false).matmul(v)
+            let linear = |layer: &Linear, x: Tensor<3>| {
+                if fused { layers::project(layer, x) } else { layer.forward(x) }
             };
-            let attended = attended.swap_dims(1, 2).reshape([batch, length, width]);
-            let x = x + self.linears[1].forward(attended);
-            let hidden = self.linears[2].forward(norm(&self.norms[1], x.clone()));
+            let packed = linear(&self.linears[0], norm(&self.norms[0], x.clone()));
+            let attended = if fused {
+                fused::self_attention(packed, HEADS, false)
+            } else {
+                composed::self_attention(packed, HEADS, false)
+            };
+            let x = x + linear(&self.linears[1], attended);
+            let hidden = linear(&self.linears[2], norm(&self.norms[1], x.clone()));
             let hidden = if fused { fused::gelu(hidden) } else { composed::gelu(hidden) };
-            x + self.linears[3].forward(hidden)
+            x + linear(&self.linears[3], hidden)
         }
     }
 

@@ -1,9 +1,10 @@
-//! Operations in one pass over memory, with their own gradients.
+//! Operations with their own gradients that read and write memory as little as they can.
 //!
 //! On the CPU backend, Burn's element-wise operations run on one thread, number by number, and
 //! with automatic differentiation it takes softmax apart into single ones. The operations here
-//! read and write memory once, in vector instructions and on all threads; see
-//! `benches/fused.rs`. Other backends, and numbers other than f32, take [`composed`].
+//! read and write memory once, in vector instructions and on all threads, and matrix products go
+//! straight into their result; see `benches/fused.rs`. Other backends, and numbers other than
+//! f32, take [`composed`].
 //!
 //! Results do not depend on the number of threads, nor on the machine's instruction set.
 
@@ -12,6 +13,8 @@ pub mod composed;
 mod backend;
 mod flex;
 mod lanes;
+mod product;
+mod self_attention;
 
 use burn::{
     backend::{Dispatch, DispatchDevice},
@@ -24,6 +27,54 @@ use backend::FusedOperations;
 pub fn is_fusible<const D: usize>(tensor: &Tensor<D>) -> bool {
     let device = tensor.device().without_autodiff();
     tensor.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// x · weight + bias, over the last dimension of `x`.
+///
+/// # Shapes
+/// `x [.., inputs]`, `weight [inputs, outputs]`, `bias [outputs]` → `[.., outputs]`.
+///
+/// # Panics
+/// If the widths differ.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let [inputs, outputs] = weight.dims();
+    assert_eq!(x.dims().last(), Some(&inputs), "width of x and weight");
+    assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [outputs]), "width of weight and bias");
+    if is_fusible(&x) && is_fusible(&weight) && bias.as_ref().is_none_or(is_fusible) {
+        let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+        Tensor::from_dispatch(match bias {
+            Some(bias) => Dispatch::fused_affine(x, weight, bias.into_dispatch()),
+            None => Dispatch::fused_linear(x, weight),
+        })
+    } else {
+        composed::linear(x, weight, bias)
+    }
+}
+
+/// softmax(q·kᵀ / √head) · v for every head. With `causal`, a position sees those up to its own.
+///
+/// On the CPU backend a sample's result does not depend, not even in the last bit, on how many
+/// others are in the batch, and the scores never stand in memory as a whole.
+///
+/// # Shapes
+/// `query_key_value [batch, length, 3·width]`, the queries of all heads, then their keys, then
+/// their values → `[batch, length, width]`.
+///
+/// # Panics
+/// If the width is no multiple of `3·heads`.
+pub fn self_attention(query_key_value: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+    let [_, _, packed] = query_key_value.dims();
+    assert!(packed.is_multiple_of(3 * heads), "{packed} numbers a token for {heads} heads");
+    if is_fusible(&query_key_value) {
+        let packed = query_key_value.into_dispatch();
+        Tensor::from_dispatch(Dispatch::fused_self_attention(packed, heads, causal))
+    } else {
+        composed::self_attention(query_key_value, heads, causal)
+    }
 }
 
 /// Gaussian error linear unit, exact (by the error function) to 3e-7.

@@ -4,3 +4,13 @@
 pub mod attention;
 pub mod fused;
 pub mod parameters;
+
+use burn::{nn::Linear, tensor::Tensor};
+
+/// A linear layer in one pass: [`fused::linear`] with its weight and bias.
+///
+/// # Shapes
+/// `[.., inputs]` → `[.., outputs]`.
+pub fn project<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
+    fused::linear(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()))
+}

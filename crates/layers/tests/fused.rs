@@ -162,6 +162,93 @@ fn should_have_the_gradients_of_burns_operations() {
     }
 }
 
+/// Rows, inputs and outputs of a linear layer: one number, no multiple of anything, and enough
+/// work for all threads.
+const LINEAR: [[usize; 4]; 4] = [[1, 1, 1, 1], [1, 1, 16, 3], [2, 3, 5, 7], [3, 100, 150, 220]];
+
+#[test]
+fn should_multiply_and_differentiate_as_burns_linear_layer() {
+    let device = Device::flex();
+    for [batch, rows, inputs, outputs] in LINEAR {
+        let x = random([batch, rows, inputs], &device);
+        let weight = random([inputs, outputs], &device) / (inputs as f32).sqrt();
+        let bias = random([outputs], &device);
+        let arriving = random([batch, rows, outputs], &device);
+        for bias in [Some(bias), None] {
+            type Linear = fn(Tensor<3>, Tensor<2>, Option<Tensor<1>>) -> Tensor<3>;
+            let through = |linear: Linear| {
+                let x = Tensor::from_inner(x.clone()).require_grad();
+                let weight = Tensor::from_inner(weight.clone()).require_grad();
+                let bias = bias.clone().map(|bias| Tensor::from_inner(bias).require_grad());
+                let output = linear(x.clone(), weight.clone(), bias.clone());
+                let loss = output.clone() * Tensor::from_inner(arriving.clone());
+                let gradients = loss.sum().backward();
+                (
+                    output.inner(),
+                    x.grad(&gradients).unwrap(),
+                    weight.grad(&gradients).unwrap() / (batch * rows) as f32,
+                    bias.map(|bias| bias.grad(&gradients).unwrap() / (batch * rows) as f32),
+                )
+            };
+            let fused = through(fused::linear);
+            let composed = through(composed::linear);
+            assert_close(&fused.0, &composed.0, 1e-5);
+            assert_close(&fused.1, &composed.1, 1e-5);
+            assert_close(&fused.2, &composed.2, 1e-5);
+            assert_eq!(fused.3.is_some(), composed.3.is_some());
+            for (fused, composed) in fused.3.iter().zip(&composed.3) {
+                assert_close(fused, composed, 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn should_attend_and_differentiate_as_one_head_after_another() {
+    let device = Device::flex();
+    // Within one block of queries, a block to the last, a rest, and three blocks.
+    for (batch, length, heads, head) in
+        [(1, 1, 1, 1), (2, 7, 3, 5), (2, 128, 2, 16), (1, 131, 2, 8), (1, 300, 1, 64)]
+    {
+        let packed = random([batch, length, 3 * heads * head], &device);
+        let arriving = random([batch, length, heads * head], &device);
+        for causal in [false, true] {
+            type Attention = fn(Tensor<3>, usize, bool) -> Tensor<3>;
+            let through = |attention: Attention| {
+                let packed = Tensor::from_inner(packed.clone()).require_grad();
+                let output = attention(packed.clone(), heads, causal);
+                let loss = output.clone() * Tensor::from_inner(arriving.clone());
+                (output.inner(), packed.grad(&loss.sum().backward()).unwrap())
+            };
+            let fused = through(fused::self_attention);
+            let composed = through(composed::self_attention);
+            assert_close(&fused.0, &composed.0, 2e-6);
+            assert_close(&fused.1, &composed.1, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn should_attend_to_a_sample_the_same_in_any_batch_and_on_any_number_of_threads() {
+    let device = Device::flex();
+    let packed = random([5, 140, 48], &device);
+    let arriving = random([5, 140, 16], &device);
+    let through = |samples: std::ops::Range<usize>| {
+        let packed = packed.clone().slice([samples.clone(), 0..140, 0..48]);
+        let arriving = arriving.clone().slice([samples, 0..140, 0..16]);
+        let packed = Tensor::from_inner(packed).require_grad();
+        let output = fused::self_attention(packed.clone(), 2, true);
+        let loss = (output.clone() * Tensor::from_inner(arriving)).sum();
+        (numbers(output.inner()), numbers(packed.grad(&loss.backward()).unwrap()))
+    };
+    let together = through(0..5);
+    let alone = through(3..4);
+    assert_eq!(together.0[3 * 140 * 16..4 * 140 * 16], alone.0);
+    assert_eq!(together.1[3 * 140 * 48..4 * 140 * 48], alone.1);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    assert!(pool.install(|| through(0..5)) == together);
+}
+
 #[test]
 fn should_have_the_slope_of_finite_differences() {
     let device = Device::flex();

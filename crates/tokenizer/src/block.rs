@@ -6,8 +6,9 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use layers::{
-    attention::{Visibility, attention},
-    fused,
+    attention::Visibility,
+    fused::{self, self_attention},
+    project,
 };
 
 use crate::config::TransformerConfig;
@@ -46,18 +47,9 @@ impl SelfAttention {
     /// # Shapes
     /// `[batch, length, width]`, kept.
     fn forward(&self, x: Tensor<3>, visibility: Visibility) -> Tensor<3> {
-        let [batch, length, width] = x.dims();
-        let head = width / self.heads;
-        let split =
-            |part: Tensor<3>| part.reshape([batch, length, self.heads, head]).swap_dims(1, 2);
-        let [query, key, value] = self
-            .query_key_value
-            .forward(x)
-            .chunk(3, 2)
-            .try_into()
-            .expect("three chunks of three widths");
-        let mixed = attention(split(query), split(key), split(value), visibility);
-        self.projection.forward(mixed.swap_dims(1, 2).reshape([batch, length, width]))
+        let causal = visibility == Visibility::Causal;
+        let mixed = self_attention(project(&self.query_key_value, x), self.heads, causal);
+        project(&self.projection, mixed)
     }
 }
 
@@ -104,7 +96,7 @@ impl Block {
     pub(crate) fn forward(&self, x: Tensor<3>, visibility: Visibility) -> Tensor<3> {
         let mixed = self.attention.forward(normalize(&self.attention_norm, x.clone()), visibility);
         let x = x + mixed;
-        let hidden = self.feed_forward.up.forward(normalize(&self.feed_forward_norm, x.clone()));
-        x + self.feed_forward.down.forward(fused::gelu(hidden))
+        let hidden = project(&self.feed_forward.up, normalize(&self.feed_forward_norm, x.clone()));
+        x + project(&self.feed_forward.down, fused::gelu(hidden))
     }
 }

@@ -5,7 +5,7 @@ use burn::{
     nn::{LayerNorm, Linear},
     tensor::{Device, Tensor, activation::sigmoid},
 };
-use layers::attention::Visibility;
+use layers::{attention::Visibility, project};
 use tokens::TokenLayout;
 
 use crate::{
@@ -31,7 +31,7 @@ impl PixelHead {
     /// # Shapes
     /// `[batch, count, width]` → `[batch, count, patch·patch·3]` in [0, 1].
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let patches = self.patch.forward(x);
+        let patches = project(&self.patch, x);
         let [batch, count, values] = patches.dims();
         let pixels = patches.reshape([batch, count * values / 3, 3]);
         sigmoid(self.color.forward(pixels)).reshape([batch, count, values])
@@ -107,7 +107,7 @@ impl Decoder {
     /// # Shapes
     /// `codes [batch, length, token_size]`; see [`Reconstruction`].
     pub fn forward(&self, codes: Tensor<3>) -> Reconstruction {
-        let x = self.embedding.forward(codes);
+        let x = project(&self.embedding, codes);
         let [batch, length, width] = x.dims();
         let leading = self.leading.val();
         let [buffers, _] = leading.dims();

@@ -5,7 +5,7 @@ use burn::{
     nn::{LayerNorm, Linear},
     tensor::{Device, Tensor},
 };
-use layers::attention::Visibility;
+use layers::{attention::Visibility, project};
 
 use crate::{
     block::{Block, layer_norm, linear, normalize},
@@ -67,7 +67,7 @@ impl Encoder {
     /// # Shapes
     /// `images [batch, 3, height, width]` in [0, 1] → `[batch, length, token_size]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
-        let patches = self.patch_embedding.forward(patchify(images, self.patch));
+        let patches = project(&self.patch_embedding, patchify(images, self.patch));
         let patches = patches + self.positions.val().unsqueeze();
         let [batch, grid, width] = patches.dims();
         let (mut x, visibility) = match &self.latents {
@@ -87,6 +87,6 @@ impl Encoder {
             let [_, length, _] = x.dims();
             x = x.slice([0..batch, grid..length]);
         }
-        self.to_code.forward(normalize(&self.output_norm, x))
+        project(&self.to_code, normalize(&self.output_norm, x))
     }
 }

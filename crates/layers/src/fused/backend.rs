@@ -20,6 +20,23 @@ use burn::backend::{
 /// Forward passes, on row-major or any other layout.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait FusedOperations: Backend {
+    /// x · weight over the last dimension.
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// x · weight + bias over the last dimension.
+    fn fused_affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// softmax(q·kᵀ / √head) · v of every head; queries, keys and values lie side by side.
+    fn fused_self_attention(
+        query_key_value: FloatTensor<Self>,
+        heads: usize,
+        causal: bool,
+    ) -> FloatTensor<Self>;
+
     /// x Φ(x).
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -51,6 +68,29 @@ pub(crate) trait FusedOperations: Backend {
 
 /// Backward passes; each may write into the gradient it is given.
 pub(crate) trait FusedGradients: FusedOperations {
+    /// The gradient for a linear layer's input.
+    fn linear_input_gradient(
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// The gradient for a linear layer's weight.
+    fn linear_weight_gradient(
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// The gradient for a linear layer's bias.
+    fn linear_bias_gradient(gradient: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// The gradient for queries, keys and values, side by side as they are.
+    fn self_attention_gradient(
+        query_key_value: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        heads: usize,
+        causal: bool,
+    ) -> FloatTensor<Self>;
+
     /// The gradient for `x`.
     fn gelu_gradient(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -99,7 +139,105 @@ fn register<B: Backend, const N: usize>(
     }
 }
 
+/// The backward pass of a linear layer, to input and weight, and to the bias where there is one.
+#[derive(Debug)]
+struct Linear;
+
+impl<B: FusedGradients, const N: usize> Backward<B, N> for Linear {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let (x, weight) = ops.state;
+        // Each costs a product of its own: only what somebody waits for.
+        for (place, parent) in ops.parents.into_iter().enumerate() {
+            let Some(parent) = parent else { continue };
+            let value = match place {
+                0 => B::linear_input_gradient(weight.clone(), gradient.clone()),
+                1 => B::linear_weight_gradient(x.clone(), gradient.clone()),
+                _ => B::linear_bias_gradient(gradient.clone()),
+            };
+            gradients.register::<B>(parent.id, value);
+        }
+    }
+}
+
 impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C> {
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (weight, weight_node) = weight.into_parts();
+        let state = (x.clone(), weight.clone());
+        let output = B::fused_linear(x, weight);
+        let prepared = <Linear as Backward<B, 2>>::prepare::<C>(Linear, [x_node, weight_node]);
+        match prepared.compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => tracked.finish(state, output),
+            OpsKind::UnTracked(untracked) => untracked.finish(output),
+        }
+    }
+
+    fn fused_affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (weight, weight_node) = weight.into_parts();
+        let (bias, bias_node) = bias.into_parts();
+        let state = (x.clone(), weight.clone());
+        let output = B::fused_affine(x, weight, bias);
+        let nodes = [x_node, weight_node, bias_node];
+        let prepared = <Linear as Backward<B, 3>>::prepare::<C>(Linear, nodes);
+        match prepared.compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => tracked.finish(state, output),
+            OpsKind::UnTracked(untracked) => untracked.finish(output),
+        }
+    }
+
+    fn fused_self_attention(
+        query_key_value: FloatTensor<Self>,
+        heads: usize,
+        causal: bool,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct SelfAttention {
+            heads: usize,
+            causal: bool,
+        }
+
+        impl<B: FusedGradients> Backward<B, 1> for SelfAttention {
+            type State = FloatTensor<B>;
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                gradients: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gradient = gradients.consume::<B>(&ops.node);
+                let Self { heads, causal } = self;
+                let value = B::self_attention_gradient(ops.state, gradient, heads, causal);
+                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+                register::<B, 1>(gradients, parents, [value]);
+            }
+        }
+
+        let (packed, node) = query_key_value.into_parts();
+        let operation = SelfAttention { heads, causal };
+        match operation.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => {
+                tracked.finish(packed.clone(), B::fused_self_attention(packed, heads, causal))
+            }
+            OpsKind::UnTracked(untracked) => {
+                untracked.finish(B::fused_self_attention(packed, heads, causal))
+            }
+        }
+    }
+
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Gelu;

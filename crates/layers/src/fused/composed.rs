@@ -3,6 +3,31 @@
 
 use burn::tensor::{Tensor, activation, module};
 
+/// [`linear`](super::linear) as Burn has it.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    module::linear(x, weight, bias)
+}
+
+/// [`self_attention`](super::self_attention), one head after another, with all scores in memory.
+pub fn self_attention(query_key_value: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+    let [batch, length, packed] = query_key_value.dims();
+    let head = packed / 3 / heads;
+    let part = |index: usize| {
+        query_key_value
+            .clone()
+            .slice([0..batch, 0..length, index * heads * head..(index + 1) * heads * head])
+            .reshape([batch, length, heads, head])
+            .swap_dims(1, 2)
+    };
+    let scores = part(0).matmul(part(1).swap_dims(2, 3));
+    let mixed = scaled_softmax(scores, (head as f64).powf(-0.5), causal).matmul(part(2));
+    mixed.swap_dims(1, 2).reshape([batch, length, heads * head])
+}
+
 /// [`gelu`](super::gelu) as Burn has it.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::gelu(x)

@@ -12,6 +12,8 @@ use rayon::prelude::*;
 use super::{
     backend::{FusedGradients, FusedOperations},
     lanes::{self, Statistics, vectorized},
+    product::{Matrix, Threads, product},
+    self_attention::SelfAttention,
 };
 
 /// How many numbers one task works on; half of a core's first-level cache, and long enough to be
@@ -181,7 +183,68 @@ fn normalize_gradient(
     [gradient, for_scale, for_shift]
 }
 
+/// The last dimension, which rows are made of.
+fn width(tensor: &FlexTensor) -> usize {
+    tensor.shape().last().copied().unwrap_or(1)
+}
+
+/// A new tensor of the same shape but for its last dimension.
+fn tensor_of_width(like: &FlexTensor, width: usize, values: Vec<f32>) -> FlexTensor {
+    let mut shape = like.shape();
+    let last = shape.num_dims() - 1;
+    shape[last] = width;
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+/// The sum of all rows, in an order that depends on their number alone.
+fn sum_rows(values: &[f32], width: usize) -> Vec<f32> {
+    let partial_sums: Vec<Vec<f32>> = values
+        .par_chunks(whole_rows(width))
+        .map(|chunk| {
+            let mut sum = vec![0.0; width];
+            vectorized(|| {
+                for row in chunk.chunks_exact(width) {
+                    sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+                }
+            });
+            sum
+        })
+        .collect();
+    let mut total = vec![0.0; width];
+    for partial in partial_sums {
+        total.iter_mut().zip(partial).for_each(|(total, partial)| *total += partial);
+    }
+    total
+}
+
 impl FusedOperations for Flex {
+    fn fused_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        let (x, weight) = (row_major(x), row_major(weight));
+        let left = Matrix::packed(values(&x), width(&x));
+        let right = Matrix::packed(values(&weight), width(&weight));
+        tensor_of_width(&x, width(&weight), product(left, right, Threads::All))
+    }
+
+    fn fused_affine(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        let outputs = width(&weight);
+        let mut output = Self::fused_linear(x, weight);
+        let bias = row_major(bias);
+        let bias = values(&bias);
+        for_each_chunk(values_mut(&mut output), whole_rows(outputs), |_, rows| {
+            for row in rows.chunks_exact_mut(outputs) {
+                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+            }
+        });
+        output
+    }
+
+    fn fused_self_attention(packed: FlexTensor, heads: usize, causal: bool) -> FlexTensor {
+        let packed = row_major(packed);
+        let attention = SelfAttention::of(&packed.shape(), heads, causal);
+        let output = attention.forward(values(&packed));
+        tensor_of_width(&packed, attention.width(), output)
+    }
+
     fn fused_gelu(x: FlexTensor) -> FlexTensor {
         map(x, lanes::gelu)
     }
@@ -218,6 +281,42 @@ impl FusedOperations for Flex {
 }
 
 impl FusedGradients for Flex {
+    fn linear_input_gradient(weight: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        let (weight, gradient) = (row_major(weight), row_major(gradient));
+        let outputs = width(&weight);
+        let inputs = values(&weight).len() / outputs.max(1);
+        let left = Matrix::packed(values(&gradient), outputs);
+        let right = Matrix::packed(values(&weight), outputs).transposed();
+        tensor_of_width(&gradient, inputs, product(left, right, Threads::All))
+    }
+
+    fn linear_weight_gradient(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        let (x, gradient) = (row_major(x), row_major(gradient));
+        let (inputs, outputs) = (width(&x), width(&gradient));
+        let left = Matrix::packed(values(&x), inputs).transposed();
+        let right = Matrix::packed(values(&gradient), outputs);
+        let values = product(left, right, Threads::All);
+        FlexTensor::from_data(TensorData::new(values, [inputs, outputs]))
+    }
+
+    fn linear_bias_gradient(gradient: FlexTensor) -> FlexTensor {
+        let gradient = row_major(gradient);
+        let outputs = width(&gradient);
+        let values = sum_rows(values(&gradient), outputs);
+        FlexTensor::from_data(TensorData::new(values, [outputs]))
+    }
+
+    fn self_attention_gradient(
+        packed: FlexTensor,
+        gradient: FlexTensor,
+        heads: usize,
+        causal: bool,
+    ) -> FlexTensor {
+        let (packed, gradient) = (row_major(packed), row_major(gradient));
+        let attention = SelfAttention::of(&packed.shape(), heads, causal);
+        tensor_like(&packed, attention.backward(values(&packed), values(&gradient)))
+    }
+
     fn layer_norm_gradient(
         x: FlexTensor,
         scale: FlexTensor,

@@ -1,0 +1,186 @@
+//! Self-attention of all heads without the matrix of scores in memory.
+//!
+//! Queries go in blocks, whose scores stay in a core's cache; the backward pass computes them
+//! again, which costs less than reading them from memory would (Dao et al. 2022, without their
+//! blocks of keys: the sequences here are short). A sample's result depends on nothing but the
+//! sample.
+
+use rayon::prelude::*;
+
+use super::{
+    lanes::{self, vectorized},
+    product::{Matrix, Threads, add_product, product},
+};
+
+/// Queries in a block.
+const BLOCK: usize = 128;
+
+/// The shape of one call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SelfAttention {
+    length: usize,
+    heads: usize,
+    head: usize,
+    causal: bool,
+}
+
+/// A block of queries and the keys that any of them sees.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    start: usize,
+    queries: usize,
+    keys: usize,
+}
+
+impl SelfAttention {
+    /// Of queries, keys and values side by side, `[batch, length, 3·heads·head]`.
+    pub(super) fn of(shape: &[usize], heads: usize, causal: bool) -> Self {
+        let [_, length, packed] = *shape else {
+            panic!("queries, keys and values have three dimensions, not {}", shape.len());
+        };
+        Self { length, heads, head: packed / 3 / heads, causal }
+    }
+
+    /// Width of a token.
+    pub(super) fn width(&self) -> usize {
+        self.heads * self.head
+    }
+
+    /// # Shapes
+    /// `packed [batch, length, 3·width]` → `[batch, length, width]`.
+    pub(super) fn forward(&self, packed: &[f32]) -> Vec<f32> {
+        let Self { length, head, .. } = *self;
+        // By heads first, so that each is a piece of its own.
+        let mut by_head = vec![0.0; packed.len() / 3];
+        by_head.par_chunks_mut((length * head).max(1)).enumerate().for_each(|(index, output)| {
+            let [query, key, value] = self.parts(packed, index);
+            for block in self.blocks() {
+                let probabilities = self.probabilities(block, query, key);
+                add_product(
+                    &mut output[block.start * head..(block.start + block.queries) * head],
+                    head,
+                    Matrix::packed(&probabilities, block.keys),
+                    self.rows(value, 0, block.keys),
+                    Threads::One,
+                );
+            }
+        });
+        self.interleave(&by_head, 1)
+    }
+
+    /// The gradient for `packed` from the one for the result.
+    ///
+    /// # Shapes
+    /// `packed [batch, length, 3·width]`, `gradient [batch, length, width]` →
+    /// `[batch, length, 3·width]`.
+    pub(super) fn backward(&self, packed: &[f32], gradient: &[f32]) -> Vec<f32> {
+        let Self { length, heads, head, .. } = *self;
+        let (width, part) = (self.width(), length * head);
+        let scale = self.scale();
+        let mut by_head = vec![0.0; packed.len()];
+        by_head.par_chunks_mut((3 * part).max(1)).enumerate().for_each(|(index, output)| {
+            let [query, key, value] = self.parts(packed, index);
+            let (sample, place) = (index / heads, index % heads);
+            let gradient = &gradient[sample * length * width + place * head..];
+            let (for_query, rest) = output.split_at_mut(part);
+            let (for_key, for_value) = rest.split_at_mut(part);
+            for block in self.blocks() {
+                let Block { start, queries, keys } = block;
+                let arriving = Matrix::new(&gradient[start * width..], queries, head, width);
+                let probabilities = self.probabilities(block, query, key);
+                let by_query = Matrix::packed(&probabilities, keys);
+                add_product(for_value, head, by_query.transposed(), arriving, Threads::One);
+
+                let values = self.rows(value, 0, keys).transposed();
+                let mut for_scores = product(arriving, values, Threads::One);
+                vectorized(|| {
+                    let rows = for_scores.chunks_exact_mut(keys);
+                    for (row, (scores, probabilities)) in
+                        rows.zip(probabilities.chunks_exact(keys)).enumerate()
+                    {
+                        let seen = self.seen(block, row);
+                        lanes::softmax_backward(&probabilities[..seen], &mut scores[..seen], scale);
+                        scores[seen..].fill(0.0);
+                    }
+                });
+                let for_scores = Matrix::packed(&for_scores, keys);
+                add_product(
+                    &mut for_query[start * head..(start + queries) * head],
+                    head,
+                    for_scores,
+                    self.rows(key, 0, keys),
+                    Threads::One,
+                );
+                let queries = self.rows(query, start, queries);
+                add_product(for_key, head, for_scores.transposed(), queries, Threads::One);
+            }
+        });
+        self.interleave(&by_head, 3)
+    }
+
+    fn scale(&self) -> f32 {
+        (self.head as f64).powf(-0.5) as f32
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = Block> + use<> {
+        let Self { length, causal, .. } = *self;
+        (0..length).step_by(BLOCK).map(move |start| {
+            let queries = BLOCK.min(length - start);
+            Block { start, queries, keys: if causal { start + queries } else { length } }
+        })
+    }
+
+    /// How many keys a block's query sees.
+    fn seen(&self, block: Block, row: usize) -> usize {
+        if self.causal { block.start + row + 1 } else { block.keys }
+    }
+
+    /// Where the queries, keys and values of a sample's head begin; `index` counts heads over all
+    /// samples.
+    fn parts<'a>(&self, packed: &'a [f32], index: usize) -> [&'a [f32]; 3] {
+        let width = self.width();
+        let (sample, place) = (index / self.heads, index % self.heads);
+        let sample = &packed[sample * self.length * 3 * width..];
+        [0, 1, 2].map(|part| &sample[part * width + place * self.head..])
+    }
+
+    /// Rows of a head's queries, keys or values.
+    fn rows<'a>(&self, part: &'a [f32], start: usize, rows: usize) -> Matrix<'a> {
+        let stride = 3 * self.width();
+        Matrix::new(&part[start * stride..], rows, self.head, stride)
+    }
+
+    /// # Shapes
+    /// `[block.queries, block.keys]`.
+    fn probabilities(&self, block: Block, query: &[f32], key: &[f32]) -> Vec<f32> {
+        let queries = self.rows(query, block.start, block.queries);
+        let keys = self.rows(key, 0, block.keys).transposed();
+        let mut scores = product(queries, keys, Threads::One);
+        vectorized(|| {
+            for (row, scores) in scores.chunks_exact_mut(block.keys).enumerate() {
+                let (seen, hidden) = scores.split_at_mut(self.seen(block, row));
+                lanes::softmax(seen, self.scale());
+                hidden.fill(0.0);
+            }
+        });
+        scores
+    }
+
+    /// `[batch, heads, parts, length, head]` → `[batch, length, parts·heads·head]`.
+    fn interleave(&self, by_head: &[f32], parts: usize) -> Vec<f32> {
+        let Self { length, heads, head, .. } = *self;
+        let row = parts * self.width();
+        let mut output = vec![0.0; by_head.len()];
+        output.par_chunks_mut((row * length).max(1)).enumerate().for_each(|(sample, output)| {
+            let sample = &by_head[sample * length * row..][..length * row];
+            for (index, piece) in sample.chunks_exact(length * head).enumerate() {
+                let (place, part) = (index / parts, index % parts);
+                let column = (part * heads + place) * head;
+                for (row, values) in output.chunks_exact_mut(row).zip(piece.chunks_exact(head)) {
+                    row[column..column + head].copy_from_slice(values);
+                }
+            }
+        });
+        output
+    }
+}

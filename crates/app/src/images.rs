@@ -1,13 +1,16 @@
 //! Pictures on their way into and out of a model.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use pixels::{Picture, crop::Crop};
-use tokenizer::{FrozenEncoder, ImageSize, TokenizerConfig};
+use tokenizer::{FrozenEncoder, ImageSize};
 use tokens::CodebookIndex;
 
-use crate::{args::CropArgs, model::Decoding, npz, token_file};
+use crate::{args::CropArgs, model::Decoding, npz, progress::Progress, token_file};
 
 /// Reads a picture at a tokenizer's size.
 pub(crate) fn read(path: &Path, image: ImageSize, crop: &CropArgs) -> Result<Picture> {
@@ -56,7 +59,8 @@ pub(crate) struct SampleWriter {
     columns: usize,
     count: usize,
     labels: Vec<usize>,
-    pictures: Vec<Picture>,
+    /// Of pictures that are not written yet; these become pictures only then, so that fifty
+    /// thousand of them need no memory.
     tokens: Vec<Vec<CodebookIndex>>,
 }
 
@@ -82,15 +86,13 @@ impl SampleWriter {
         } else if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             ensure!(parent.is_dir(), "--out {}: there is no such folder", path.display());
         }
-        Ok(Self {
-            path: path.to_owned(),
-            format,
-            columns,
-            count,
-            labels: Vec::new(),
-            pictures: Vec::new(),
-            tokens: Vec::new(),
-        })
+        let path = path.to_owned();
+        Ok(Self { path, format, columns, count, labels: Vec::new(), tokens: Vec::new() })
+    }
+
+    /// Whether a decoder is needed at all.
+    pub(crate) fn needs_pictures(&self) -> bool {
+        !matches!(self.format, Format::Tokens)
     }
 
     /// Takes the next sample.
@@ -98,38 +100,53 @@ impl SampleWriter {
         &mut self,
         label: usize,
         tokens: Vec<CodebookIndex>,
-        decoding: &Decoding,
+        decoding: Option<&Decoding>,
     ) -> Result<()> {
         let index = self.labels.len();
         self.labels.push(label);
-        match self.format {
-            Format::Tokens => self.tokens.push(tokens),
-            Format::Grid | Format::Npz => self.pictures.push(decoding.picture(&tokens)?),
-            Format::Folder => {
+        match (&self.format, decoding) {
+            (Format::Folder, Some(decoding)) => {
                 let picture = decoding.picture(&tokens)?;
                 make_folder(&self.path)?;
                 picture.write_png(numbered(&self.path, index, self.count))?;
             }
+            _ => self.tokens.push(tokens),
         }
         Ok(())
     }
 
     /// Writes what is not written yet.
-    pub(crate) fn finish(self, config: &TokenizerConfig) -> Result<()> {
+    pub(crate) fn finish(self, decoding: Option<&Decoding>) -> Result<()> {
+        let picture = |tokens: &Vec<CodebookIndex>| {
+            decoding.context("pictures need a decoder")?.picture(tokens)
+        };
         match self.format {
             Format::Folder => Ok(()),
             Format::Tokens => token_file::write(&self.path, &self.tokens, Some(&self.labels)),
             Format::Grid => {
+                let pictures: Vec<Picture> =
+                    self.tokens.iter().map(picture).collect::<Result<_>>()?;
                 let white = [255; 3];
-                let gap = config.image.width / 32;
-                let grid = Picture::grid(&self.pictures, self.columns, gap, white)?;
+                let gap = pictures.first().map_or(0, Picture::width) / 32;
+                let grid = Picture::grid(&pictures, self.columns, gap, white)?;
                 Ok(grid.write_png(&self.path)?)
             }
             Format::Npz => {
-                let ImageSize { height, width } = config.image;
-                let shape = [self.pictures.len(), height, width, 3].map(|extent| extent as u64);
-                let values = self.pictures.iter().flat_map(|picture| picture.rgb()).copied();
-                npz::write(&self.path, |arrays| arrays.add("arr_0", &shape, values))
+                let mut progress = Progress::new("decoding", self.tokens.len() as u64);
+                let mut pictures = self.tokens.iter().enumerate().map(|(index, tokens)| {
+                    progress.set(index as u64 + 1);
+                    picture(tokens)
+                });
+                let first = pictures.next().context("there is nothing to write")??;
+                let shape =
+                    [self.count, first.height(), first.width(), 3].map(|extent| extent as u64);
+                let values = std::iter::once(Ok(first)).chain(pictures);
+                npz::write(&self.path, |arrays| {
+                    let pieces = values.map(|picture| {
+                        picture.map(|picture| picture.rgb().to_vec()).map_err(io::Error::other)
+                    });
+                    arrays.add_pieces("arr_0", &shape, pieces)
+                })
             }
         }
     }

@@ -47,11 +47,23 @@ impl Arrays<'_, '_> {
         shape: &[u64],
         values: impl IntoIterator<Item = T>,
     ) -> io::Result<()> {
+        self.add_pieces(name, shape, std::iter::once(Ok(values)))
+    }
+
+    /// Adds an array of numbers that come piece by piece.
+    pub(crate) fn add_pieces<T: AutoSerialize>(
+        &mut self,
+        name: &str,
+        shape: &[u64],
+        pieces: impl IntoIterator<Item = io::Result<impl IntoIterator<Item = T>>>,
+    ) -> io::Result<()> {
         self.begin(name)?;
         let options = WriteOptions::new().default_dtype().shape(shape);
         let mut writer: NpyWriter<T, _> =
             options.writer(BufWriter::new(&mut self.archive)).begin_nd()?;
-        writer.extend(values)?;
+        for piece in pieces {
+            writer.extend(piece?)?;
+        }
         writer.finish()
     }
 

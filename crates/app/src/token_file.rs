@@ -10,6 +10,17 @@ fn bytes(values: impl Iterator<Item = i64>) -> Vec<u8> {
     values.flat_map(i64::to_le_bytes).collect()
 }
 
+/// Checks, before any work, that tokens can be written to this name.
+pub(crate) fn check_name(path: &Path) -> Result<()> {
+    let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = path.display();
+    ensure!(ending == "safetensors", "--out {name}: tokens are written to a .safetensors file");
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        ensure!(parent.is_dir(), "--out {name}: there is no such folder");
+    }
+    Ok(())
+}
+
 /// Writes tokens, and labels where there are some; whole or not at all.
 pub(crate) fn write(
     path: &Path,

@@ -14,14 +14,16 @@ fn should_refuse_files_that_are_no_pictures() {
     let whole = std::fs::read(fixture("photo_0.png")).unwrap();
     std::fs::write(scratch.path("cut.png"), &whole[..whole.len() / 2]).unwrap();
     for name in ["missing.png", "text.png", "empty.png", "cut.png"] {
-        for verb in ["encode", "reconstruct"] {
-            let told = scratch.refused(&[verb, name, "--out", "out"]);
+        for (verb, out) in [("encode", "out.safetensors"), ("reconstruct", "out")] {
+            let told = scratch.refused(&[verb, name, "--out", out]);
             assert!(told.contains(name), "{told}");
         }
     }
     let photo = fixture("photo_0.png").display().to_string();
     let told = scratch.refused(&["encode", &photo, "--no-crop", "--out", "t.safetensors"]);
     assert!(told.contains("64"), "{told}");
+    let told = scratch.refused(&["encode", &photo, "--out", "tokens.npz"]);
+    assert!(told.contains("tokens.npz") && told.contains(".safetensors"), "{told}");
 }
 
 #[test]
@@ -142,6 +144,10 @@ fn should_refuse_runs_that_cannot_be_trained() {
     assert!(refused(&["bundled", "--recipe", "mni"]).contains("mini"));
     let told = refused(&["bundled", "--recipe", "mini", "--set", "stepz=3"]);
     assert!(told.contains("did you mean `steps`"), "{told}");
+    std::fs::create_dir(scratch.path("recipes")).unwrap();
+    let told = refused(&["bundled", "--recipe", "./recipes"]);
+    assert!(told.contains("./recipes: it is a folder"), "{told}");
+    std::fs::remove_dir(scratch.path("recipes")).unwrap();
     let told = refused(&["bundled", "--recipe", "mini", "--set", "architecture.patch=7"]);
     assert!(told.contains("patches of 7"), "{told}");
 }

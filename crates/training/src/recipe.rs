@@ -299,6 +299,10 @@ pub fn read<R: Recipe>(name: &str, overrides: &[String]) -> Result<R, RecipeErro
         Some((_, _, text)) => (*text).to_owned(),
         None => {
             let path = Path::new(name);
+            if path.is_dir() {
+                let problem = "it is a folder; name one of the files in it".into();
+                return Err(RecipeError::Parse { name: name.to_owned(), problem });
+            }
             std::fs::read_to_string(path).map_err(|source| match source.kind() {
                 std::io::ErrorKind::NotFound if !name.contains(['/', '.']) => {
                     RecipeError::Unknown { name: name.to_owned(), known: known(R::TRAINING) }

@@ -35,6 +35,7 @@ pub(crate) fn run(args: &CompleteArgs, device: &Device) -> Result<()> {
     let columns = (count as f64).sqrt().ceil() as usize;
     let mut samples = SampleWriter::new(&args.out, count, columns)?;
     let generator = model.generator(device)?;
-    draw(&generator, &decoding, &requests, &sampling, args.sampling.batch, &mut samples)?;
-    samples.finish(config)
+    let decoding = Some(&decoding);
+    draw(&generator, decoding, &requests, &sampling, args.sampling.batch, &mut samples)?;
+    samples.finish(decoding)
 }

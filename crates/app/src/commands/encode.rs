@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use crate::{args::EncodeArgs, images, model, progress::Progress, token_file};
 
 pub(crate) fn run(args: &EncodeArgs, device: &Device) -> Result<()> {
+    token_file::check_name(&args.out)?;
     let model = model::open(&args.model.model)?;
     let encoder = model.tokenizer(device)?.frozen_encoder();
     let mut progress = Progress::new("encoding", args.images.len() as u64);

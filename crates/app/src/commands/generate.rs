@@ -29,7 +29,7 @@ pub(crate) fn sampling(model: &ModelFolder, args: &SamplingArgs) -> Result<Sampl
 /// Draws requests, `batch` at a time, and hands the tokens on.
 pub(crate) fn draw(
     generator: &Generator,
-    decoding: &Decoding,
+    decoding: Option<&Decoding>,
     requests: &[Request],
     sampling: &SamplingConfig,
     batch: u32,
@@ -73,7 +73,11 @@ pub(crate) fn run(args: &GenerateArgs, device: &Device) -> Result<()> {
     };
     let mut samples = SampleWriter::new(&args.out, count, columns)?;
     let generator = model.generator(device)?;
-    let decoding = model::decoding(&model, &args.decoder, device)?;
-    draw(&generator, &decoding, &requests, &sampling, args.sampling.batch, &mut samples)?;
-    samples.finish(&model.config.tokenizer)
+    let decoding = samples
+        .needs_pictures()
+        .then(|| model::decoding(&model, &args.decoder, device))
+        .transpose()?;
+    let decoding = decoding.as_ref();
+    draw(&generator, decoding, &requests, &sampling, args.sampling.batch, &mut samples)?;
+    samples.finish(decoding)
 }

@@ -34,6 +34,9 @@ pub enum TrainingError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The processes of a training do not fit it, or each other.
+    #[error(transparent)]
+    Parallel(#[from] crate::parallel::ParallelError),
     /// A checkpoint does not hold what it should.
     #[error("the checkpoint of step {step}: {problem}")]
     Checkpoint {

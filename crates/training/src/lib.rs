@@ -13,6 +13,7 @@ pub mod generator;
 mod loader;
 pub mod losses;
 pub mod optimizer;
+pub mod parallel;
 pub mod recipe;
 pub mod run;
 pub mod schedule;

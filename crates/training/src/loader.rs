@@ -1,6 +1,7 @@
 //! Batches of pictures in a shuffled order, decoded ahead of the step that needs them.
 
 use std::{
+    ops::Range,
     sync::{Arc, mpsc},
     thread::JoinHandle,
 };
@@ -11,7 +12,7 @@ use rayon::prelude::*;
 use tokenizer::ImageSize;
 use tokens::noise::{Noise, Purpose};
 
-use crate::TrainingError;
+use crate::{TrainingError, parallel::Split};
 
 /// The order in which samples are visited: every epoch each sample once, shuffled anew, as a
 /// pure function of seed and position.
@@ -40,7 +41,7 @@ impl Order {
     }
 }
 
-/// The pictures of one step.
+/// The pictures of one micro-batch.
 #[derive(Debug)]
 pub(crate) struct ImageBatch {
     values: Vec<f32>,
@@ -60,7 +61,7 @@ impl ImageBatch {
 pub(crate) struct ImageSource {
     pub(crate) data: Arc<dyn DataSet>,
     pub(crate) image: ImageSize,
-    pub(crate) batch: usize,
+    pub(crate) split: Split,
     pub(crate) seed: u64,
     pub(crate) augmentation: Augmentation,
 }
@@ -78,16 +79,26 @@ impl ImageSource {
         format!("{pictures} pictures in {classes} classes, checksum {checksum:08x}")
     }
 
-    fn batch(&self, order: &mut Order, step: u64) -> Result<ImageBatch, TrainingError> {
-        let first = step * self.batch as u64;
-        let indices: Vec<usize> =
-            (first..first + self.batch as u64).map(|position| order.at(position)).collect();
+    /// The micro-batches of this process.
+    fn step(&self, order: &mut Order, step: u64) -> Result<Vec<ImageBatch>, TrainingError> {
+        let micro_batches = self.split.micro_batches();
+        micro_batches.map(|samples| self.batch(order, step, samples)).collect()
+    }
+
+    fn batch(
+        &self,
+        order: &mut Order,
+        step: u64,
+        samples: Range<usize>,
+    ) -> Result<ImageBatch, TrainingError> {
+        let first = step * self.split.batch() as u64;
+        let indices: Vec<usize> = samples.map(|sample| order.at(first + sample as u64)).collect();
         let pictures: Vec<Vec<f32>> = indices
             .par_iter()
             .map(|&index| self.picture(index, step).map(|picture| picture.to_unit_planes()))
             .collect::<Result<_, _>>()?;
         let ImageSize { height, width } = self.image;
-        Ok(ImageBatch { values: pictures.concat(), shape: [self.batch, 3, height, width] })
+        Ok(ImageBatch { values: pictures.concat(), shape: [indices.len(), 3, height, width] })
     }
 
     fn picture(&self, index: usize, step: u64) -> Result<Picture, TrainingError> {
@@ -111,7 +122,7 @@ pub(crate) fn fitted(
 
 /// Batches made on a thread of their own, at most two ahead.
 pub(crate) struct ImageLoader {
-    batches: Option<mpsc::Receiver<Result<ImageBatch, TrainingError>>>,
+    batches: Option<mpsc::Receiver<Result<Vec<ImageBatch>, TrainingError>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -123,7 +134,7 @@ impl ImageLoader {
             let mut order = Order::new(source.seed, source.data.len());
             for step in first.. {
                 // The receiver is gone when the run has ended.
-                if sender.send(source.batch(&mut order, step)).is_err() {
+                if sender.send(source.step(&mut order, step)).is_err() {
                     return;
                 }
             }
@@ -131,8 +142,8 @@ impl ImageLoader {
         Self { batches: Some(batches), thread: Some(thread) }
     }
 
-    /// The pictures of the next step.
-    pub(crate) fn next(&mut self) -> Result<ImageBatch, TrainingError> {
+    /// The micro-batches of the next step.
+    pub(crate) fn next(&mut self) -> Result<Vec<ImageBatch>, TrainingError> {
         self.batches
             .as_ref()
             .and_then(|batches| batches.recv().ok())

@@ -92,6 +92,10 @@ pub struct Schedule {
     pub steps: u64,
     /// Samples a step.
     pub batch: usize,
+    /// Micro-batches that each process cuts its part of a step into, one after another in memory;
+    /// it changes results by rounding alone.
+    #[serde(default = "one")]
+    pub accumulate: usize,
     /// Seed of initial values, data order, augmentation and dropout.
     pub seed: u64,
     /// Learning rate at the end of the warm-up.
@@ -108,6 +112,10 @@ pub struct Schedule {
     pub log_every: u64,
 }
 
+fn one() -> usize {
+    1
+}
+
 impl Schedule {
     /// The learning rate over the run.
     pub fn learning_rates(&self) -> WarmupCosine {
@@ -122,6 +130,11 @@ impl Schedule {
     fn validate(&self) -> Result<(), RecipeError> {
         let rate = |value: f64| value >= 0.0 && value.is_finite();
         require(self.batch > 0, "batch", "must be at least 1")?;
+        require(
+            self.accumulate > 0 && self.batch.is_multiple_of(self.accumulate),
+            "accumulate",
+            "must be at least 1 and divide `batch`",
+        )?;
         require(self.checkpoint_every > 0, "checkpoint_every", "must be at least 1")?;
         require(self.keep_checkpoints > 0, "keep_checkpoints", "must be at least 1")?;
         require(self.log_every > 0, "log_every", "must be at least 1")?;

@@ -8,12 +8,16 @@ use weights::model_folder::check_free;
 use crate::{
     TrainingError,
     checkpoint::Checkpoint,
+    parallel::Communicator,
     recipe::{Recipe, RecipeError, collect_paths, to_table},
     telemetry::{Log, Measures, Observer},
 };
 
 /// One of the three trainings.
 pub trait Trainer {
+    /// Talks to the other processes of this training.
+    fn communicator(&self) -> &dyn Communicator;
+
     /// What the run is made from besides its recipe, by name: a resumed run must have the same.
     fn inputs(&self) -> Vec<(&'static str, String)>;
 
@@ -41,7 +45,8 @@ pub trait Trainer {
 
 /// Runs a training in `folder`, from the start or from its newest checkpoint.
 ///
-/// The folder gets `recipe.toml` (resolved), `log.jsonl`, `checkpoints/` and `model/`.
+/// The folder gets `recipe.toml` (resolved), `log.jsonl`, `checkpoints/` and `model/`. Where several
+/// processes train together, all must see the folder; rank 0 alone writes to it.
 ///
 /// # Errors
 /// If the folder already holds a run and `resume` is not set, if the recipe is not the one the
@@ -55,10 +60,14 @@ pub fn run<T: Trainer, R: Recipe>(
 ) -> Result<(), TrainingError> {
     let schedule = *recipe.schedule();
     let rates = schedule.learning_rates();
-    claim(folder, recipe, resume)?;
+    let leads = trainer.communicator().rank() == 0;
     let checkpoints = folder.join("checkpoints");
     let model = folder.join("model");
-    check_free(&model)?;
+    if leads {
+        claim(folder, recipe, resume)?;
+        check_free(&model)?;
+    }
+    trainer.communicator().barrier()?;
 
     // Once: for some trainers that means a digest of a whole model.
     let inputs = trainer.inputs();
@@ -73,7 +82,8 @@ pub fn run<T: Trainer, R: Recipe>(
         }
     }
     trainer.start(checkpoint)?;
-    let mut log = Log::open(&folder.join("log.jsonl"), first)?;
+    let log_path = folder.join("log.jsonl");
+    let mut log = Log::new(leads.then_some((log_path.as_path(), first)))?;
     observer.started(first, schedule.steps);
 
     for step in first..schedule.steps {
@@ -89,7 +99,7 @@ pub fn run<T: Trainer, R: Recipe>(
         if last || done % schedule.log_every == 0 {
             observer.reported(&log.report(done, schedule.steps, rate)?);
         }
-        if last || done % schedule.checkpoint_every == 0 {
+        if leads && (last || done % schedule.checkpoint_every == 0) {
             let mut checkpoint = trainer.checkpoint(done);
             let named = inputs.iter().map(|(what, now)| ((*what).to_owned(), now.clone()));
             checkpoint.inputs = named.collect();
@@ -98,11 +108,12 @@ pub fn run<T: Trainer, R: Recipe>(
             observer.saved(&path);
         }
     }
-    if first >= schedule.steps {
+    if leads && first >= schedule.steps {
         // All steps were done before; what was interrupted may be their export.
         trainer.export(&model)?;
     }
-    Ok(())
+    // Nobody goes on, for example to read the model, before it is written.
+    Ok(trainer.communicator().barrier()?)
 }
 
 /// Makes the run's folder, or checks that it may be continued.
@@ -114,10 +125,13 @@ fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<(), Train
             return Err(TrainingError::RunExists(folder.to_owned()));
         }
         let text = std::fs::read_to_string(&path).map_err(TrainingError::file(&path))?;
-        let before: Table = toml::from_str(&text).map_err(|error| RecipeError::Parse {
+        // Through the recipe's type, so that settings which are younger than the run have their
+        // defaults.
+        let before: R = toml::from_str(&text).map_err(|error| RecipeError::Parse {
             name: path.display().to_string(),
             problem: error.to_string(),
         })?;
+        let before = to_table(&before);
         return match difference(&before, &now) {
             None => Ok(()),
             Some((key, before, now)) => {
@@ -138,7 +152,7 @@ fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<(), Train
 
 /// The first setting that matters to the result and differs, and both its values.
 fn difference(before: &Table, now: &Table) -> Option<(String, String, String)> {
-    const FREE: [&str; 3] = ["checkpoint_every", "keep_checkpoints", "log_every"];
+    const FREE: [&str; 4] = ["accumulate", "checkpoint_every", "keep_checkpoints", "log_every"];
     let mut paths = Vec::new();
     collect_paths(before, "", &mut paths);
     collect_paths(now, "", &mut paths);

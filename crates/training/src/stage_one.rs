@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use burn::{
-    optim::GradientsParams,
+    optim::{GradientsAccumulator, GradientsParams},
     tensor::{Device, Int, Tensor},
 };
 use layers::parameters::{HostTensor, TensorMap, collect};
@@ -19,6 +19,7 @@ use crate::{
     checkpoint::Checkpoint,
     loader::{ImageLoader, ImageSource},
     optimizer::AdamW,
+    parallel::{Alone, Communicator, ParallelError, Split},
     recipe::StageOneRecipe,
     run::Trainer,
     telemetry::Measures,
@@ -61,7 +62,7 @@ impl StageOne {
         let source = image_source(
             data,
             config.image,
-            recipe.schedule.batch,
+            Split::new(Arc::new(Alone), &recipe.schedule)?,
             recipe.schedule.seed,
             recipe.augmentation,
         )?;
@@ -80,22 +81,38 @@ impl StageOne {
             model,
         })
     }
+
+    /// The same training, shared with the other ranks of a communicator.
+    ///
+    /// # Errors
+    /// If a step cannot be cut into equal parts.
+    pub fn with_communicator(
+        mut self,
+        communicator: Arc<dyn Communicator>,
+    ) -> Result<Self, ParallelError> {
+        self.source.split = Split::new(communicator, &self.recipe.schedule)?;
+        Ok(self)
+    }
 }
 
 pub(crate) fn image_source(
     data: Arc<dyn DataSet>,
     image: tokenizer::ImageSize,
-    batch: usize,
+    split: Split,
     seed: u64,
     augmentation: Augmentation,
 ) -> Result<ImageSource, TrainingError> {
     if data.is_empty() {
         return Err(TrainingError::Data("the data set holds no pictures".into()));
     }
-    Ok(ImageSource { data, image, batch, seed, augmentation })
+    Ok(ImageSource { data, image, split, seed, augmentation })
 }
 
 impl Trainer for StageOne {
+    fn communicator(&self) -> &dyn Communicator {
+        self.source.split.communicator().as_ref()
+    }
+
     fn inputs(&self) -> Vec<(&'static str, String)> {
         vec![("data set", self.source.description())]
     }
@@ -123,31 +140,43 @@ impl Trainer for StageOne {
 
     fn step(&mut self, step: u64, learning_rate: f64) -> Result<Measures, TrainingError> {
         let loader = self.loader.as_mut().expect("a trainer is started before its first step");
-        let images = loader.next()?.into_tensor(&self.device);
         let config = &self.recipe.architecture;
-        let target = patchify(images.clone(), config.patch);
+        let split = &self.source.split;
+        let mut gradients = GradientsAccumulator::new();
+        let (mut parts, mut features, mut indices) = (Vec::new(), Vec::new(), Vec::new());
+        for images in loader.next()? {
+            let images = images.into_tensor(&self.device);
+            let target = patchify(images.clone(), config.patch);
 
-        let features = self.model.encoder.forward(images);
-        let quantized = self.model.quantizer.forward(features.clone());
-        let reconstruction = self.model.decoder(self.kind)?.forward(quantized.codes.clone());
-        let terms = self.recipe.loss.forward(config, reconstruction, &quantized, target);
+            let encoded = self.model.encoder.forward(images);
+            let quantized = self.model.quantizer.forward(encoded.clone());
+            let reconstruction = self.model.decoder(self.kind)?.forward(quantized.codes.clone());
+            let terms = self.recipe.loss.forward(config, reconstruction, &quantized, target);
 
-        let mut measures = vec![
-            ("loss", scalar(&terms.total)),
-            ("reconstruction", scalar(&terms.reconstruction)),
-            ("quantizer", scalar(&terms.quantizer)),
-        ];
-        measures.extend(terms.auxiliary.as_ref().map(|term| ("auxiliary", scalar(term))));
-        let usage = Usage::of(&quantized.indices, config.codes);
+            let mut measures = vec![
+                ("loss", scalar(&terms.total)),
+                ("reconstruction", scalar(&terms.reconstruction)),
+                ("quantizer", scalar(&terms.quantizer)),
+            ];
+            measures.extend(terms.auxiliary.as_ref().map(|term| ("auxiliary", scalar(term))));
+            parts.push(measures);
+            features.push(encoded.inner());
+            // As numbers, which all processes can exchange; exact up to 2²⁴ codes.
+            indices.push(quantized.indices.inner().float());
+            let loss = terms.total.backward();
+            gradients.accumulate(&self.model, GradientsParams::from_grads(loss, &self.model));
+        }
+        let gradients = split.mean_gradients(&self.model, gradients)?;
+        let mut measures = split.mean_measures(parts)?;
+        let (features, indices) = (split.join(features)?, split.join(indices)?.int());
+        let usage = Usage::of(&indices, config.codes);
         measures.push(("usage", usage.used));
         measures.push(("perplexity", usage.perplexity));
 
-        let gradients = GradientsParams::from_grads(terms.total.backward(), &self.model);
         let mut model = self.model.clone();
         // The codebook moves first, then the optimizer steps from where it is.
         let seed = self.recipe.schedule.seed;
         let mut noise = Noise::new(seed, Purpose::Clustering, step, 0);
-        let indices = quantized.indices;
         model.quantizer = self.clustering.update(model.quantizer, features, indices, &mut noise);
         let (model, norm) = self.optimizer.step(learning_rate, model, gradients);
         self.model = model;

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use burn::{
-    optim::GradientsParams,
+    optim::{GradientsAccumulator, GradientsParams},
     tensor::{Device, Tensor},
 };
 use layers::parameters::collect;
@@ -21,7 +21,8 @@ use crate::{
     loader::{ImageLoader, ImageSource},
     losses::mean_squared_error,
     optimizer::AdamW,
-    recipe::StageTwoRecipe,
+    parallel::{Alone, Communicator, ParallelError, Split},
+    recipe::{Schedule, StageTwoRecipe},
     run::Trainer,
     stage_one::{export_tokenizer, image_source, scalar},
     telemetry::Measures,
@@ -39,6 +40,7 @@ pub struct StageTwo {
     encoder: FrozenEncoder,
     decoder: Decoder,
     optimizer: AdamW,
+    schedule: Schedule,
 }
 
 impl StageTwo {
@@ -55,8 +57,8 @@ impl StageTwo {
         let mut config = first_stage.config().clone();
         config.bidirectional_decoder = Some(recipe.decoder);
         let schedule = recipe.schedule;
-        let source =
-            image_source(data, config.image, schedule.batch, schedule.seed, recipe.augmentation)?;
+        let split = Split::new(Arc::new(Alone), &schedule)?;
+        let source = image_source(data, config.image, split, schedule.seed, recipe.augmentation)?;
         let device = device.clone().autodiff();
         let initialization = Initialization { seed: schedule.seed, positions: recipe.positions };
         let decoder =
@@ -70,11 +72,28 @@ impl StageTwo {
             source,
             first_stage,
             decoder,
+            schedule,
         })
+    }
+
+    /// The same training, shared with the other ranks of a communicator.
+    ///
+    /// # Errors
+    /// If a step cannot be cut into equal parts.
+    pub fn with_communicator(
+        mut self,
+        communicator: Arc<dyn Communicator>,
+    ) -> Result<Self, ParallelError> {
+        self.source.split = Split::new(communicator, &self.schedule)?;
+        Ok(self)
     }
 }
 
 impl Trainer for StageTwo {
+    fn communicator(&self) -> &dyn Communicator {
+        self.source.split.communicator().as_ref()
+    }
+
     fn inputs(&self) -> Vec<(&'static str, String)> {
         let first_stage = tokenizer_digest(&collect(&self.first_stage));
         vec![("data set", self.source.description()), ("first stage", first_stage)]
@@ -93,12 +112,20 @@ impl Trainer for StageTwo {
 
     fn step(&mut self, _step: u64, learning_rate: f64) -> Result<Measures, TrainingError> {
         let loader = self.loader.as_mut().expect("a trainer is started before its first step");
-        let images = loader.next()?.into_tensor(&self.device.clone().inner());
-        let target = Tensor::from_inner(patchify(images.clone(), self.config.patch));
-        let codes = Tensor::from_inner(self.encoder.codes(images));
-        let loss = mean_squared_error(self.decoder.forward(codes).patches, target);
-        let mut measures = vec![("loss", scalar(&loss))];
-        let gradients = GradientsParams::from_grads(loss.backward(), &self.decoder);
+        let split = &self.source.split;
+        let mut gradients = GradientsAccumulator::new();
+        let mut parts = Vec::new();
+        for images in loader.next()? {
+            let images = images.into_tensor(&self.device.clone().inner());
+            let target = Tensor::from_inner(patchify(images.clone(), self.config.patch));
+            let codes = Tensor::from_inner(self.encoder.codes(images));
+            let loss = mean_squared_error(self.decoder.forward(codes).patches, target);
+            parts.push(vec![("loss", scalar(&loss))]);
+            let loss = loss.backward();
+            gradients.accumulate(&self.decoder, GradientsParams::from_grads(loss, &self.decoder));
+        }
+        let gradients = split.mean_gradients(&self.decoder, gradients)?;
+        let mut measures = split.mean_measures(parts)?;
         let (decoder, norm) = self.optimizer.step(learning_rate, self.decoder.clone(), gradients);
         self.decoder = decoder;
         measures.push(("gradient_norm", norm));

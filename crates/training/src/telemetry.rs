@@ -41,18 +41,23 @@ pub trait Observer {
     fn saved(&mut self, checkpoint: &Path);
 }
 
-/// The log of a run, `log.jsonl`.
+/// The means of a run since its last report and, on the leading process, its log.
 pub(crate) struct Log {
-    path: PathBuf,
-    file: File,
+    file: Option<LogFile>,
     sums: Vec<(&'static str, f64)>,
     count: u64,
     since: Instant,
 }
 
-impl Log {
+/// `log.jsonl`.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl LogFile {
     /// Opens a log and drops what was written after `step`: those steps will be done again.
-    pub(crate) fn open(path: &Path, step: u64) -> Result<Self, TrainingError> {
+    fn open(path: &Path, step: u64) -> Result<Self, TrainingError> {
         let error = || TrainingError::file(path);
         let mut kept = String::new();
         if path.exists() {
@@ -70,7 +75,21 @@ impl Log {
                 .map_err(error())?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(error())?;
-        Ok(Self { path: path.to_owned(), file, sums: Vec::new(), count: 0, since: Instant::now() })
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    fn write(&mut self, line: Map<String, Value>) -> Result<(), TrainingError> {
+        let mut text = Value::Object(line).to_string();
+        text.push('\n');
+        self.file.write_all(text.as_bytes()).map_err(TrainingError::file(&self.path))
+    }
+}
+
+impl Log {
+    /// Means that go to a file after `step`, if there is one.
+    pub(crate) fn new(file: Option<(&Path, u64)>) -> Result<Self, TrainingError> {
+        let file = file.map(|(path, step)| LogFile::open(path, step)).transpose()?;
+        Ok(Self { file, sums: Vec::new(), count: 0, since: Instant::now() })
     }
 
     pub(crate) fn add(&mut self, measures: &Measures) {
@@ -103,9 +122,9 @@ impl Log {
         }
         line.insert("learning_rate".into(), learning_rate.into());
         line.insert("steps_per_second".into(), steps_per_second.into());
-        let mut text = Value::Object(line).to_string();
-        text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(TrainingError::file(&self.path))?;
+        if let Some(file) = &mut self.file {
+            file.write(line)?;
+        }
         Ok(report)
     }
 }

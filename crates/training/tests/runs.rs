@@ -2,15 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+mod common;
+
+use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::Device;
+use common::{data, generator_recipe, stage_one_recipe, stage_two_recipe};
 use layers::parameters::TensorMap;
-use pixels::{DataSet, Picture, PixelsError};
-use tokens::{
-    cache::{Shard, TokenCache},
-    noise::{Noise, Purpose},
-};
+use tokens::cache::{Shard, TokenCache};
 use training::{
     TrainingError,
     cache::{Views, build},
@@ -22,35 +21,6 @@ use training::{
     telemetry::{Observer, Report},
 };
 use weights::{ModelFolder, safetensors_file};
-
-/// Pictures of two colours, made up on the spot.
-struct Checkers {
-    classes: Vec<String>,
-}
-
-impl DataSet for Checkers {
-    fn len(&self) -> usize {
-        10
-    }
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-    fn label(&self, index: usize) -> usize {
-        index % 2
-    }
-    fn name(&self, index: usize) -> &str {
-        ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"][index]
-    }
-    fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
-        let mut noise = Noise::new(9, Purpose::Augmentation, 0, index as u64);
-        let rgb = (0..16 * 16 * 3).map(|_| noise.below(256) as u8).collect();
-        Picture::new(16, 16, rgb)
-    }
-}
-
-fn data() -> Arc<dyn DataSet> {
-    Arc::new(Checkers { classes: vec!["even".into(), "odd".into()] })
-}
 
 #[derive(Default)]
 struct Reports {
@@ -66,49 +36,6 @@ impl Observer for Reports {
     fn saved(&mut self, _checkpoint: &Path) {}
 }
 
-const SMALL: [&str; 9] = [
-    "batch=4",
-    "log_every=1",
-    "checkpoint_every=2",
-    "warmup_steps=1",
-    "architecture.image={height=16,width=16}",
-    "architecture.prefix=2",
-    "architecture.codes=16",
-    "architecture.encoder={width=16,layers=1,heads=2}",
-    "architecture.causal_decoder.transformer={width=16,layers=1,heads=2}",
-];
-
-fn stage_one_recipe(steps: u64) -> StageOneRecipe {
-    let mut overrides: Vec<String> = SMALL.map(String::from).to_vec();
-    overrides.push(format!("steps={steps}"));
-    overrides.push("augmentation={crop={random_resized={smallest_area=0.5}},flip=true}".into());
-    recipe::read("mini", &overrides).unwrap()
-}
-
-fn stage_two_recipe() -> StageTwoRecipe {
-    let overrides = [
-        "steps=4",
-        "batch=4",
-        "log_every=1",
-        "checkpoint_every=2",
-        "warmup_steps=1",
-        "decoder.transformer={width=16,layers=1,heads=2}",
-    ];
-    recipe::read("mini", &overrides.map(String::from)).unwrap()
-}
-
-fn generator_recipe() -> GeneratorRecipe {
-    let overrides = [
-        "steps=4",
-        "batch=4",
-        "log_every=1",
-        "checkpoint_every=2",
-        "warmup_steps=1",
-        "architecture={width=16,layers=1,heads=2}",
-    ];
-    recipe::read("mini", &overrides.map(String::from)).unwrap()
-}
-
 fn model_tensors(folder: &Path, file: &str) -> TensorMap {
     safetensors_file::read(folder.join("model").join(file)).unwrap()
 }
@@ -120,6 +47,9 @@ struct Killed<T> {
 }
 
 impl<T: Trainer> Trainer for Killed<T> {
+    fn communicator(&self) -> &dyn training::parallel::Communicator {
+        self.trainer.communicator()
+    }
     fn inputs(&self) -> Vec<(&'static str, String)> {
         self.trainer.inputs()
     }

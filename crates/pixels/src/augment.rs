@@ -71,8 +71,14 @@ impl Augmentation {
 
 /// The picture mirrored left to right.
 pub fn horizontal_flip(picture: &Picture) -> Picture {
-    let rows = picture.rgb().chunks_exact(3 * picture.width());
-    let rgb = rows.flat_map(|row| row.rchunks_exact(3).flatten()).copied().collect();
+    let stride = 3 * picture.width();
+    let mut rgb = vec![0; picture.rgb().len()];
+    for (row, mirrored) in picture.rgb().chunks_exact(stride).zip(rgb.chunks_exact_mut(stride)) {
+        let pixels = row.as_chunks::<3>().0.iter().rev();
+        for (mirrored, &pixel) in mirrored.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+            *mirrored = pixel;
+        }
+    }
     Picture::new(picture.width(), picture.height(), rgb).expect("a mirrored picture is as large")
 }
 

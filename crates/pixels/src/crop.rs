@@ -99,6 +99,9 @@ pub(crate) fn cut(
     height: usize,
 ) -> Result<Picture, PixelsError> {
     let rows = picture.rgb().chunks_exact(3 * picture.width()).skip(top).take(height);
-    let rgb = rows.flat_map(|row| &row[3 * left..3 * (left + width)]).copied().collect();
+    let mut rgb = Vec::with_capacity(3 * width * height);
+    for row in rows {
+        rgb.extend_from_slice(&row[3 * left..3 * (left + width)]);
+    }
     Picture::new(width, height, rgb)
 }

@@ -8,9 +8,11 @@ mod bundled;
 pub mod crop;
 pub mod data;
 mod error;
+mod jpeg;
 mod palette;
 mod picture;
 mod resample;
+mod vectorized;
 
 pub use bundled::bundled_path;
 pub use data::{DataSet, Sample};

@@ -4,21 +4,23 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::metadata::Orientation;
 use image::{
-    DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat,
-    ImageReader, Limits,
+    DynamicImage, ExtendedColorType, ImageBuffer, ImageDecoder, ImageEncoder, ImageError,
+    ImageFormat, ImageReader, Limits, Pixel, RgbImage,
 };
 
 use tokens::files;
 
-use crate::PixelsError;
+use crate::{PixelsError, jpeg};
 
 /// Longest side that is decoded, in pixels.
-const MAX_SIDE: u32 = 1 << 15;
-/// Most pixels that are decoded: what a large camera makes, and 600 MB at most while decoding.
-const MAX_PIXELS: u64 = 150_000_000;
+const MAX_SIDE: usize = 1 << 15;
+/// Most pixels that are decoded: what a large camera makes. A progressive JPEG of four components
+/// takes 15 bytes a pixel while it is decoded, the most of all kinds.
+const MAX_PIXELS: usize = 150_000_000;
 /// Most bytes a decoder may ask for.
-const MAX_BYTES: u64 = 8 * MAX_PIXELS;
+const MAX_BYTES: u64 = 8 * MAX_PIXELS as u64;
 
 /// A picture of 8-bit RGB pixels, stored row by row, three bytes a pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,20 +70,61 @@ impl Picture {
         Self::decode(&bytes, &path.display().to_string())
     }
 
-    /// Decodes a PNG, JPEG, WebP or GIF (its first frame), whatever its depth and colour type.
-    /// Transparency is composited on white; orientation tags are ignored, as Pillow does.
-    /// `source_name` stands in error messages.
+    /// Decodes a PNG, JPEG, WebP or GIF (its first frame), whatever its depth and colour type, to
+    /// the bits of Pillow's `convert("RGB")`. Of 16 bits the upper 8 are kept. Transparency is
+    /// composited on white. Orientation tags are ignored, as the released code does;
+    /// [`decode_upright`](Self::decode_upright) follows them. What the file is, its content says
+    /// and not its name. `source_name` stands in error messages.
     ///
     /// # Errors
     /// [`PixelsError::NotAPicture`], [`PixelsError::Damaged`] (also for a truncated file) or
-    /// [`PixelsError::TooLarge`].
+    /// [`PixelsError::TooLarge`], which is found out before anything is decoded.
     pub fn decode(bytes: &[u8], source_name: &str) -> Result<Self, PixelsError> {
+        Self::decode_with_exif(bytes, source_name).map(|(picture, _)| picture)
+    }
+
+    /// [`decode`](Self::decode), then turned as the Exif orientation tag says, if there is one.
+    ///
+    /// # Errors
+    /// Those of `decode`.
+    pub fn decode_upright(bytes: &[u8], source_name: &str) -> Result<Self, PixelsError> {
+        let (picture, exif) = Self::decode_with_exif(bytes, source_name)?;
+        let orientation = exif.and_then(|exif| Orientation::from_exif_chunk(&exif));
+        Ok(picture.oriented(orientation.unwrap_or(Orientation::NoTransforms)))
+    }
+
+    fn oriented(self, orientation: Orientation) -> Self {
+        let Self { width, height, rgb } = self;
+        let Some(buffer) = RgbImage::from_raw(width as u32, height as u32, rgb) else {
+            unreachable!("a picture has the size it says");
+        };
+        let mut image = DynamicImage::ImageRgb8(buffer);
+        image.apply_orientation(orientation);
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        Self { width, height, rgb: image.into_rgb8().into_raw() }
+    }
+
+    /// The picture, and its Exif data where there are any.
+    fn decode_with_exif(
+        bytes: &[u8],
+        source_name: &str,
+    ) -> Result<(Self, Option<Vec<u8>>), PixelsError> {
         let name = || source_name.to_owned();
-        let damaged = |error: ImageError| match error {
+        let damaged = |reason: String| PixelsError::Damaged { name: name(), reason };
+        let failed = |error: ImageError| match error {
             ImageError::Limits(limit) => {
                 PixelsError::TooLarge { name: name(), reason: limit.to_string() }
             }
-            other => PixelsError::Damaged { name: name(), reason: other.to_string() },
+            other => damaged(other.to_string()),
+        };
+        let check_size = |width: usize, height: usize| {
+            if width.max(height) <= MAX_SIDE && width * height <= MAX_PIXELS {
+                return Ok(());
+            }
+            let reason = format!(
+                "{width} x {height} pixels; the limit is {MAX_SIDE} a side and {MAX_PIXELS} in all"
+            );
+            Err(PixelsError::TooLarge { name: name(), reason })
         };
         let format = match image::guess_format(bytes) {
             Ok(
@@ -92,26 +135,28 @@ impl Picture {
             ) => format,
             _ => return Err(PixelsError::NotAPicture { name: name() }),
         };
-        if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-            let reason = "the JPEG data end before their end marker".to_owned();
-            return Err(PixelsError::Damaged { name: name(), reason });
+        if format == ImageFormat::Jpeg {
+            let decoder = jpeg::Decoder::new(bytes).map_err(|reason| damaged(reason.to_owned()))?;
+            let (width, height) = decoder.size();
+            check_size(width, height)?;
+            let exif = decoder.exif().map(<[u8]>::to_vec);
+            let rgb = decoder.decode().map_err(|reason| damaged(reason.to_owned()))?;
+            return Ok((Self { width, height, rgb }, exif));
         }
 
         let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
         let mut limits = Limits::default();
         limits.max_alloc = Some(MAX_BYTES);
         reader.limits(limits);
-        let decoder = reader.into_decoder().map_err(damaged)?;
+        let mut decoder = reader.into_decoder().map_err(failed)?;
         let (width, height) = decoder.dimensions();
-        if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-            let reason = format!(
-                "{width} x {height} pixels; the limit is {MAX_SIDE} a side and {MAX_PIXELS} in all"
-            );
-            return Err(PixelsError::TooLarge { name: name(), reason });
-        }
-        let decoded = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-        Self::new(width as usize, height as usize, composite_on_white(decoded))
-            .map_err(|error| PixelsError::Damaged { name: name(), reason: error.to_string() })
+        let (width, height) = (width as usize, height as usize);
+        check_size(width, height)?;
+        let exif = decoder.exif_metadata().unwrap_or_default();
+        let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        let picture = Self::new(width, height, composite_on_white(decoded))
+            .map_err(|error| damaged(error.to_string()))?;
+        Ok((picture, exif))
     }
 
     /// The pixels as a model reads them: value / 255, in [0, 1].
@@ -207,6 +252,7 @@ fn check_values(width: usize, height: usize, got: usize) -> Result<(), PixelsErr
 
 /// The RGB bytes of a decoded picture over a white page.
 fn composite_on_white(decoded: DynamicImage) -> Vec<u8> {
+    let decoded = upper_bytes(decoded);
     if !decoded.color().has_alpha() {
         return decoded.into_rgb8().into_raw();
     }
@@ -220,11 +266,22 @@ fn composite_on_white(decoded: DynamicImage) -> Vec<u8> {
         .collect()
 }
 
-/// Whether the last scan of a JPEG file is followed by the end marker. The decoder itself fills
-/// what is missing with grey and reports nothing. Inside a scan the byte 0xFF is always escaped,
-/// so neither marker can be met by chance there.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
-    let (scan, end) = (last([0xFF, 0xDA]), last([0xFF, 0xD9]));
-    scan.is_some() && end > scan
+/// The picture at 8 bits: the upper half of 16, as Pillow takes it.
+fn upper_bytes(decoded: DynamicImage) -> DynamicImage {
+    fn halved<P, Q>(image: &ImageBuffer<P, Vec<u16>>) -> ImageBuffer<Q, Vec<u8>>
+    where
+        P: Pixel<Subpixel = u16>,
+        Q: Pixel<Subpixel = u8>,
+    {
+        let values = image.as_raw().iter().map(|value| (value >> 8) as u8).collect();
+        ImageBuffer::from_raw(image.width(), image.height(), values)
+            .expect("as many values of as many channels")
+    }
+    match &decoded {
+        DynamicImage::ImageLuma16(image) => DynamicImage::ImageLuma8(halved(image)),
+        DynamicImage::ImageLumaA16(image) => DynamicImage::ImageLumaA8(halved(image)),
+        DynamicImage::ImageRgb16(image) => DynamicImage::ImageRgb8(halved(image)),
+        DynamicImage::ImageRgba16(image) => DynamicImage::ImageRgba8(halved(image)),
+        _ => decoded,
+    }
 }

@@ -1,11 +1,12 @@
 //! Resizing 8-bit pictures exactly as Pillow does.
 //!
 //! Behaviour after Pillow's `Resample.c`: a horizontal and a vertical pass, each rounded to 8 bits,
-//! with weights in fixed point of 22 fractional bits. Crates that resize faster round differently
-//! and do not give the same bytes.
+//! with weights in fixed point of 22 fractional bits. Crates that resize round differently and do not
+//! give the same bytes. Whole numbers are added, so any order gives the same sum.
 
 use std::ops::Range;
 
+use crate::vectorized::{Kernel, vectorized};
 use crate::{Picture, PixelsError};
 
 /// Fractional bits of a weight.
@@ -96,44 +97,114 @@ fn vertical_first(from: (usize, usize), to: (usize, usize)) -> bool {
     to.1 < from.1 && lost(from.1, to.1) > 2 * lost(from.0, to.0)
 }
 
+/// Rows that the horizontal pass works on at a time.
+const ROWS: usize = 4;
+/// Sums that are kept at a time: four for a pixel of [`ROWS`] rows, as many as fit the widest
+/// registers.
+const LANES: usize = 4 * ROWS;
+
 /// The horizontal pass over rows of `stride` bytes.
 fn resize_columns(rgb: &[u8], stride: usize, columns: &[Taps]) -> Vec<u8> {
-    let mut resized = Vec::with_capacity(rgb.len() / stride * 3 * columns.len());
-    for row in rgb.chunks_exact(stride) {
-        for Taps { start, weights } in columns {
-            let mut sums = [HALF; 3];
-            for (pixel, &weight) in row[3 * start..].chunks_exact(3).zip(weights) {
-                for (sum, &value) in sums.iter_mut().zip(pixel) {
-                    *sum += weight * i32::from(value);
+    let mut resized = vec![0; rgb.len() / stride * 3 * columns.len()];
+    vectorized(HorizontalPass { rgb, stride, columns, resized: &mut resized });
+    resized
+}
+
+struct HorizontalPass<'a> {
+    rgb: &'a [u8],
+    stride: usize,
+    columns: &'a [Taps],
+    resized: &'a mut [u8],
+}
+
+impl Kernel for HorizontalPass<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { rgb, stride, columns, resized } = self;
+        let width = 3 * columns.len();
+        // The pixels of four rows side by side, each with a fourth byte that nobody reads.
+        let mut woven = vec![[0u8; LANES]; stride / 3];
+        for (group, resized) in rgb.chunks(ROWS * stride).zip(resized.chunks_mut(ROWS * width)) {
+            for (row, bytes) in group.chunks_exact(stride).enumerate() {
+                for (lanes, pixel) in woven.iter_mut().zip(bytes.as_chunks::<3>().0) {
+                    let [red, green, blue] = *pixel;
+                    lanes[4 * row..4 * row + 4].copy_from_slice(&[red, green, blue, 0]);
                 }
             }
-            resized.extend(sums.map(to_byte));
+            for (column, Taps { start, weights }) in columns.iter().enumerate() {
+                let mut sums = [HALF; LANES];
+                for (lanes, &weight) in woven[*start..].iter().zip(weights) {
+                    for lane in 0..LANES {
+                        sums[lane] += weight * i32::from(lanes[lane]);
+                    }
+                }
+                let bytes = to_bytes(&sums);
+                for (row, pixel) in resized.chunks_exact_mut(width).zip(bytes.as_chunks::<4>().0) {
+                    row[3 * column..3 * column + 3].copy_from_slice(&pixel[..3]);
+                }
+            }
         }
     }
-    resized
 }
 
 /// The vertical pass over rows of `stride` bytes, the first of which is row `first`.
 fn resize_rows(rgb: &[u8], stride: usize, rows: &[Taps], first: usize) -> Vec<u8> {
-    let mut resized = Vec::with_capacity(stride * rows.len());
-    let mut sums = vec![HALF; stride];
-    for Taps { start, weights } in rows {
-        sums.fill(HALF);
-        for (source, &weight) in rgb.chunks_exact(stride).skip(start - first).zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(source) {
-                *sum += weight * i32::from(value);
+    let mut resized = vec![0; stride * rows.len()];
+    vectorized(VerticalPass { rgb, stride, rows, first, resized: &mut resized });
+    resized
+}
+
+struct VerticalPass<'a> {
+    rgb: &'a [u8],
+    stride: usize,
+    rows: &'a [Taps],
+    first: usize,
+    resized: &'a mut [u8],
+}
+
+impl Kernel for VerticalPass<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { rgb, stride, rows, first, resized } = self;
+        const WIDE: usize = 4 * LANES;
+        for (Taps { start, weights }, resized) in rows.iter().zip(resized.chunks_exact_mut(stride))
+        {
+            let source = &rgb[(start - first) * stride..];
+            let (blocks, tail) = resized.as_chunks_mut::<WIDE>();
+            for (index, block) in blocks.iter_mut().enumerate() {
+                let mut sums = [HALF; WIDE];
+                for (row, &weight) in weights.iter().enumerate() {
+                    let values: &[u8; WIDE] = source[row * stride + index * WIDE..]
+                        .first_chunk()
+                        .expect("blocks lie within a row");
+                    for lane in 0..WIDE {
+                        sums[lane] += weight * i32::from(values[lane]);
+                    }
+                }
+                *block = to_bytes(&sums);
+            }
+            let done = stride - tail.len();
+            for (index, byte) in tail.iter_mut().enumerate() {
+                let mut sum = HALF;
+                for (row, &weight) in weights.iter().enumerate() {
+                    sum += weight * i32::from(source[row * stride + done + index]);
+                }
+                *byte = to_bytes(&[sum])[0];
             }
         }
-        resized.extend(sums.iter().map(|&sum| to_byte(sum)));
     }
-    resized
 }
 
 /// One half, so that shifting rounds.
 const HALF: i32 = 1 << (FRACTION_BITS - 1);
 
-fn to_byte(sum: i32) -> u8 {
-    (sum >> FRACTION_BITS).clamp(0, 255) as u8
+#[inline(always)]
+fn to_bytes<const N: usize>(sums: &[i32; N]) -> [u8; N] {
+    let mut bytes = [0; N];
+    for index in 0..N {
+        bytes[index] = (sums[index] >> FRACTION_BITS).clamp(0, 255) as u8;
+    }
+    bytes
 }
 
 /// Which source pixels make a target pixel, and how much each counts.

@@ -68,8 +68,8 @@ fn should_say_what_is_wrong_with_bytes_that_do_not_decode() {
 
 #[test]
 fn should_refuse_a_bomb_before_decoding_it() {
-    // A PNG header that promises 65535 × 65535 pixels, and one of 32768 × 32768.
-    for side in [65535u32, 32768] {
+    // PNG headers that promise as many pixels.
+    for side in [60_000u32, 65_535, 32_768] {
         let mut bytes = encode(DynamicImage::new_rgb8(1, 1), ImageFormat::Png);
         bytes[16..20].copy_from_slice(&side.to_be_bytes());
         bytes[20..24].copy_from_slice(&side.to_be_bytes());

@@ -146,6 +146,156 @@ fn should_name_the_sample_that_does_not_decode() {
     assert!(set.sample(0).unwrap_err().to_string().contains("7 in "));
 }
 
+/// Writes pictures of these values into a folder.
+fn write_pictures(folder: &Path, files: &[(&str, u8)]) {
+    for &(file, value) in files {
+        let path = folder.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        picture(value).write_png(path).unwrap();
+    }
+}
+
+/// Name, class and value of each sample.
+fn listing(set: &dyn DataSet) -> Vec<(&str, &str, u8)> {
+    (0..set.len())
+        .map(|index| {
+            let class = &set.classes()[set.label(index)];
+            (set.name(index), class.as_str(), set.picture(index).unwrap().rgb()[0])
+        })
+        .collect()
+}
+
+#[test]
+fn should_call_imagenet_folders_by_their_titles() {
+    let root = tempfile::tempdir().unwrap();
+    write_pictures(root.path(), &[("n02099601/a.png", 1), ("n01440764/b.png", 2)]);
+    let set = open(root.path()).unwrap();
+    assert_eq!(set.classes(), ["tench", "golden retriever"]);
+    assert_eq!(
+        listing(set.as_ref()),
+        [("n01440764/b.png", "tench", 2), ("n02099601/a.png", "golden retriever", 1)]
+    );
+    // One that is not of the thousand: then all keep their names.
+    write_pictures(root.path(), &[("n00000001/a.png", 3)]);
+    let set = open(root.path()).unwrap();
+    assert_eq!(set.classes(), ["n00000001", "n01440764", "n02099601"]);
+}
+
+#[test]
+fn should_read_a_flat_folder_as_one_class() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("cats");
+    write_pictures(&folder, &[("2.png", 2), ("1.png", 1)]);
+    let set = open(&folder).unwrap();
+    assert_eq!(set.classes(), ["cats"]);
+    assert_eq!(listing(set.as_ref()), [("1.png", "cats", 1), ("2.png", "cats", 2)]);
+}
+
+#[test]
+fn should_read_imagenet_validation_with_any_of_its_label_files() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("val");
+    let name = |number: usize| format!("ILSVRC2012_val_0000000{number}.png");
+    write_pictures(&folder, &[(&name(1), 1), (&name(2), 2), (&name(3), 3)]);
+    let expected = ["volcano", "tench", "volcano"];
+    let check = |set: Box<dyn DataSet>, kind: &str| {
+        assert_eq!(set.classes().len(), 1000, "{kind}");
+        let found: Vec<&str> = listing(set.as_ref()).iter().map(|&(_, class, _)| class).collect();
+        assert_eq!(found, expected, "{kind}");
+    };
+    for (file, text) in [
+        (
+            "imagenet_2012_validation_synset_labels.txt",
+            "n09472597\nn01440764\nn09472597\n".to_owned(),
+        ),
+        ("val.txt", format!("{} 980\n{} 0\n{} 980\n", name(1), name(2), name(3))),
+        (
+            "LOC_val_solution.csv",
+            "ImageId,PredictionString\nILSVRC2012_val_00000003,n09472597 1 2 3 4\n\
+             ILSVRC2012_val_00000002,n01440764 1 2 3 4 n01440764 5 6 7 8\n\
+             ILSVRC2012_val_00000001,n09472597 9 9 9 9\nILSVRC2012_val_00000009,n01440764 1\n"
+                .to_owned(),
+        ),
+    ] {
+        std::fs::write(folder.join(file), &text).unwrap();
+        check(open(&folder).unwrap(), file);
+        std::fs::remove_file(folder.join(file)).unwrap();
+        let beside = root.path().join("elsewhere");
+        std::fs::write(&beside, &text).unwrap();
+        check(data::open(&format!("{}@{}", folder.display(), beside.display())).unwrap(), "@");
+    }
+}
+
+#[test]
+fn should_refuse_labels_that_do_not_fit_the_pictures() {
+    let root = tempfile::tempdir().unwrap();
+    write_pictures(root.path(), &[("a.png", 1), ("b.png", 2), ("c.png", 3)]);
+    let labels = root.path().join("labels.txt");
+    for (text, part) in [
+        ("a.png 1\n", "no line for b.png and 1 others"),
+        ("1\n2\n", "no line for a.png"),
+        ("a.png 0\nb.png 99999999999\nc.png 1\n", "out of range"),
+    ] {
+        std::fs::write(&labels, text).unwrap();
+        let error = open(root.path()).err().unwrap().to_string();
+        assert!(error.contains("labels.txt") && error.contains(part), "{error}");
+    }
+    std::fs::write(&labels, "c cat\na dog\nb cat\n").unwrap();
+    let set = open(root.path()).unwrap();
+    assert_eq!(
+        listing(set.as_ref()),
+        [("a.png", "dog", 1), ("b.png", "cat", 2), ("c.png", "cat", 3)]
+    );
+    std::fs::remove_file(&labels).unwrap();
+    std::fs::write(root.path().join("ILSVRC2012_validation_ground_truth.txt"), "490\n").unwrap();
+    let error = open(root.path()).err().unwrap().to_string();
+    assert!(error.contains("devkit's own order"), "{error}");
+}
+
+#[test]
+fn should_read_the_shards_of_a_brace_range_and_miss_none() {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 8..=11 {
+        let png = picture(number).encode_png();
+        let bytes = tar(&[("1.png", &png), ("1.json", br#"{"label": 0}"#)]);
+        std::fs::write(folder.path().join(format!("s-{number:03}.tar")), bytes).unwrap();
+    }
+    let set = open(&folder.path().join("s-{010..011}.tar")).unwrap();
+    assert_eq!(listing(set.as_ref()), [("1", "0", 10), ("1", "0", 11)]);
+    let error = open(&folder.path().join("s-{008..012}.tar")).err().unwrap().to_string();
+    assert!(error.contains("s-012.tar"), "{error}");
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn should_read_parquet_as_hugging_face_writes_it() {
+    // Written by pyarrow: pictures of the values 1 to 5, in row groups of two.
+    let path = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/fixtures/hugging_face.parquet"
+    ));
+    let set = open(path).unwrap();
+    assert_eq!(set.classes(), ["cat", "dog"]);
+    let expected = [
+        ("0.png", "dog", 1),
+        ("1.png", "cat", 2),
+        ("2.png", "dog", 3),
+        ("3.png", "cat", 4),
+        ("4.png", "dog", 5),
+    ];
+    assert_eq!(listing(set.as_ref()), expected);
+    for index in [4, 0, 3, 1, 2] {
+        assert_eq!(set.picture(index).unwrap().rgb()[0], expected[index].2);
+    }
+    let whole = std::fs::read(path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let cut = folder.path().join("cut.parquet");
+    for length in [0, 3, 100, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&cut, &whole[..length]).unwrap();
+        assert!(open(&cut).err().unwrap().to_string().contains("cut.parquet"));
+    }
+}
+
 #[test]
 fn should_refuse_a_source_that_is_not_there() {
     let error = |source: &str| data::open(source).err().unwrap().to_string();

@@ -45,10 +45,9 @@ impl ClassNames {
     }
 
     /// The 1000 classes of ImageNet-1k (ILSVRC 2012) in their usual order, under the titles of
-    /// torchvision (`assets/imagenet_classes.txt` says more).
+    /// torchvision ([`tokens::imagenet`]).
     pub fn imagenet() -> Self {
-        const FILE: &str = include_str!("../assets/imagenet_classes.txt");
-        Self::new(FILE.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect())
+        Self::new(tokens::imagenet::titles())
     }
 
     /// `count` classes without names: "class 0", "class 1", …; those of ImageNet if there are 1000.

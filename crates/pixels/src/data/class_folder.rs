@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{DataSet, is_picture};
+use tokens::imagenet;
+
+use super::{DataSet, names, picture_names};
 use crate::{Picture, PixelsError};
 
 /// Pictures in folders: the sub-folders, sorted by name, are the classes, and the pictures in
 /// them, sorted by name, are the samples. Hidden files and other kinds of file are passed over.
+/// Folders that are all called by WordNet identifiers of ImageNet's classes (`n01440764`) give
+/// their titles (`tench`) as the names of the classes.
 #[derive(Debug, Clone)]
 pub struct ClassFolder {
     root: PathBuf,
@@ -22,47 +26,31 @@ impl ClassFolder {
     /// without classes or with a class without pictures.
     pub fn open(root: &Path) -> Result<Self, PixelsError> {
         let problem = |text: String| PixelsError::data_set(root.display(), text);
-        let classes: Vec<String> =
+        let folders: Vec<String> =
             names(root)?.into_iter().filter(|name| root.join(name).is_dir()).collect();
-        if classes.is_empty() {
+        if folders.is_empty() {
             let fix = "it has no sub-folder; put the pictures into one folder for each class, \
                        or give a pattern such as `FOLDER/*.tar` for tar shards";
             return Err(problem(fix.to_owned()));
         }
         let mut samples = Vec::new();
-        for (label, class) in classes.iter().enumerate() {
-            let before = samples.len();
-            for file in names(&root.join(class))? {
-                if Path::new(&file).extension().and_then(|e| e.to_str()).is_some_and(is_picture) {
-                    samples.push((label, format!("{class}/{file}")));
-                }
-            }
-            if samples.len() == before {
+        for (label, class) in folders.iter().enumerate() {
+            let files = picture_names(&root.join(class))?;
+            if files.is_empty() {
                 let fix = format!(
                     "the class folder `{class}` has no .png, .jpg, .webp or .gif picture; add some or remove it"
                 );
                 return Err(problem(fix));
             }
+            samples.extend(files.into_iter().map(|file| (label, format!("{class}/{file}"))));
         }
+        let titles: Option<Vec<String>> = folders
+            .iter()
+            .map(|identifier| imagenet::title(identifier).map(str::to_owned))
+            .collect();
+        let classes = titles.unwrap_or(folders);
         Ok(Self { root: root.to_path_buf(), classes, samples })
     }
-}
-
-/// The names in a folder, sorted, without hidden ones.
-fn names(folder: &Path) -> Result<Vec<String>, PixelsError> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(PixelsError::read(folder))? {
-        let name = entry.map_err(PixelsError::read(folder))?.file_name();
-        let name = name.into_string().map_err(|name| {
-            let problem = format!("the name {name:?} is no UTF-8 text; rename it");
-            PixelsError::data_set(folder.display(), problem)
-        })?;
-        if !name.starts_with('.') {
-            names.push(name);
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
 }
 
 impl DataSet for ClassFolder {

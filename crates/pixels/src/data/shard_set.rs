@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::{DataSet, is_picture};
+use super::{DataSet, MAX_CLASSES, is_picture};
 use crate::bundle::Split;
 use crate::{Picture, PixelsError};
 
@@ -16,13 +16,11 @@ use crate::{Picture, PixelsError};
 const BLOCK: u64 = 512;
 /// Longest `.cls`, `.json` or `.txt` member that is read, in bytes.
 const MAX_TEXT: u64 = 1 << 20;
-/// Most classes that may be given by number.
-const MAX_CLASSES: usize = 1 << 20;
 
 /// Pictures in tar files: neighbouring members whose names differ only after the first dot make
 /// one sample. `.png`, `.jpg`, `.jpeg`, `.webp` or `.gif` holds the picture; the class is the
-/// number in `.cls` or the number or name under `class` in `.json`; a caption may stand in `.txt`
-/// or under `caption` in `.json`. Other members are passed over.
+/// number in `.cls` or the number or name under `class` or `label` in `.json`; a caption may stand
+/// in `.txt` or under `caption` in `.json`. Other members are passed over.
 ///
 /// Opening reads headers and texts; pictures are read one by one, by their place in the file.
 #[derive(Debug, Clone)]
@@ -65,6 +63,7 @@ struct Draft {
 #[derive(Deserialize)]
 struct Description {
     class: Option<Class>,
+    label: Option<Class>,
     caption: Option<String>,
     /// Only in the bundled shard; other data sets may mean anything by it.
     split: Option<serde_json::Value>,
@@ -225,9 +224,10 @@ impl Draft {
             }
             "txt" => self.caption = Some(text.trim().to_owned()),
             _ => {
-                let description: Description = serde_json::from_str(text)
-                    .map_err(|_| "is not a JSON object with `class` (a name or number)")?;
-                self.class = description.class.or(self.class.take());
+                let description: Description = serde_json::from_str(text).map_err(
+                    |_| "is not a JSON object with `class` or `label` (a name or number)",
+                )?;
+                self.class = description.class.or(description.label).or(self.class.take());
                 self.caption = description.caption.or(self.caption.take());
                 self.split = description.split.and_then(|split| serde_json::from_value(split).ok());
             }

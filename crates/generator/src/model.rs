@@ -5,7 +5,10 @@ use burn::{
     nn::{Embedding, EmbeddingConfig, Linear, RmsNorm},
     tensor::{Device, Int, Tensor},
 };
-use layers::project;
+use layers::{
+    checkpointing::{Tape, stack},
+    project,
+};
 
 use crate::{
     block::{Block, Context, linear, normalize, rms_norm},
@@ -89,20 +92,40 @@ impl Generator {
         tokens: Tensor<2, Int>,
         dropout: Option<&Dropout>,
     ) -> Tensor<3> {
+        self.forward_on(class_ids, tokens, dropout, None)
+    }
+
+    /// [`forward`](Self::forward), on a tape if there is one.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn forward_on<'a>(
+        &'a self,
+        class_ids: Tensor<1, Int>,
+        tokens: Tensor<2, Int>,
+        dropout: Option<&Dropout>,
+        tape: Option<&mut Tape<'a>>,
+    ) -> Tensor<3> {
         let [batch, length] = tokens.dims();
         assert!(length <= self.config.layout.len(), "{length} tokens in one sequence");
         let class_ids = class_ids.reshape([batch, 1]);
         let ids = if length == 0 { class_ids } else { Tensor::cat(vec![class_ids, tokens], 1) };
         let x = self.embedding.forward(ids);
-        let mut x = match dropout {
+        let x = match dropout {
             Some(dropout) => dropout.apply(x, Place::Embedding),
             None => x,
         };
-        let rotation = self.rotary.rotation(0..length + 1, &x.device());
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let context = Context { rotation: &rotation, layer, dropout, memory: None };
-            x = block.forward(x, context);
-        }
+        let device = x.device();
+        let rotation = self.rotary.rotation(0..length + 1, &device);
+        // Blocks on a tape run without gradients first.
+        let plain =
+            tape.is_some().then(|| self.rotary.rotation(0..length + 1, &device.without_autodiff()));
+        let dropout = dropout.copied();
+        let x = stack(tape, &self.blocks, x, move |block, layer, x| {
+            let rotation = plain.as_ref().filter(|_| !x.is_autodiff()).unwrap_or(&rotation);
+            let context = Context { rotation, layer, dropout: dropout.as_ref(), memory: None };
+            block.forward(x, context)
+        });
         project(&self.output, normalize(&self.norm, x))
     }
 

@@ -18,7 +18,7 @@ mod self_attention;
 
 use burn::{
     backend::{Dispatch, DispatchDevice},
-    tensor::{DType, Tensor},
+    tensor::{DType, FloatDType, Tensor},
 };
 
 use backend::FusedOperations;
@@ -30,6 +30,10 @@ pub fn is_fusible<const D: usize>(tensor: &Tensor<D>) -> bool {
 }
 
 /// x · weight + bias, over the last dimension of `x`.
+///
+/// A weight in bfloat16 has the product done in it: numbers in single precision are rounded on the
+/// way in and the result on the way out, and so are the gradients on their way back. Sums run in
+/// single precision.
 ///
 /// # Shapes
 /// `x [.., inputs]`, `weight [inputs, outputs]`, `bias [outputs]` → `[.., outputs]`.
@@ -44,6 +48,9 @@ pub fn linear<const D: usize>(
     let [inputs, outputs] = weight.dims();
     assert_eq!(x.dims().last(), Some(&inputs), "width of x and weight");
     assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [outputs]), "width of weight and bias");
+    if weight.dtype() == DType::BF16 && x.dtype() == DType::F32 {
+        return linear_in_bf16(x, weight, bias);
+    }
     if is_fusible(&x) && is_fusible(&weight) && bias.as_ref().is_none_or(is_fusible) {
         let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
         Tensor::from_dispatch(match bias {
@@ -52,6 +59,23 @@ pub fn linear<const D: usize>(
         })
     } else {
         composed::linear(x, weight, bias)
+    }
+}
+
+/// [`linear`] with a weight in bfloat16.
+fn linear_in_bf16<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let (half, single) = (FloatDType::BF16, FloatDType::F32);
+    if is_fusible(&x) {
+        // A CPU multiplies rounded numbers in single precision as fast as any; Burn's product in
+        // bfloat16 would convert them on the way.
+        let x = x.cast(half).cast(single);
+        linear(x, weight.cast(single), bias).cast(half).cast(single)
+    } else {
+        composed::linear(x.cast(half), weight, bias.map(|bias| bias.cast(half))).cast(single)
     }
 }
 

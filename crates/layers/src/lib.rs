@@ -2,8 +2,10 @@
 //! name, fused element-wise operations with their own gradients, and attention.
 
 pub mod attention;
+pub mod checkpointing;
 pub mod fused;
 pub mod parameters;
+pub mod precision;
 
 use burn::{nn::Linear, tensor::Tensor};
 

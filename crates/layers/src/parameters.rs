@@ -96,18 +96,18 @@ pub enum ParameterError {
 
 /// The path of the module being walked, and how its parameters translate.
 #[derive(Default)]
-struct Path {
+pub(crate) struct Path {
     names: Vec<String>,
     containers: Vec<String>,
 }
 
 impl Path {
-    fn enter(&mut self, name: &str, container: &str) {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
         self.names.push(name.to_owned());
         self.containers.push(container.to_owned());
     }
 
-    fn exit(&mut self) {
+    pub(crate) fn exit(&mut self) {
         self.names.pop();
         self.containers.pop();
     }
@@ -118,8 +118,9 @@ impl Path {
             .map_or("", |container| container.rsplit(':').next().unwrap_or_default())
     }
 
-    /// The parameter's name outside, and whether it is stored transposed inside.
-    fn name(&self) -> (String, bool) {
+    /// The parameter's name outside, and whether it is stored transposed inside, as the weights
+    /// of linear layers are.
+    pub(crate) fn name(&self) -> (String, bool) {
         let container = self.container();
         let mut names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         if let (Some(last), "LayerNorm" | "RmsNorm") = (names.last_mut(), container) {

@@ -3,9 +3,13 @@
 use burn::{
     module::{Module, Param},
     nn::{LayerNorm, Linear},
-    tensor::{Device, Tensor, activation::sigmoid},
+    tensor::{Device, FloatDType, Tensor, activation::sigmoid, module::linear as linear_layer},
 };
-use layers::{attention::Visibility, project};
+use layers::{
+    attention::Visibility,
+    checkpointing::{Tape, stack},
+    project,
+};
 use tokens::TokenLayout;
 
 use crate::{
@@ -34,7 +38,10 @@ impl PixelHead {
         let patches = project(&self.patch, x);
         let [batch, count, values] = patches.dims();
         let pixels = patches.reshape([batch, count * values / 3, 3]);
-        sigmoid(self.color.forward(pixels)).reshape([batch, count, values])
+        // Three channels gain nothing from less precision.
+        let weight = self.color.weight.val().cast(FloatDType::from(pixels.dtype()));
+        let bias = self.color.bias.as_ref().map(|bias| bias.val());
+        sigmoid(linear_layer(pixels, weight, bias)).reshape([batch, count, values])
     }
 }
 
@@ -107,16 +114,24 @@ impl Decoder {
     /// # Shapes
     /// `codes [batch, length, token_size]`; see [`Reconstruction`].
     pub fn forward(&self, codes: Tensor<3>) -> Reconstruction {
+        self.forward_on(codes, None)
+    }
+
+    /// [`forward`](Self::forward), on a tape if there is one.
+    pub fn forward_on<'a>(
+        &'a self,
+        codes: Tensor<3>,
+        tape: Option<&mut Tape<'a>>,
+    ) -> Reconstruction {
         let x = project(&self.embedding, codes);
         let [batch, length, width] = x.dims();
         let leading = self.leading.val();
         let [buffers, _] = leading.dims();
         let leading = leading.unsqueeze::<3>().expand([batch, buffers, width]);
         let x = Tensor::cat(vec![leading, x], 1) + self.positions.val().unsqueeze();
-        let mut x = normalize(&self.input_norm, x);
-        for block in &self.blocks {
-            x = block.forward(x, self.visibility);
-        }
+        let x = normalize(&self.input_norm, x);
+        let visibility = self.visibility;
+        let x = stack(tape, &self.blocks, x, move |block, _, x| block.forward(x, visibility));
         let x = normalize(&self.output_norm, x.slice([0..batch, buffers..buffers + length]));
         let prefix = self
             .prefix_head

@@ -5,7 +5,11 @@ use burn::{
     nn::{LayerNorm, Linear},
     tensor::{Device, Tensor},
 };
-use layers::{attention::Visibility, project};
+use layers::{
+    attention::Visibility,
+    checkpointing::{Tape, stack},
+    project,
+};
 
 use crate::{
     block::{Block, layer_norm, linear, normalize},
@@ -67,10 +71,15 @@ impl Encoder {
     /// # Shapes
     /// `images [batch, 3, height, width]` in [0, 1] → `[batch, length, token_size]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
+        self.forward_on(images, None)
+    }
+
+    /// [`forward`](Self::forward), on a tape if there is one.
+    pub fn forward_on<'a>(&'a self, images: Tensor<4>, tape: Option<&mut Tape<'a>>) -> Tensor<3> {
         let patches = project(&self.patch_embedding, patchify(images, self.patch));
         let patches = patches + self.positions.val().unsqueeze();
         let [batch, grid, width] = patches.dims();
-        let (mut x, visibility) = match &self.latents {
+        let (x, visibility) = match &self.latents {
             Some(latents) => {
                 let latents = latents.tokens.val() + latents.positions.val();
                 let [length, _] = latents.dims();
@@ -79,10 +88,8 @@ impl Encoder {
             }
             None => (patches, Visibility::Causal),
         };
-        x = normalize(&self.input_norm, x);
-        for block in &self.blocks {
-            x = block.forward(x, visibility);
-        }
+        let x = normalize(&self.input_norm, x);
+        let mut x = stack(tape, &self.blocks, x, move |block, _, x| block.forward(x, visibility));
         if self.latents.is_some() {
             let [_, length, _] = x.dims();
             x = x.slice([0..batch, grid..length]);

@@ -254,6 +254,10 @@ pub(crate) struct RunArgs {
     /// Continue from the newest checkpoint, or start if there is none.
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Data that are not trained on, as `--data` or, for a generator, a token cache; the recipe's
+    /// `evaluate_every` says when the loss on them is measured.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) heldout: Option<String>,
     /// Change settings of the recipe.
     #[arg(long = "set", value_name = "KEY=VALUE", num_args = 1..)]
     pub(crate) overrides: Vec<String>,

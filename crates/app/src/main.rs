@@ -7,6 +7,7 @@ mod device;
 mod images;
 mod model;
 mod npz;
+mod processes;
 mod progress;
 mod token_file;
 

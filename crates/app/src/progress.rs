@@ -8,7 +8,10 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use training::telemetry::{Observer, Report};
+use training::{
+    run::Trouble,
+    telemetry::{Alarm, Observer, Report},
+};
 
 /// How often a log gets a line.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -127,9 +130,19 @@ impl Observer for TrainingProgress {
             report.steps_per_second
         ));
         self.line(&text);
+        for Alarm { what, value, limit } in &report.alarms {
+            self.line(&format!("alarm: {what} is {value:.4}, below {limit:.4}"));
+        }
     }
 
     fn saved(&mut self, checkpoint: &Path) {
         self.line(&format!("saved {}", checkpoint.display()));
+    }
+
+    fn went_back(&mut self, trouble: &Trouble, step: u64) {
+        self.line(&format!("{trouble}; going back to step {step}, on with other data"));
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+        }
     }
 }

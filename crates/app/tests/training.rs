@@ -120,3 +120,17 @@ fn should_resume_a_killed_run_to_the_same_weights() {
     *data = "bundled";
     assert!(scratch.refused(&other).contains("another data set"));
 }
+
+/// A launcher's word that there are several processes must not be overlooked: each would train
+/// alone.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn should_not_train_alone_where_a_launcher_started_several() {
+    let scratch = Scratch::new();
+    let mut train = scratch.command(&stage_one("one", &[]));
+    let output = train.env("OMPI_COMM_WORLD_SIZE", "2").output().unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("--features mpi"), "{told}");
+    assert!(!scratch.path("one").exists());
+}

@@ -16,9 +16,12 @@ fn parent(path: &Path) -> PathBuf {
     }
 }
 
+/// What names of files and folders end with while they are written.
+const INCOMPLETE: &str = ".incomplete";
+
 fn beside(path: &Path) -> Builder<'_, 'static> {
     let mut builder = Builder::new();
-    builder.prefix(path.file_name().unwrap_or_default()).suffix(".incomplete");
+    builder.prefix(path.file_name().unwrap_or_default()).suffix(INCOMPLETE);
     builder
 }
 
@@ -88,6 +91,29 @@ pub fn replace_folder<E: From<io::Error>>(
         let _moved = new.keep();
     }
     sync_folder(&folder)?;
+    Ok(())
+}
+
+/// Removes from a folder what killed processes began to write there and did not finish. Nobody else
+/// may be writing to it. A folder that does not exist holds nothing to remove.
+///
+/// # Errors
+/// If the operating system fails.
+pub fn remove_incomplete(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().ends_with(INCOMPLETE.as_bytes()) {
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+    }
     Ok(())
 }
 

@@ -5,26 +5,31 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::module::Module;
-use layers::parameters::{TensorMap, collect, load};
+use layers::parameters::TensorMap;
 use weights::safetensors_file::{self, Precision};
 
-use crate::{TrainingError, optimizer::AdamW};
+use crate::TrainingError;
 
 /// A trainer's state after some step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     /// Steps done.
     pub step: u64,
-    /// Updates that the optimizer has made.
-    pub updates: u64,
+    /// Single numbers, by name: updates of optimizers, data left behind, the held-out loss.
+    pub numbers: BTreeMap<String, f64>,
     /// What the run is made from besides its recipe.
     pub inputs: BTreeMap<String, String>,
     /// Parameters (`model.*`), moments (`optimizer.*`) and whatever else changes in training.
     pub tensors: TensorMap,
 }
 
+/// Version of the format. Files of before there were versions have none and are of the first.
+const VERSION: u64 = 1;
+
 const EXTENSION: &str = "safetensors";
+
+/// The number that holds a held-out loss, and the measure in the log.
+pub(crate) const HELDOUT: &str = "heldout_loss";
 
 /// Before the names of inputs in the metadata.
 const INPUT: &str = "input.";
@@ -51,66 +56,111 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainingError> {
     Ok(found)
 }
 
+type Metadata = (u64, BTreeMap<String, f64>, BTreeMap<String, String>);
+
+/// The step, the numbers and the inputs of a checkpoint.
+fn read_metadata(path: &Path) -> Result<Metadata, TrainingError> {
+    let mut metadata = safetensors_file::read_metadata(path)?;
+    let step = step_of(path).unwrap_or_default();
+    let problem = |problem| TrainingError::Checkpoint { step, problem };
+    if let Some(version) = metadata.remove("version").filter(|v| *v != VERSION.to_string()) {
+        return Err(problem(format!(
+            "it has format {version}, and this program knows {VERSION}; use the program that \
+             wrote it"
+        )));
+    }
+    let recorded = metadata.remove("step");
+    if recorded != Some(step.to_string()) {
+        return Err(problem("its metadata has no or another step".into()));
+    }
+    let (mut numbers, mut inputs) = (BTreeMap::new(), BTreeMap::new());
+    for (key, value) in metadata {
+        if let Some(what) = key.strip_prefix(INPUT) {
+            inputs.insert(what.to_owned(), value);
+        } else {
+            let number = value.parse().map_err(|_| problem(format!("`{key}` is no number")))?;
+            numbers.insert(key, number);
+        }
+    }
+    Ok((step, numbers, inputs))
+}
+
+/// The checkpoint with the smallest held-out loss, the earlier of equal ones.
+fn best(checkpoints: &[PathBuf]) -> Result<Option<&Path>, TrainingError> {
+    let mut best: Option<(f64, &Path)> = None;
+    for path in checkpoints {
+        let (_, numbers, _) = read_metadata(path)?;
+        if let Some(&loss) = numbers.get(HELDOUT)
+            && best.is_none_or(|(least, _)| loss < least)
+        {
+            best = Some((loss, path));
+        }
+    }
+    Ok(best.map(|(_, path)| path))
+}
+
 impl Checkpoint {
     /// The newest checkpoint in a folder, if there is one.
     pub(crate) fn latest(folder: &Path) -> Result<Option<Self>, TrainingError> {
         list(folder)?.last().map(|path| Self::read(path)).transpose()
     }
 
-    fn read(path: &Path) -> Result<Self, TrainingError> {
-        let metadata = safetensors_file::read_metadata(path)?;
-        let tensors = safetensors_file::read(path)?;
-        let step = step_of(path).unwrap_or_default();
-        let number = |key: &str| {
-            metadata.get(key).and_then(|value| value.parse().ok()).ok_or_else(|| {
-                let problem = format!("its metadata has no number `{key}`");
-                TrainingError::Checkpoint { step, problem }
-            })
-        };
-        let (step, updates) = (number("step")?, number("updates")?);
-        let inputs = metadata
-            .into_iter()
-            .filter_map(|(key, value)| Some((key.strip_prefix(INPUT)?.to_owned(), value)))
-            .collect();
-        Ok(Self { step, updates, inputs, tensors })
+    /// The step of the checkpoint with the smallest held-out loss, the earlier of equal ones.
+    pub(crate) fn best(folder: &Path) -> Result<Option<u64>, TrainingError> {
+        Ok(best(&list(folder)?)?.and_then(step_of))
     }
 
-    /// Writes the checkpoint and removes all but the newest `keep`.
-    pub(crate) fn write(&self, folder: &Path, keep: usize) -> Result<PathBuf, TrainingError> {
+    fn read(path: &Path) -> Result<Self, TrainingError> {
+        let (step, numbers, inputs) = read_metadata(path)?;
+        Ok(Self { step, numbers, inputs, tensors: safetensors_file::read(path)? })
+    }
+
+    /// Writes the checkpoint and removes all but the newest `keep` and, where that is asked for,
+    /// the best.
+    pub(crate) fn write(
+        &self,
+        folder: &Path,
+        keep: usize,
+        keep_best: bool,
+    ) -> Result<PathBuf, TrainingError> {
         std::fs::create_dir_all(folder).map_err(TrainingError::file(folder))?;
         let path = folder.join(file_name(self.step));
-        let numbers = [("step", self.step), ("updates", self.updates)];
-        let mut metadata: BTreeMap<String, String> =
-            numbers.map(|(key, value)| (key.to_owned(), value.to_string())).into();
+        let mut metadata = BTreeMap::from([
+            ("version".to_owned(), VERSION.to_string()),
+            ("step".to_owned(), self.step.to_string()),
+        ]);
+        // Rust writes numbers so that they are read back to the bit.
+        metadata.extend(self.numbers.iter().map(|(name, value)| (name.clone(), value.to_string())));
         let inputs = self.inputs.iter();
         metadata.extend(inputs.map(|(what, value)| (format!("{INPUT}{what}"), value.clone())));
         safetensors_file::write(&path, &self.tensors, Precision::F32, &metadata)?;
         let checkpoints = list(folder)?;
+        let best = if keep_best { best(&checkpoints)? } else { None };
         for old in checkpoints.iter().take(checkpoints.len().saturating_sub(keep)) {
-            std::fs::remove_file(old).map_err(TrainingError::file(old))?;
+            if best != Some(old.as_path()) {
+                std::fs::remove_file(old).map_err(TrainingError::file(old))?;
+            }
         }
         Ok(path)
     }
 
-    /// Parameters and moments after some step. The run adds its inputs.
-    pub(crate) fn of<M: Module>(step: u64, model: &M, optimizer: &AdamW) -> Self {
-        let mut tensors = TensorMap::new();
-        put(&mut tensors, "model", collect(model));
-        put(&mut tensors, "optimizer", optimizer.state());
-        Self { step, updates: optimizer.updates(), inputs: BTreeMap::new(), tensors }
+    /// A state after some step that nothing was put into yet. The run adds its inputs.
+    pub(crate) fn of_step(step: u64) -> Self {
+        let (numbers, inputs, tensors) = Default::default();
+        Self { step, numbers, inputs, tensors }
     }
 
-    /// Puts parameters and moments back where they were.
-    pub(crate) fn restore<M: Module>(
-        &mut self,
-        model: M,
-        optimizer: &mut AdamW,
-    ) -> Result<M, TrainingError> {
-        let step = self.step;
-        let problem = |problem| TrainingError::Checkpoint { step, problem };
-        let model = load(model, self.take("model")).map_err(|errors| problem(join(&errors)))?;
-        optimizer.restore(self.updates, self.take("optimizer")).map_err(problem)?;
-        Ok(model)
+    /// A number.
+    pub(crate) fn number(&self, name: &str) -> Result<f64, TrainingError> {
+        self.numbers.get(name).copied().ok_or_else(|| TrainingError::Checkpoint {
+            step: self.step,
+            problem: format!("its metadata has no number `{name}`"),
+        })
+    }
+
+    /// A number that older checkpoints do not have.
+    pub(crate) fn number_or_zero(&self, name: &str) -> f64 {
+        self.numbers.get(name).copied().unwrap_or(0.0)
     }
 
     /// Checks that everything was taken.
@@ -147,7 +197,7 @@ pub(crate) fn put(tensors: &mut TensorMap, section: &str, inner: TensorMap) {
     tensors.extend(inner.into_iter().map(|(name, tensor)| (format!("{section}.{name}"), tensor)));
 }
 
-fn join<E: std::fmt::Display>(errors: &[E]) -> String {
+pub(crate) fn join<E: std::fmt::Display>(errors: &[E]) -> String {
     let shown: Vec<String> = errors.iter().take(3).map(ToString::to_string).collect();
     let more = errors.len().saturating_sub(shown.len());
     let mut text = shown.join("; ");

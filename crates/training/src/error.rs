@@ -82,15 +82,22 @@ pub enum TrainingError {
         /// What it is.
         now: String,
     },
-    /// A measure, the loss or the norm of its gradients, is not a number any more.
-    #[error("{what} is {value} at step {step}; lower the learning rate or clip the gradients")]
-    NotFinite {
-        /// The step, counted from 1.
-        step: u64,
-        /// The measure.
-        what: &'static str,
-        /// Its value.
-        value: f64,
+    /// Another process trains in the folder.
+    #[error("another process is training in {0}; wait for it, or give another --out")]
+    RunBusy(PathBuf),
+    /// The recipe evaluates and there is nothing to evaluate on.
+    #[error("the recipe has `evaluate_every`, which needs held-out data; give --heldout")]
+    NoHeldout,
+    /// A measure is not a number any more, or spikes, more often than the recipe's guard allows.
+    #[error(
+        "{trouble}, after going back {rollbacks} times; lower the learning rate, clip the \
+         gradients, or raise `guard.rollbacks`"
+    )]
+    Diverged {
+        /// What happened last.
+        trouble: crate::run::Trouble,
+        /// How often the run has gone back.
+        rollbacks: u64,
     },
 }
 

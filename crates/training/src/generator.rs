@@ -11,11 +11,12 @@ use ::generator::{
     loss::{accuracy, cross_entropy},
 };
 use burn::{
-    optim::{GradientsAccumulator, GradientsParams},
+    optim::GradientsAccumulator,
     tensor::{Device, Int, Tensor, TensorData},
 };
-use layers::parameters::collect;
+use layers::{checkpointing::Tape, parameters::collect};
 use tokens::{
+    Vocabulary,
     cache::TokenCache,
     noise::{Noise, Purpose},
 };
@@ -24,11 +25,11 @@ use weights::{ClassNames, ModelConfig, ModelContents, ModelFolder, Precision, to
 use crate::{
     TrainingError,
     checkpoint::Checkpoint,
+    learner::Learner,
     loader::Order,
-    optimizer::AdamW,
     parallel::{Alone, Communicator, ParallelError, Split},
     recipe::GeneratorRecipe,
-    run::Trainer,
+    run::{Step, Trainer},
     stage_one::scalar,
     telemetry::Measures,
 };
@@ -42,8 +43,9 @@ pub struct GeneratorTrainer {
     cache: TokenCache,
     tokenizer: PathBuf,
     order: Order,
-    model: Generator,
-    optimizer: AdamW,
+    config: GeneratorConfig,
+    learner: Learner<Generator>,
+    heldout: Option<TokenCache>,
 }
 
 impl GeneratorTrainer {
@@ -75,14 +77,15 @@ impl GeneratorTrainer {
         let device = device.clone().autodiff();
         let model = config.initialize(recipe.schedule.seed, &device)?;
         Ok(Self {
-            optimizer: AdamW::new(recipe.optimizer, &model),
+            learner: Learner::new("", model, recipe.optimizer, &recipe.schedule),
             order: Order::new(recipe.schedule.seed, cache.len()),
             split: Split::new(Arc::new(Alone), &recipe.schedule)?,
             recipe,
             device,
             cache,
             tokenizer,
-            model,
+            config,
+            heldout: None,
         })
     }
 
@@ -98,38 +101,82 @@ impl GeneratorTrainer {
         Ok(self)
     }
 
+    /// The same training, which evaluates on the token cache in this folder: the cross-entropy of
+    /// the first view of each picture.
+    ///
+    /// # Errors
+    /// If the cache cannot be read, or was made by another tokenizer or of other classes.
+    pub fn with_heldout(mut self, cache: &Path) -> Result<Self, TrainingError> {
+        let heldout = TokenCache::open(cache)?;
+        heldout.check_tokenizer(&self.cache.header().tokenizer)?;
+        if heldout.header().classes != self.cache.header().classes {
+            let problem = "has other classes than the cache that is trained on";
+            return Err(TrainingError::Data(format!("{} {problem}", cache.display())));
+        }
+        self.heldout = Some(heldout);
+        Ok(self)
+    }
+
     /// Class identifiers `[count]` and tokens `[count, length]` of samples of a step.
     fn batch(
         &mut self,
-        step: u64,
+        address: u64,
         samples: Range<usize>,
     ) -> Result<(Tensor<1, Int>, Tensor<2, Int>), TrainingError> {
         let schedule = self.recipe.schedule;
-        let vocabulary = self.model.config().vocabulary();
-        let length = self.model.config().layout.len();
+        let vocabulary = self.config.vocabulary();
         let (mut classes, mut tokens) = (Vec::new(), Vec::new());
-        let count = samples.len();
         for sample in samples.map(|sample| sample as u64) {
-            let index = self.order.at(step * schedule.batch as u64 + sample);
+            let index = self.order.at(address * schedule.batch as u64 + sample);
             let record = self.cache.record(index)?;
-            let noise = |purpose| Noise::new(schedule.seed, purpose, step, sample);
+            let noise = |purpose| Noise::new(schedule.seed, purpose, address, sample);
             let dropped = noise(Purpose::ClassDropout).uniform() < self.recipe.class_dropout;
-            let class = if dropped {
-                vocabulary.unconditional()
+            classes.push(if dropped {
+                vocabulary.unconditional() as i64
             } else {
-                vocabulary
-                    .class(record.label)
-                    .map_err(|error| TrainingError::Data(error.to_string()))?
-            };
-            classes.push(class as i64);
+                class(&vocabulary, record.label)?
+            });
             let view = noise(Purpose::Augmentation).below(record.views.len());
             tokens.extend(record.views[view].iter().map(|&token| i64::from(token)));
         }
-        Ok((
-            Tensor::from_data(TensorData::new(classes, [count]), &self.device),
-            Tensor::from_data(TensorData::new(tokens, [count, length]), &self.device),
-        ))
+        Ok(self.tensors(classes, tokens, &self.device))
     }
+
+    /// Class identifiers `[count]` and tokens `[count, length]`.
+    fn tensors(
+        &self,
+        classes: Vec<i64>,
+        tokens: Vec<i64>,
+        device: &Device,
+    ) -> (Tensor<1, Int>, Tensor<2, Int>) {
+        let count = classes.len();
+        let shape = [count, self.config.layout.len()];
+        (
+            Tensor::from_data(TensorData::new(classes, [count]), device),
+            Tensor::from_data(TensorData::new(tokens, shape), device),
+        )
+    }
+}
+
+fn class(vocabulary: &Vocabulary, label: usize) -> Result<i64, TrainingError> {
+    let class = vocabulary.class(label).map_err(|error| TrainingError::Data(error.to_string()))?;
+    Ok(class as i64)
+}
+
+/// Logits of every token, given the class and the tokens before it.
+///
+/// # Shapes
+/// `classes [batch]`, `tokens [batch, length]` → `[batch, length, codes]`.
+fn predict<'a>(
+    model: &'a Generator,
+    classes: Tensor<1, Int>,
+    tokens: &Tensor<2, Int>,
+    dropout: Option<&Dropout>,
+    tape: Option<&mut Tape<'a>>,
+) -> Tensor<3> {
+    let [batch, length] = tokens.dims();
+    // The last token predicts nothing.
+    model.forward_on(classes, tokens.clone().slice([0..batch, 0..length - 1]), dropout, tape)
 }
 
 impl Trainer for GeneratorTrainer {
@@ -138,63 +185,91 @@ impl Trainer for GeneratorTrainer {
     }
 
     fn inputs(&self) -> Vec<(&'static str, String)> {
-        let header = self.cache.header();
-        let cache = format!("{} pictures of tokenizer {}", self.cache.len(), header.tokenizer);
-        vec![("token cache", cache)]
+        let describe = |cache: &TokenCache| {
+            format!("{} pictures of tokenizer {}", cache.len(), cache.header().tokenizer)
+        };
+        let mut inputs = vec![("token cache", describe(&self.cache))];
+        let heldout = self.heldout.as_ref().map(describe);
+        inputs.extend(heldout.map(|heldout| ("held-out token cache", heldout)));
+        inputs
     }
 
-    fn start(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainingError> {
+    fn start(
+        &mut self,
+        checkpoint: Option<Checkpoint>,
+        _address: u64,
+    ) -> Result<(), TrainingError> {
         if let Some(mut checkpoint) = checkpoint {
-            self.model = checkpoint.restore(self.model.clone(), &mut self.optimizer)?;
+            self.learner.restore(&mut checkpoint)?;
             checkpoint.finish()?;
         }
         Ok(())
     }
 
-    fn step(&mut self, step: u64, learning_rate: f64) -> Result<Measures, TrainingError> {
+    fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {
         let mut gradients = GradientsAccumulator::new();
         let mut parts = Vec::new();
         for samples in self.split.micro_batches() {
-            let first_sample = samples.start as u64;
-            let (classes, tokens) = self.batch(step, samples)?;
-            let [batch, length] = tokens.dims();
+            let model = self.learner.computing();
+            let mut tape = self.learner.tape();
             let dropout = Dropout {
                 rate: self.recipe.dropout,
                 seed: self.recipe.schedule.seed,
-                step,
-                first_sample,
+                step: step.address,
+                first_sample: samples.start as u64,
             };
-            // The last token predicts nothing.
-            let known = tokens.clone().slice([0..batch, 0..length - 1]);
-            let logits = self.model.forward(classes, known, Some(&dropout));
+            let (classes, tokens) = self.batch(step.address, samples)?;
+            let logits = predict(&model, classes, &tokens, Some(&dropout), tape.as_mut());
             let loss = cross_entropy(logits.clone(), tokens.clone());
             let accuracy = scalar(&accuracy(logits, tokens));
             parts.push(vec![("loss", scalar(&loss)), ("accuracy", accuracy)]);
-            let loss = loss.backward();
-            gradients.accumulate(&self.model, GradientsParams::from_grads(loss, &self.model));
+            self.learner.accumulate(&mut gradients, loss, tape);
         }
-        let gradients = self.split.mean_gradients(&self.model, gradients)?;
+        let gradients = self.split.mean_gradients(self.learner.module(), gradients)?;
         let mut measures = self.split.mean_measures(parts)?;
-        let (model, norm) = self.optimizer.step(learning_rate, self.model.clone(), gradients);
-        self.model = model;
-        measures.push(("gradient_norm", norm));
+        measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
         Ok(measures)
     }
 
+    fn has_heldout(&self) -> bool {
+        self.heldout.is_some()
+    }
+
+    fn evaluate(&self) -> Result<f64, TrainingError> {
+        let heldout = self.heldout.as_ref().ok_or(TrainingError::NoHeldout)?;
+        let (model, device) = (self.learner.result(), self.device.clone().inner());
+        let vocabulary = self.config.vocabulary();
+        self.split.mean_over(heldout.len(), |samples| {
+            let count = samples.len();
+            let (mut classes, mut tokens) = (Vec::new(), Vec::new());
+            for index in samples {
+                let record = heldout.record(index)?;
+                classes.push(class(&vocabulary, record.label)?);
+                tokens.extend(record.views[0].iter().map(|&token| i64::from(token)));
+            }
+            let (classes, tokens) = self.tensors(classes, tokens, &device);
+            let loss = cross_entropy(predict(&model, classes, &tokens, None, None), tokens);
+            // All samples have as many tokens, so the mean of each may stand for its own.
+            Ok(vec![scalar(&loss) as f32; count])
+        })
+    }
+
     fn checkpoint(&self, step: u64) -> Checkpoint {
-        Checkpoint::of(step, &self.model, &self.optimizer)
+        let mut checkpoint = Checkpoint::of_step(step);
+        self.learner.save(&mut checkpoint);
+        checkpoint
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {
         let tokenizer = ModelFolder::read(&self.tokenizer)?;
         let mut config =
-            ModelConfig::new(tokenizer.config.tokenizer.clone(), Some(self.model.config().clone()));
+            ModelConfig::new(tokenizer.config.tokenizer.clone(), Some(self.config.clone()));
         config.sampling = self.recipe.sampling;
         ModelContents {
             config: &config,
             classes: &ClassNames::new(self.cache.header().classes.clone()),
             tokenizer: &tokenizer.tokenizer_tensors()?,
-            generator: Some(&collect(&self.model)),
+            generator: Some(&collect(&self.learner.result())),
             precision: Precision::F32,
             readme: None,
         }

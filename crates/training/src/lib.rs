@@ -10,6 +10,8 @@ pub mod cache;
 mod checkpoint;
 mod error;
 pub mod generator;
+pub mod guard;
+mod learner;
 mod loader;
 pub mod losses;
 pub mod optimizer;

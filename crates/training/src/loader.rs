@@ -7,6 +7,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
+use layers::parameters::HostTensor;
 use pixels::{DataSet, Picture, augment::Augmentation, crop::Crop};
 use rayon::prelude::*;
 use tokenizer::ImageSize;
@@ -56,6 +57,48 @@ impl ImageBatch {
     }
 }
 
+/// Pictures to evaluate on, as they are: cropped, not augmented.
+pub(crate) struct HeldoutImages {
+    pub(crate) data: Arc<dyn DataSet>,
+    pub(crate) image: ImageSize,
+}
+
+impl HeldoutImages {
+    /// The mean over all pictures of what `measure` says of a batch `[batch, 3, height, width]`, a
+    /// value `[batch]` each.
+    pub(crate) fn mean(
+        &self,
+        split: &Split,
+        device: &Device,
+        measure: impl Fn(Tensor<4>) -> Result<Tensor<1>, TrainingError>,
+    ) -> Result<f64, TrainingError> {
+        split.mean_over(self.data.len(), |samples| {
+            let count = samples.len();
+            let pictures: Vec<Vec<f32>> = samples
+                .into_par_iter()
+                .map(|index| {
+                    let picture = fitted(self.data.as_ref(), index, self.image)?;
+                    Ok(picture.to_unit_planes())
+                })
+                .collect::<Result<_, TrainingError>>()?;
+            let ImageSize { height, width } = self.image;
+            let images = ImageBatch { values: pictures.concat(), shape: [count, 3, height, width] };
+            Ok(HostTensor::from_tensor(measure(images.into_tensor(device))?).values)
+        })
+    }
+}
+
+/// What tells a data set from another: how many pictures of which classes and names.
+pub(crate) fn description(data: &dyn DataSet) -> String {
+    let mut checksum = 0;
+    for index in 0..data.len() {
+        checksum = crc32c::crc32c_append(checksum, data.name(index).as_bytes());
+        checksum = crc32c::crc32c_append(checksum, &[0, data.label(index) as u8]);
+    }
+    let (pictures, classes) = (data.len(), data.classes().len());
+    format!("{pictures} pictures in {classes} classes, checksum {checksum:08x}")
+}
+
 /// What a step's pictures are made of.
 #[derive(Clone)]
 pub(crate) struct ImageSource {
@@ -67,18 +110,6 @@ pub(crate) struct ImageSource {
 }
 
 impl ImageSource {
-    /// What tells this data set from another: how many pictures of which classes and names.
-    pub(crate) fn description(&self) -> String {
-        let mut checksum = 0;
-        for index in 0..self.data.len() {
-            let name = self.data.name(index);
-            checksum = crc32c::crc32c_append(checksum, name.as_bytes());
-            checksum = crc32c::crc32c_append(checksum, &[0, self.data.label(index) as u8]);
-        }
-        let (pictures, classes) = (self.data.len(), self.data.classes().len());
-        format!("{pictures} pictures in {classes} classes, checksum {checksum:08x}")
-    }
-
     /// The micro-batches of this process.
     fn step(&self, order: &mut Order, step: u64) -> Result<Vec<ImageBatch>, TrainingError> {
         let micro_batches = self.split.micro_batches();

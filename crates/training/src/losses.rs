@@ -38,6 +38,16 @@ pub fn mean_squared_error<const D: usize>(prediction: Tensor<D>, target: Tensor<
     (prediction - target).square().mean()
 }
 
+/// Mean squared error of each sample.
+///
+/// # Shapes
+/// `[batch, count, values]`, equal → `[batch]`.
+pub(crate) fn squared_errors(prediction: Tensor<3>, target: Tensor<3>) -> Tensor<1> {
+    let [batch, count, values] = target.dims();
+    let errors = (prediction - target).square().reshape([batch, count * values]);
+    errors.mean_dim(1).squeeze_dim(1)
+}
+
 impl StageOneLoss {
     /// The loss of a batch.
     ///

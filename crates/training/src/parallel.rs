@@ -6,6 +6,8 @@
 //! alone. All ranks must make the same calls in the same order.
 
 mod buckets;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod threads;
 
 use std::{ops::Range, sync::Arc};
@@ -17,9 +19,11 @@ use burn::{
 };
 use layers::parameters::HostTensor;
 
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
 pub use threads::Threads;
 
-use crate::{recipe::Schedule, telemetry::Measures};
+use crate::{TrainingError, recipe::Schedule, telemetry::Measures};
 
 /// Why ranks could not work together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,7 +76,7 @@ pub trait Communicator: Send + Sync {
     /// If a rank is gone or brings another number of values.
     fn sum(&self, values: &mut [f32]) -> Result<(), ParallelError>;
 
-    /// The values of all ranks, in the order of ranks.
+    /// The values of all ranks, in the order of ranks; not all need bring equally many.
     ///
     /// # Errors
     /// If a rank is gone.
@@ -89,6 +93,10 @@ pub trait Communicator: Send + Sync {
     /// # Errors
     /// If a rank is gone.
     fn barrier(&self) -> Result<(), ParallelError>;
+
+    /// Tells the others that this rank will not come any more. Over MPI, where they could not go
+    /// on nor find out, this ends the whole job, this process included.
+    fn abort(&self);
 }
 
 /// A training in one process.
@@ -114,6 +122,7 @@ impl Communicator for Alone {
     fn barrier(&self) -> Result<(), ParallelError> {
         Ok(())
     }
+    fn abort(&self) {}
 }
 
 /// The part of every step that this process does, and means over all parts.
@@ -216,6 +225,26 @@ impl Split {
             values.iter().skip(place).step_by(names.len()).sum::<f64>() / count as f64
         };
         Ok(names.iter().enumerate().map(|(place, name)| (*name, mean(place))).collect())
+    }
+
+    /// The mean of a measure over `count` samples, each of which one rank measures, as many at once
+    /// as a micro-batch has. `measure` is given samples and returns a value for each.
+    ///
+    /// # Errors
+    /// If a sample cannot be measured, or the other ranks cannot be reached.
+    pub(crate) fn mean_over(
+        &self,
+        count: usize,
+        mut measure: impl FnMut(Range<usize>) -> Result<Vec<f32>, TrainingError>,
+    ) -> Result<f64, TrainingError> {
+        let (rank, ranks) = (self.communicator.rank(), self.communicator.ranks());
+        let share = rank * count / ranks..(rank + 1) * count / ranks;
+        let mut values = Vec::with_capacity(share.len());
+        for first in share.clone().step_by(self.batch / self.parts()) {
+            values.extend(measure(first..(first + self.batch / self.parts()).min(share.end))?);
+        }
+        let values = self.communicator.gather(&values)?;
+        Ok(values.iter().copied().map(f64::from).sum::<f64>() / values.len().max(1) as f64)
     }
 
     /// Joins what the micro-batches of all ranks made, in the order of samples.

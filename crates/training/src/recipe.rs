@@ -8,7 +8,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokenizer::{ClusteringConfig, DecoderConfig, Positions, TokenizerConfig};
 use toml::{Table, Value};
 
-use crate::{losses::StageOneLoss, optimizer::AdamWConfig, schedule::WarmupCosine};
+use crate::{
+    guard::{CodebookAlarms, GuardConfig},
+    losses::StageOneLoss,
+    optimizer::AdamWConfig,
+    schedule::WarmupCosine,
+};
 
 /// Which of the three trainings a recipe is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +115,41 @@ pub struct Schedule {
     pub keep_checkpoints: usize,
     /// Steps between lines of the log.
     pub log_every: u64,
+    /// Steps between evaluations on held-out data, if there are any; every one belongs to a
+    /// checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluate_every: Option<u64>,
+    /// Whether the checkpoint with the smallest held-out loss is kept as well, and its model in
+    /// `best/`.
+    #[serde(default)]
+    pub keep_best: bool,
+    /// How slowly a moving average of the parameters follows them. Where it is set, the average is
+    /// what is evaluated and exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_decay: Option<f64>,
+    /// Precision of matrix products.
+    #[serde(default)]
+    pub precision: ComputePrecision,
+    /// Whether transformer blocks keep nothing but their inputs for the backward pass and compute
+    /// the rest again: a third more work, and far less memory.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
+    /// What to do when a loss is no number any more, or spikes.
+    #[serde(default)]
+    pub guard: GuardConfig,
+}
+
+/// In which precision linear layers multiply. Parameters, their gradients and moments, softmax,
+/// norms, quantizer and losses have single precision.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputePrecision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Inputs, weights and results of linear layers, and the gradients of each, are rounded to
+    /// bfloat16.
+    Bf16,
 }
 
 fn one() -> usize {
@@ -145,7 +185,26 @@ impl Schedule {
         )?;
         require(rate(self.learning_rate), "learning_rate", "must be a number of at least 0")?;
         let last = rate(self.final_learning_rate);
-        require(last, "final_learning_rate", "must be a number of at least 0")
+        require(last, "final_learning_rate", "must be a number of at least 0")?;
+        require(
+            self.evaluate_every
+                .is_none_or(|every| every > 0 && every.is_multiple_of(self.checkpoint_every)),
+            "evaluate_every",
+            "must be a multiple of `checkpoint_every`",
+        )?;
+        require(
+            !self.keep_best || self.evaluate_every.is_some(),
+            "keep_best",
+            "needs `evaluate_every`, which says how often to look for the best",
+        )?;
+        let fraction = |value: f64| (0.0..1.0).contains(&value);
+        require(
+            self.ema_decay.is_none_or(fraction),
+            "ema_decay",
+            "must be at least 0 and below 1",
+        )?;
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        require(self.guard.spike.is_none_or(positive), "guard.spike", "must be above 0")
     }
 }
 
@@ -201,6 +260,9 @@ pub struct StageOneRecipe {
     pub optimizer: AdamWConfig,
     /// Weights of the loss's terms.
     pub loss: StageOneLoss,
+    /// When the codebook's use is a reason for an alarm.
+    #[serde(default)]
+    pub alarms: CodebookAlarms,
     /// The tokenizer, with the decoder that is trained now and no other.
     pub architecture: TokenizerConfig,
 }
@@ -262,6 +324,9 @@ impl Recipe for StageOneRecipe {
         validate_augmentation(&self.augmentation)?;
         let decay = self.clustering.decay;
         require((0.0..1.0).contains(&decay), "clustering.decay", "must be at least 0 and below 1")?;
+        let CodebookAlarms { usage, perplexity } = self.alarms;
+        let fine = [usage, perplexity].iter().all(|part| (0.0..=1.0).contains(part));
+        require(fine, "alarms", "must be fractions from 0 to 1")?;
         let StageOneLoss { reconstruction, quantizer, auxiliary } = self.loss;
         let weights = [reconstruction, quantizer, auxiliary];
         let fine = weights.iter().all(|weight| *weight >= 0.0 && weight.is_finite());
@@ -339,8 +404,13 @@ fn parse<R: Recipe>(name: &str, text: &str, overrides: &[String]) -> Result<R, R
     for assignment in overrides {
         set(&mut table, assignment)?;
     }
-    let recipe: R =
-        table.clone().try_into().map_err(|error: toml::de::Error| problem(error.to_string()))?;
+    let recipe: R = table.clone().try_into().map_err(|error: toml::de::Error| {
+        let message = error.to_string();
+        match unknown_field(&message) {
+            Some((key, nearest)) => RecipeError::UnknownKey { name: name.to_owned(), key, nearest },
+            None => problem(message),
+        }
+    })?;
     // What a recipe does not write back, it did not understand.
     let understood = to_table(&recipe);
     let mut paths = Vec::new();
@@ -348,16 +418,30 @@ fn parse<R: Recipe>(name: &str, text: &str, overrides: &[String]) -> Result<R, R
     let mut given = Vec::new();
     collect_paths(&table, "", &mut given);
     if let Some(key) = given.into_iter().find(|key| !paths.contains(key)) {
-        let nearest = paths
-            .into_iter()
-            .map(|path| (strsim::damerau_levenshtein(&key, &path), path))
-            .min()
-            .filter(|(distance, _)| *distance <= 1 + key.len() / 2)
-            .map(|(_, path)| path);
+        let nearest = nearest(&key, paths.into_iter());
         return Err(RecipeError::UnknownKey { name: name.to_owned(), key, nearest });
     }
     recipe.validate()?;
     Ok(recipe)
+}
+
+/// The name that is spelled most like `key`, if any is at all alike.
+fn nearest(key: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    names
+        .map(|name| (strsim::damerau_levenshtein(key, &name), name))
+        .min()
+        .filter(|(distance, _)| *distance <= 1 + key.len() / 2)
+        .map(|(_, name)| name)
+}
+
+/// The unknown setting of a table that knows its settings, and the nearest of those, out of what
+/// the parser says: unknown field `beta1`, expected one of `beta_1`, `beta_2`.
+fn unknown_field(message: &str) -> Option<(String, Option<String>)> {
+    let (_, rest) = message.split_once("unknown field `")?;
+    let mut quoted = rest.split('`').step_by(2).map(str::to_owned);
+    let key = quoted.next()?;
+    let nearest = nearest(&key, quoted);
+    Some((key, nearest))
 }
 
 fn set(table: &mut Table, assignment: &str) -> Result<(), RecipeError> {

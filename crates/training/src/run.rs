@@ -1,17 +1,59 @@
 //! The loop that all three trainers share.
 
-use std::{io::Write, path::Path};
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use toml::{Table, Value};
 use weights::model_folder::check_free;
 
 use crate::{
     TrainingError,
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, HELDOUT},
+    guard::Guard,
     parallel::Communicator,
-    recipe::{Recipe, RecipeError, collect_paths, to_table},
-    telemetry::{Log, Measures, Observer},
+    recipe::{Recipe, RecipeError, Schedule, collect_paths, to_table},
+    schedule::WarmupCosine,
+    telemetry::{Alarm, Log, Measures, Observer, Report},
 };
+
+/// One step of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Counted from 0. Learning rate and phases follow it.
+    pub number: u64,
+    /// Where its data and its randomness are read from: `number`, and one more for each step whose
+    /// data a roll-back has left behind.
+    pub address: u64,
+    /// The learning rate.
+    pub learning_rate: f64,
+}
+
+/// Why a run goes back to its last checkpoint, or ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trouble {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// The measure.
+    pub what: &'static str,
+    /// Its value.
+    pub value: f64,
+    /// For a spike, what is usual.
+    pub spike: Option<f64>,
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { step, what, value, .. } = self;
+        write!(f, "{what} is {value} at step {step}")?;
+        match self.spike {
+            None => Ok(()),
+            Some(usual) => write!(f, ", a spike over the recent {usual:.4}"),
+        }
+    }
+}
 
 /// One of the three trainings.
 pub trait Trainer {
@@ -21,17 +63,32 @@ pub trait Trainer {
     /// What the run is made from besides its recipe, by name: a resumed run must have the same.
     fn inputs(&self) -> Vec<(&'static str, String)>;
 
-    /// Prepares to go on with this step. Called once, before the first step.
+    /// Prepares to go on with the step at this address. Called before the first step, and again
+    /// with an older checkpoint when the run goes back.
     ///
     /// # Errors
     /// If the checkpoint does not fit the model.
-    fn start(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainingError>;
+    fn start(&mut self, checkpoint: Option<Checkpoint>, address: u64) -> Result<(), TrainingError>;
 
-    /// Does one step. Returns what was measured, the loss first.
+    /// Does one step. Returns what was measured, the loss first; the same on all processes.
     ///
     /// # Errors
     /// If data cannot be read.
-    fn step(&mut self, step: u64, learning_rate: f64) -> Result<Measures, TrainingError>;
+    fn step(&mut self, step: Step) -> Result<Measures, TrainingError>;
+
+    /// The smallest healthy values of some measures.
+    fn limits(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+
+    /// Whether there are data to evaluate on.
+    fn has_heldout(&self) -> bool;
+
+    /// The loss on held-out data, without dropout and augmentation; the same on all processes.
+    ///
+    /// # Errors
+    /// If there are none, or they cannot be read.
+    fn evaluate(&self) -> Result<f64, TrainingError>;
 
     /// All that changes in training.
     fn checkpoint(&self, step: u64) -> Checkpoint;
@@ -45,85 +102,235 @@ pub trait Trainer {
 
 /// Runs a training in `folder`, from the start or from its newest checkpoint.
 ///
-/// The folder gets `recipe.toml` (resolved), `log.jsonl`, `checkpoints/` and `model/`. Where several
-/// processes train together, all must see the folder; rank 0 alone writes to it.
+/// The folder gets `recipe.toml` (resolved), `log.jsonl`, `checkpoints/`, `model/` and, where the
+/// recipe keeps the best, `best/`. Where several processes train together, all must see the
+/// folder; rank 0 alone writes to it.
 ///
 /// # Errors
-/// If the folder already holds a run and `resume` is not set, if the recipe is not the one the
-/// run was started with, or if anything cannot be read or written.
+/// If the folder already holds a run and `resume` is not set, if another process trains in it, if
+/// the recipe is not the one the run was started with, if the training fails more often than its
+/// guard allows, or if anything cannot be read or written.
 pub fn run<T: Trainer, R: Recipe>(
-    mut trainer: T,
+    trainer: T,
     recipe: &R,
     folder: &Path,
     resume: bool,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainingError> {
     let schedule = *recipe.schedule();
-    let rates = schedule.learning_rates();
+    if schedule.evaluate_every.is_some() && !trainer.has_heldout() {
+        return Err(TrainingError::NoHeldout);
+    }
     let leads = trainer.communicator().rank() == 0;
-    let checkpoints = folder.join("checkpoints");
-    let model = folder.join("model");
+    let folders = Folders {
+        checkpoints: folder.join("checkpoints"),
+        model: folder.join("model"),
+        best: folder.join("best"),
+    };
+    // Held until the run is over.
+    let mut _lock = None;
     if leads {
-        claim(folder, recipe, resume)?;
-        check_free(&model)?;
+        _lock = Some(claim(folder, recipe, resume)?);
+        check_free(&folders.model)?;
+        check_free(&folders.best)?;
+        for folder in [folder, &folders.checkpoints] {
+            tokens::files::remove_incomplete(folder).map_err(TrainingError::file(folder))?;
+        }
     }
     trainer.communicator().barrier()?;
-
-    // Once: for some trainers that means a digest of a whole model.
-    let inputs = trainer.inputs();
-    let checkpoint = if resume { Checkpoint::latest(&checkpoints)? } else { None };
-    let first = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
-    if let Some(checkpoint) = &checkpoint {
-        for (what, now) in &inputs {
-            let before = checkpoint.inputs.get(*what).cloned().unwrap_or_default();
-            if before != *now {
-                return Err(TrainingError::InputChanged { what, before, now: now.clone() });
-            }
-        }
-    }
-    trainer.start(checkpoint)?;
-    let log_path = folder.join("log.jsonl");
-    let mut log = Log::new(leads.then_some((log_path.as_path(), first)))?;
-    observer.started(first, schedule.steps);
-
-    for step in first..schedule.steps {
-        let rate = rates.rate(step);
-        let measures = trainer.step(step, rate)?;
-        if let Some((what, value)) = measures.iter().find(|(_, value)| !value.is_finite()) {
-            return Err(TrainingError::NotFinite { step: step + 1, what, value: *value });
-        }
-        log.add(&measures);
-        let done = step + 1;
-        observer.stepped(done);
-        let last = done == schedule.steps;
-        if last || done % schedule.log_every == 0 {
-            observer.reported(&log.report(done, schedule.steps, rate)?);
-        }
-        if leads && (last || done % schedule.checkpoint_every == 0) {
-            let mut checkpoint = trainer.checkpoint(done);
-            let named = inputs.iter().map(|(what, now)| ((*what).to_owned(), now.clone()));
-            checkpoint.inputs = named.collect();
-            let path = checkpoint.write(&checkpoints, schedule.keep_checkpoints)?;
-            trainer.export(&model)?;
-            observer.saved(&path);
-        }
-    }
-    if leads && first >= schedule.steps {
-        // All steps were done before; what was interrupted may be their export.
-        trainer.export(&model)?;
+    let log = folder.join("log.jsonl");
+    let mut run = Run {
+        rates: schedule.learning_rates(),
+        // Once: for some trainers that means a digest of a whole model.
+        inputs: trainer.inputs(),
+        log: Log::new(leads.then_some(log.as_path())),
+        guard: Guard::new(schedule.guard),
+        step: 0,
+        skipped: 0,
+        rollbacks: 0,
+        trainer,
+        schedule,
+        folders,
+        observer,
+    };
+    run.begin(resume)?;
+    while run.step < schedule.steps {
+        run.advance()?;
     }
     // Nobody goes on, for example to read the model, before it is written.
-    Ok(trainer.communicator().barrier()?)
+    Ok(run.trainer.communicator().barrier()?)
 }
 
-/// Makes the run's folder, or checks that it may be continued.
-fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<(), TrainingError> {
+struct Folders {
+    checkpoints: PathBuf,
+    model: PathBuf,
+    best: PathBuf,
+}
+
+struct Run<'a, T> {
+    trainer: T,
+    schedule: Schedule,
+    rates: WarmupCosine,
+    folders: Folders,
+    inputs: Vec<(&'static str, String)>,
+    observer: &'a mut dyn Observer,
+    log: Log,
+    guard: Guard,
+    /// Steps done.
+    step: u64,
+    /// Steps whose data were left behind.
+    skipped: u64,
+    rollbacks: u64,
+}
+
+impl<T: Trainer> Run<'_, T> {
+    fn leads(&self) -> bool {
+        self.trainer.communicator().rank() == 0
+    }
+
+    /// Starts, or goes on from the newest checkpoint.
+    fn begin(&mut self, resume: bool) -> Result<(), TrainingError> {
+        let checkpoint = if resume { Checkpoint::latest(&self.folders.checkpoints)? } else { None };
+        let found = checkpoint.is_some();
+        if let Some(checkpoint) = &checkpoint {
+            for (what, now) in &self.inputs {
+                let before = checkpoint.inputs.get(*what).cloned().unwrap_or_default();
+                if before != *now {
+                    return Err(TrainingError::InputChanged { what, before, now: now.clone() });
+                }
+            }
+            self.step = checkpoint.step;
+            self.skipped = checkpoint.number_or_zero("skipped") as u64;
+            self.rollbacks = checkpoint.number_or_zero("rollbacks") as u64;
+            self.guard.restore(&checkpoint.numbers);
+        }
+        self.trainer.start(checkpoint, self.step + self.skipped)?;
+        self.log.open(self.step)?;
+        self.observer.started(self.step, self.schedule.steps);
+        if !self.leads() {
+            return Ok(());
+        }
+        if !found && self.schedule.guard.rollbacks > 0 {
+            // Something to go back to from the first steps.
+            self.save(None)?;
+        } else if found {
+            // What was interrupted may be the export of this checkpoint.
+            self.trainer.export(&self.folders.model)?;
+            if self.schedule.keep_best
+                && Checkpoint::best(&self.folders.checkpoints)? == Some(self.step)
+            {
+                self.trainer.export(&self.folders.best)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does one step and what follows it, or goes back.
+    fn advance(&mut self) -> Result<(), TrainingError> {
+        let step = Step {
+            number: self.step,
+            address: self.step + self.skipped,
+            learning_rate: self.rates.rate(self.step),
+        };
+        let measures = self.trainer.step(step)?;
+        if let Some(trouble) = self.guard.judge(step.number, &measures) {
+            return self.go_back(trouble);
+        }
+        self.log.add(&measures);
+        self.step += 1;
+        self.observer.stepped(self.step);
+        let last = self.step == self.schedule.steps;
+        let due = |every: u64| last || self.step.is_multiple_of(every);
+        let heldout = match self.schedule.evaluate_every {
+            Some(every) if due(every) => Some(self.trainer.evaluate()?),
+            _ => None,
+        };
+        if due(self.schedule.log_every) {
+            let mut report = self.log.report(self.step, self.schedule.steps, step.learning_rate);
+            self.raise_alarms(&mut report);
+            report.measures.extend(heldout.map(|loss| (HELDOUT, loss)));
+            self.log.write(&report)?;
+            self.observer.reported(&report);
+        }
+        if self.leads() && due(self.schedule.checkpoint_every) {
+            self.save(heldout)?;
+        }
+        Ok(())
+    }
+
+    /// Compares a report with what is healthy, once the warm-up is over.
+    fn raise_alarms(&self, report: &mut Report) {
+        if self.step <= self.schedule.warmup_steps {
+            return;
+        }
+        for (what, limit) in self.trainer.limits() {
+            let value = report.measures.iter().find(|(name, _)| *name == what);
+            report.alarms.extend(
+                value.filter(|(_, value)| *value < limit).map(|&(what, value)| Alarm {
+                    what,
+                    value,
+                    limit,
+                }),
+            );
+        }
+    }
+
+    fn save(&mut self, heldout: Option<f64>) -> Result<(), TrainingError> {
+        let mut checkpoint = self.trainer.checkpoint(self.step);
+        let named = self.inputs.iter().map(|(what, now)| ((*what).to_owned(), now.clone()));
+        checkpoint.inputs = named.collect();
+        let numbers = &mut checkpoint.numbers;
+        numbers.insert("skipped".into(), self.skipped as f64);
+        numbers.insert("rollbacks".into(), self.rollbacks as f64);
+        numbers.extend(heldout.map(|loss| (HELDOUT.into(), loss)));
+        self.guard.save(numbers);
+        let Schedule { keep_checkpoints, keep_best, .. } = self.schedule;
+        let checkpoints = &self.folders.checkpoints;
+        let path = checkpoint.write(checkpoints, keep_checkpoints, keep_best)?;
+        self.trainer.export(&self.folders.model)?;
+        if keep_best && Checkpoint::best(checkpoints)? == Some(self.step) {
+            self.trainer.export(&self.folders.best)?;
+        }
+        self.observer.saved(&path);
+        Ok(())
+    }
+
+    /// Goes back to the newest checkpoint, and on from there with data that come after those of
+    /// the step that failed.
+    fn go_back(&mut self, trouble: Trouble) -> Result<(), TrainingError> {
+        if self.rollbacks == self.schedule.guard.rollbacks {
+            let rollbacks = self.rollbacks;
+            return Err(TrainingError::Diverged { trouble, rollbacks });
+        }
+        let checkpoint = Checkpoint::latest(&self.folders.checkpoints)?;
+        let back = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
+        let reached = self.step;
+        self.step = back;
+        self.skipped += reached + 1 - back;
+        self.rollbacks += 1;
+        // A lasting change of level is a spike once and usual afterwards.
+        self.guard = Guard::new(self.schedule.guard);
+        self.log.go_back(back, &trouble)?;
+        self.observer.went_back(&trouble, back);
+        self.trainer.start(checkpoint, self.step + self.skipped)
+    }
+}
+
+/// Makes the run's folder, or checks that it may be continued; nobody else may until the lock is
+/// dropped.
+fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<File, TrainingError> {
     let path = folder.join("recipe.toml");
     let now = to_table(recipe);
+    if path.exists() && !resume {
+        return Err(TrainingError::RunExists(folder.to_owned()));
+    }
+    if !path.exists() && (folder.join("checkpoints").exists() || folder.join("log.jsonl").exists())
+    {
+        return Err(TrainingError::NoRecipe(folder.to_owned()));
+    }
+    std::fs::create_dir_all(folder).map_err(TrainingError::file(folder))?;
+    let lock = lock(folder)?;
     if path.exists() {
-        if !resume {
-            return Err(TrainingError::RunExists(folder.to_owned()));
-        }
         let text = std::fs::read_to_string(&path).map_err(TrainingError::file(&path))?;
         // Through the recipe's type, so that settings which are younger than the run have their
         // defaults.
@@ -133,26 +340,49 @@ fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<(), Train
         })?;
         let before = to_table(&before);
         return match difference(&before, &now) {
-            None => Ok(()),
+            None => Ok(lock),
             Some((key, before, now)) => {
                 Err(TrainingError::RecipeChanged { path: folder.to_owned(), key, before, now })
             }
         };
     }
-    if folder.join("checkpoints").exists() || folder.join("log.jsonl").exists() {
-        return Err(TrainingError::NoRecipe(folder.to_owned()));
-    }
-    std::fs::create_dir_all(folder).map_err(TrainingError::file(folder))?;
     let text =
         format!("# The resolved recipe of this run, alitok {}.\n", env!("CARGO_PKG_VERSION"))
             + &toml::to_string(&now).expect("a table of plain values can be written");
     tokens::files::write_file(&path, |file| file.write_all(text.as_bytes()))
-        .map_err(TrainingError::file(&path))
+        .map_err(TrainingError::file(&path))?;
+    Ok(lock)
+}
+
+/// Locks a run's folder against other processes. The system drops the lock with the process,
+/// however that ends.
+fn lock(folder: &Path) -> Result<File, TrainingError> {
+    let path = folder.join(".lock");
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(TrainingError::file(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(TrainingError::RunBusy(folder.to_owned())),
+        // Some network file systems have no locks; a run is better than none.
+        Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {
+            Ok(file)
+        }
+        Err(TryLockError::Error(error)) => Err(TrainingError::file(&path)(error)),
+    }
 }
 
 /// The first setting that matters to the result and differs, and both its values.
 fn difference(before: &Table, now: &Table) -> Option<(String, String, String)> {
-    const FREE: [&str; 4] = ["accumulate", "checkpoint_every", "keep_checkpoints", "log_every"];
+    const FREE: [&str; 7] = [
+        "accumulate",
+        "activation_checkpointing",
+        "checkpoint_every",
+        "guard.rollbacks",
+        "keep_best",
+        "keep_checkpoints",
+        "log_every",
+    ];
     let mut paths = Vec::new();
     collect_paths(before, "", &mut paths);
     collect_paths(now, "", &mut paths);

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use burn::{
-    optim::{GradientsAccumulator, GradientsParams},
+    optim::GradientsAccumulator,
     tensor::{Device, Int, Tensor},
 };
 use layers::parameters::{HostTensor, TensorMap, collect};
@@ -17,11 +17,12 @@ use weights::{ClassNames, ModelConfig, ModelContents, Precision};
 use crate::{
     TrainingError,
     checkpoint::Checkpoint,
-    loader::{ImageLoader, ImageSource},
-    optimizer::AdamW,
+    learner::Learner,
+    loader::{HeldoutImages, ImageLoader, ImageSource, description},
+    losses::squared_errors,
     parallel::{Alone, Communicator, ParallelError, Split},
     recipe::StageOneRecipe,
-    run::Trainer,
+    run::{Step, Trainer},
     telemetry::Measures,
 };
 
@@ -32,9 +33,9 @@ pub struct StageOne {
     source: ImageSource,
     loader: Option<ImageLoader>,
     kind: DecoderKind,
-    model: Tokenizer,
-    optimizer: AdamW,
+    learner: Learner<Tokenizer>,
     clustering: Clustering,
+    heldout: Option<HeldoutImages>,
 }
 
 impl StageOne {
@@ -71,14 +72,14 @@ impl StageOne {
             Initialization { seed: recipe.schedule.seed, positions: recipe.positions };
         let model = config.initialize(&initialization, &device)?;
         Ok(Self {
-            optimizer: AdamW::new(recipe.optimizer, &model),
+            learner: Learner::new("", model, recipe.optimizer, &recipe.schedule),
             clustering: Clustering::new(recipe.clustering, config.codes, &device.clone().inner()),
             loader: None,
             recipe,
             device,
             source,
             kind,
-            model,
+            heldout: None,
         })
     }
 
@@ -92,6 +93,15 @@ impl StageOne {
     ) -> Result<Self, ParallelError> {
         self.source.split = Split::new(communicator, &self.recipe.schedule)?;
         Ok(self)
+    }
+
+    /// The same training, which evaluates on these pictures: the mean squared error of their
+    /// reconstructions.
+    #[must_use]
+    pub fn with_heldout(mut self, data: Arc<dyn DataSet>) -> Self {
+        let image = self.recipe.architecture.image;
+        self.heldout = Some(HeldoutImages { data, image });
+        self
     }
 }
 
@@ -114,31 +124,29 @@ impl Trainer for StageOne {
     }
 
     fn inputs(&self) -> Vec<(&'static str, String)> {
-        vec![("data set", self.source.description())]
+        image_inputs(&self.source, self.heldout.as_ref())
     }
 
-    fn start(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainingError> {
-        let mut step = 0;
+    fn start(&mut self, checkpoint: Option<Checkpoint>, address: u64) -> Result<(), TrainingError> {
         if let Some(mut checkpoint) = checkpoint {
-            step = checkpoint.step;
-            self.model = checkpoint.restore(self.model.clone(), &mut self.optimizer)?;
+            self.learner.restore(&mut checkpoint)?;
             let usage = checkpoint
                 .tensors
                 .remove("usage")
                 .filter(|usage| usage.values.len() == self.recipe.architecture.codes)
                 .ok_or_else(|| TrainingError::Checkpoint {
-                    step,
+                    step: checkpoint.step,
                     problem: "`usage` is missing or has another size".into(),
                 })?;
             let plain = self.device.clone().inner();
             self.clustering = Clustering::from_usage(self.recipe.clustering, usage.values, &plain);
             checkpoint.finish()?;
         }
-        self.loader = Some(ImageLoader::start(self.source.clone(), step));
+        self.loader = Some(ImageLoader::start(self.source.clone(), address));
         Ok(())
     }
 
-    fn step(&mut self, step: u64, learning_rate: f64) -> Result<Measures, TrainingError> {
+    fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {
         let loader = self.loader.as_mut().expect("a trainer is started before its first step");
         let config = &self.recipe.architecture;
         let split = &self.source.split;
@@ -148,9 +156,16 @@ impl Trainer for StageOne {
             let images = images.into_tensor(&self.device);
             let target = patchify(images.clone(), config.patch);
 
-            let encoded = self.model.encoder.forward(images);
-            let quantized = self.model.quantizer.forward(encoded.clone());
-            let reconstruction = self.model.decoder(self.kind)?.forward(quantized.codes.clone());
+            let model = self.learner.computing();
+            let mut tape = self.learner.tape();
+            let mut encoded = model.encoder.forward_on(images, tape.as_mut());
+            if let Some(tape) = &mut tape {
+                // The quantizer's loss looks at features, and so does the decoder's.
+                encoded = tape.cut(encoded);
+            }
+            let quantized = model.quantizer.forward(encoded.clone());
+            let decoder = model.decoder(self.kind)?;
+            let reconstruction = decoder.forward_on(quantized.codes.clone(), tape.as_mut());
             let terms = self.recipe.loss.forward(config, reconstruction, &quantized, target);
 
             let mut measures = vec![
@@ -163,37 +178,69 @@ impl Trainer for StageOne {
             features.push(encoded.inner());
             // As numbers, which all processes can exchange; exact up to 2²⁴ codes.
             indices.push(quantized.indices.inner().float());
-            let loss = terms.total.backward();
-            gradients.accumulate(&self.model, GradientsParams::from_grads(loss, &self.model));
+            self.learner.accumulate(&mut gradients, terms.total, tape);
         }
-        let gradients = split.mean_gradients(&self.model, gradients)?;
+        let gradients = split.mean_gradients(self.learner.module(), gradients)?;
         let mut measures = split.mean_measures(parts)?;
         let (features, indices) = (split.join(features)?, split.join(indices)?.int());
         let usage = Usage::of(&indices, config.codes);
         measures.push(("usage", usage.used));
         measures.push(("perplexity", usage.perplexity));
 
-        let mut model = self.model.clone();
         // The codebook moves first, then the optimizer steps from where it is.
-        let seed = self.recipe.schedule.seed;
-        let mut noise = Noise::new(seed, Purpose::Clustering, step, 0);
-        model.quantizer = self.clustering.update(model.quantizer, features, indices, &mut noise);
-        let (model, norm) = self.optimizer.step(learning_rate, model, gradients);
-        self.model = model;
-        measures.push(("gradient_norm", norm));
+        let mut noise = Noise::new(self.recipe.schedule.seed, Purpose::Clustering, step.address, 0);
+        let clustering = &mut self.clustering;
+        self.learner.change(|mut model| {
+            model.quantizer = clustering.update(model.quantizer, features, indices, &mut noise);
+            model
+        });
+        measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
         Ok(measures)
     }
 
+    fn limits(&self) -> Vec<(&'static str, f64)> {
+        let config = &self.recipe.architecture;
+        let tokens = self.recipe.schedule.batch * config.layout().len();
+        self.recipe.alarms.limits(config.codes, tokens)
+    }
+
+    fn has_heldout(&self) -> bool {
+        self.heldout.is_some()
+    }
+
+    fn evaluate(&self) -> Result<f64, TrainingError> {
+        let heldout = self.heldout.as_ref().ok_or(TrainingError::NoHeldout)?;
+        let model = self.learner.result();
+        let decoder = model.decoder(self.kind)?;
+        heldout.mean(&self.source.split, &self.device.clone().inner(), |images| {
+            let target = patchify(images.clone(), self.recipe.architecture.patch);
+            let codes = model.quantizer.codes(model.encode(images));
+            Ok(squared_errors(decoder.forward(codes).patches, target))
+        })
+    }
+
     fn checkpoint(&self, step: u64) -> Checkpoint {
-        let mut checkpoint = Checkpoint::of(step, &self.model, &self.optimizer);
+        let mut checkpoint = Checkpoint::of_step(step);
+        self.learner.save(&mut checkpoint);
         let usage = HostTensor::from_tensor(self.clustering.usage());
         checkpoint.tensors.insert("usage".into(), usage);
         checkpoint
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {
-        export_tokenizer(self.model.config(), &collect(&self.model), folder)
+        let model = self.learner.result();
+        export_tokenizer(model.config(), &collect(&model), folder)
     }
+}
+
+/// What a training on pictures is made from.
+pub(crate) fn image_inputs(
+    source: &ImageSource,
+    heldout: Option<&HeldoutImages>,
+) -> Vec<(&'static str, String)> {
+    let mut inputs = vec![("data set", description(source.data.as_ref()))];
+    inputs.extend(heldout.map(|held| ("held-out data set", description(held.data.as_ref()))));
+    inputs
 }
 
 /// Writes a model folder that has a tokenizer and no generator yet.

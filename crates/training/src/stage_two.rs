@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use burn::{
-    optim::{GradientsAccumulator, GradientsParams},
+    optim::GradientsAccumulator,
     tensor::{Device, Tensor},
 };
 use layers::parameters::collect;
@@ -18,13 +18,13 @@ use weights::tokenizer_digest;
 use crate::{
     TrainingError,
     checkpoint::{self, Checkpoint},
-    loader::{ImageLoader, ImageSource},
-    losses::mean_squared_error,
-    optimizer::AdamW,
+    learner::Learner,
+    loader::{HeldoutImages, ImageLoader, ImageSource},
+    losses::{mean_squared_error, squared_errors},
     parallel::{Alone, Communicator, ParallelError, Split},
     recipe::{Schedule, StageTwoRecipe},
-    run::Trainer,
-    stage_one::{export_tokenizer, image_source, scalar},
+    run::{Step, Trainer},
+    stage_one::{export_tokenizer, image_inputs, image_source, scalar},
     telemetry::Measures,
 };
 
@@ -38,9 +38,9 @@ pub struct StageTwo {
     loader: Option<ImageLoader>,
     first_stage: Tokenizer,
     encoder: FrozenEncoder,
-    decoder: Decoder,
-    optimizer: AdamW,
+    learner: Learner<Decoder>,
     schedule: Schedule,
+    heldout: Option<HeldoutImages>,
 }
 
 impl StageTwo {
@@ -65,14 +65,14 @@ impl StageTwo {
             config.initialize_decoder(DecoderKind::Bidirectional, &initialization, &device)?;
         Ok(Self {
             encoder: first_stage.frozen_encoder(),
-            optimizer: AdamW::new(recipe.optimizer, &decoder),
+            learner: Learner::new("", decoder, recipe.optimizer, &schedule),
             loader: None,
             config,
             device,
             source,
             first_stage,
-            decoder,
             schedule,
+            heldout: None,
         })
     }
 
@@ -87,6 +87,14 @@ impl StageTwo {
         self.source.split = Split::new(communicator, &self.schedule)?;
         Ok(self)
     }
+
+    /// The same training, which evaluates on these pictures: the mean squared error of their
+    /// reconstructions.
+    #[must_use]
+    pub fn with_heldout(mut self, data: Arc<dyn DataSet>) -> Self {
+        self.heldout = Some(HeldoutImages { data, image: self.config.image });
+        self
+    }
 }
 
 impl Trainer for StageTwo {
@@ -95,22 +103,21 @@ impl Trainer for StageTwo {
     }
 
     fn inputs(&self) -> Vec<(&'static str, String)> {
-        let first_stage = tokenizer_digest(&collect(&self.first_stage));
-        vec![("data set", self.source.description()), ("first stage", first_stage)]
+        let mut inputs = image_inputs(&self.source, self.heldout.as_ref());
+        inputs.push(("first stage", tokenizer_digest(&collect(&self.first_stage))));
+        inputs
     }
 
-    fn start(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainingError> {
-        let mut step = 0;
+    fn start(&mut self, checkpoint: Option<Checkpoint>, address: u64) -> Result<(), TrainingError> {
         if let Some(mut checkpoint) = checkpoint {
-            step = checkpoint.step;
-            self.decoder = checkpoint.restore(self.decoder.clone(), &mut self.optimizer)?;
+            self.learner.restore(&mut checkpoint)?;
             checkpoint.finish()?;
         }
-        self.loader = Some(ImageLoader::start(self.source.clone(), step));
+        self.loader = Some(ImageLoader::start(self.source.clone(), address));
         Ok(())
     }
 
-    fn step(&mut self, _step: u64, learning_rate: f64) -> Result<Measures, TrainingError> {
+    fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {
         let loader = self.loader.as_mut().expect("a trainer is started before its first step");
         let split = &self.source.split;
         let mut gradients = GradientsAccumulator::new();
@@ -119,28 +126,42 @@ impl Trainer for StageTwo {
             let images = images.into_tensor(&self.device.clone().inner());
             let target = Tensor::from_inner(patchify(images.clone(), self.config.patch));
             let codes = Tensor::from_inner(self.encoder.codes(images));
-            let loss = mean_squared_error(self.decoder.forward(codes).patches, target);
+            let decoder = self.learner.computing();
+            let mut tape = self.learner.tape();
+            let loss = mean_squared_error(decoder.forward_on(codes, tape.as_mut()).patches, target);
             parts.push(vec![("loss", scalar(&loss))]);
-            let loss = loss.backward();
-            gradients.accumulate(&self.decoder, GradientsParams::from_grads(loss, &self.decoder));
+            self.learner.accumulate(&mut gradients, loss, tape);
         }
-        let gradients = split.mean_gradients(&self.decoder, gradients)?;
+        let gradients = split.mean_gradients(self.learner.module(), gradients)?;
         let mut measures = split.mean_measures(parts)?;
-        let (decoder, norm) = self.optimizer.step(learning_rate, self.decoder.clone(), gradients);
-        self.decoder = decoder;
-        measures.push(("gradient_norm", norm));
+        measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
         Ok(measures)
     }
 
+    fn has_heldout(&self) -> bool {
+        self.heldout.is_some()
+    }
+
+    fn evaluate(&self) -> Result<f64, TrainingError> {
+        let heldout = self.heldout.as_ref().ok_or(TrainingError::NoHeldout)?;
+        let decoder = self.learner.result();
+        heldout.mean(&self.source.split, &self.device.clone().inner(), |images| {
+            let target = patchify(images.clone(), self.config.patch);
+            Ok(squared_errors(decoder.forward(self.encoder.codes(images)).patches, target))
+        })
+    }
+
     fn checkpoint(&self, step: u64) -> Checkpoint {
-        Checkpoint::of(step, &self.decoder, &self.optimizer)
+        let mut checkpoint = Checkpoint::of_step(step);
+        self.learner.save(&mut checkpoint);
+        checkpoint
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {
         let section = "bidirectional_decoder";
         let mut tensors = collect(&self.first_stage);
         tensors.retain(|name, _| !name.starts_with(section));
-        checkpoint::put(&mut tensors, section, collect(&self.decoder));
+        checkpoint::put(&mut tensors, section, collect(&self.learner.result()));
         export_tokenizer(&self.config, &tensors, folder)
     }
 }

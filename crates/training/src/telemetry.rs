@@ -9,10 +9,21 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::TrainingError;
+use crate::{TrainingError, run::Trouble};
 
 /// Named numbers of a step, or their means over several.
 pub type Measures = Vec<(&'static str, f64)>;
+
+/// A measure below what is healthy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Alarm {
+    /// The measure.
+    pub what: &'static str,
+    /// Its mean since the last report.
+    pub value: f64,
+    /// Its smallest healthy value.
+    pub limit: f64,
+}
 
 /// One line of a run's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +38,8 @@ pub struct Report {
     pub measures: Measures,
     /// Steps a second since the last report.
     pub steps_per_second: f64,
+    /// Measures that are not healthy.
+    pub alarms: Vec<Alarm>,
 }
 
 /// Somebody who watches a run.
@@ -39,34 +52,68 @@ pub trait Observer {
     fn reported(&mut self, report: &Report);
     /// A checkpoint was written.
     fn saved(&mut self, checkpoint: &Path);
+    /// The run has gone back to a checkpoint.
+    fn went_back(&mut self, trouble: &Trouble, step: u64);
+}
+
+/// Nobody watches.
+impl Observer for () {
+    fn started(&mut self, _step: u64, _steps: u64) {}
+    fn stepped(&mut self, _step: u64) {}
+    fn reported(&mut self, _report: &Report) {}
+    fn saved(&mut self, _checkpoint: &Path) {}
+    fn went_back(&mut self, _trouble: &Trouble, _step: u64) {}
 }
 
 /// The means of a run since its last report and, on the leading process, its log.
 pub(crate) struct Log {
-    file: Option<LogFile>,
-    sums: Vec<(&'static str, f64)>,
+    path: Option<PathBuf>,
+    file: Option<File>,
+    sums: Vec<(&'static str, f64, u64)>,
     count: u64,
     since: Instant,
 }
 
-/// `log.jsonl`.
-struct LogFile {
-    path: PathBuf,
-    file: File,
-}
+/// The key of a line that tells of a roll-back.
+const WENT_BACK: &str = "went_back_to";
 
-impl LogFile {
-    /// Opens a log and drops what was written after `step`: those steps will be done again.
-    fn open(path: &Path, step: u64) -> Result<Self, TrainingError> {
+impl Log {
+    /// Means that go to a file, if there is one, once it is open.
+    pub(crate) fn new(path: Option<&Path>) -> Self {
+        let path = path.map(Path::to_owned);
+        Self { path, file: None, sums: Vec::new(), count: 0, since: Instant::now() }
+    }
+
+    /// Opens the file and drops what was written after `step`: those steps will be done again.
+    pub(crate) fn open(&mut self, step: u64) -> Result<(), TrainingError> {
+        self.reopen(|line| line["step"].as_u64().is_some_and(|known| known <= step))
+    }
+
+    /// Tells that the run goes back to `step` because of some trouble, and drops what was written
+    /// after it, save older such lines.
+    pub(crate) fn go_back(&mut self, step: u64, trouble: &Trouble) -> Result<(), TrainingError> {
+        self.reopen(|line| {
+            line["step"].as_u64().is_some_and(|known| known <= step)
+                || line.get(WENT_BACK).is_some()
+        })?;
+        let mut line = Map::new();
+        line.insert("step".into(), trouble.step.into());
+        line.insert(WENT_BACK.into(), step.into());
+        line.insert("because".into(), trouble.to_string().into());
+        self.append(line)
+    }
+
+    fn reopen(&mut self, keep: impl Fn(&Value) -> bool) -> Result<(), TrainingError> {
+        self.sums.clear();
+        self.count = 0;
+        self.since = Instant::now();
+        let Some(path) = &self.path else { return Ok(()) };
         let error = || TrainingError::file(path);
         let mut kept = String::new();
         if path.exists() {
             let text = std::fs::read(path).map_err(error())?;
             for line in String::from_utf8_lossy(&text).lines() {
-                let known = serde_json::from_str::<Map<String, Value>>(line)
-                    .ok()
-                    .and_then(|line| line.get("step")?.as_u64());
-                if known.is_some_and(|known| known <= step) {
+                if serde_json::from_str::<Value>(line).is_ok_and(|line| keep(&line)) {
                     kept.push_str(line);
                     kept.push('\n');
                 }
@@ -75,56 +122,55 @@ impl LogFile {
                 .map_err(error())?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(error())?;
-        Ok(Self { path: path.to_owned(), file })
+        self.file = Some(file);
+        Ok(())
     }
 
-    fn write(&mut self, line: Map<String, Value>) -> Result<(), TrainingError> {
+    fn append(&mut self, line: Map<String, Value>) -> Result<(), TrainingError> {
+        let (Some(path), Some(file)) = (&self.path, &mut self.file) else { return Ok(()) };
         let mut text = Value::Object(line).to_string();
         text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(TrainingError::file(&self.path))
-    }
-}
-
-impl Log {
-    /// Means that go to a file after `step`, if there is one.
-    pub(crate) fn new(file: Option<(&Path, u64)>) -> Result<Self, TrainingError> {
-        let file = file.map(|(path, step)| LogFile::open(path, step)).transpose()?;
-        Ok(Self { file, sums: Vec::new(), count: 0, since: Instant::now() })
+        file.write_all(text.as_bytes()).map_err(TrainingError::file(path))
     }
 
+    /// Adds the measures of a step. Not every step need have the same.
     pub(crate) fn add(&mut self, measures: &Measures) {
-        if self.count == 0 {
-            self.sums.clone_from(measures);
-        } else {
-            for ((_, sum), (_, value)) in self.sums.iter_mut().zip(measures) {
-                *sum += value;
+        for &(name, value) in measures {
+            match self.sums.iter_mut().find(|(known, ..)| *known == name) {
+                Some((_, sum, count)) => {
+                    *sum += value;
+                    *count += 1;
+                }
+                None => self.sums.push((name, value, 1)),
             }
         }
         self.count += 1;
     }
 
-    pub(crate) fn report(
-        &mut self,
-        step: u64,
-        steps: u64,
-        learning_rate: f64,
-    ) -> Result<Report, TrainingError> {
-        let count = self.count.max(1) as f64;
-        let measures = self.sums.drain(..).map(|(name, sum)| (name, sum / count)).collect();
-        let steps_per_second = count / self.since.elapsed().as_secs_f64().max(1e-9);
+    /// The means since the last report.
+    pub(crate) fn report(&mut self, step: u64, steps: u64, learning_rate: f64) -> Report {
+        let mean = |(name, sum, count): (&'static str, f64, u64)| (name, sum / count as f64);
+        let measures = self.sums.drain(..).map(mean).collect();
+        let steps_per_second =
+            self.count.max(1) as f64 / self.since.elapsed().as_secs_f64().max(1e-9);
         self.count = 0;
         self.since = Instant::now();
-        let report = Report { step, steps, learning_rate, measures, steps_per_second };
+        Report { step, steps, learning_rate, measures, steps_per_second, alarms: Vec::new() }
+    }
+
+    /// Writes a report as one line.
+    pub(crate) fn write(&mut self, report: &Report) -> Result<(), TrainingError> {
         let mut line = Map::new();
-        line.insert("step".into(), step.into());
+        line.insert("step".into(), report.step.into());
         for (name, value) in &report.measures {
             line.insert((*name).into(), (*value).into());
         }
-        line.insert("learning_rate".into(), learning_rate.into());
-        line.insert("steps_per_second".into(), steps_per_second.into());
-        if let Some(file) = &mut self.file {
-            file.write(line)?;
+        line.insert("learning_rate".into(), report.learning_rate.into());
+        line.insert("steps_per_second".into(), report.steps_per_second.into());
+        if !report.alarms.is_empty() {
+            let alarms: Vec<&str> = report.alarms.iter().map(|alarm| alarm.what).collect();
+            line.insert("alarms".into(), alarms.into());
         }
-        Ok(report)
+        self.append(line)
     }
 }

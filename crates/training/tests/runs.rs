@@ -7,7 +7,7 @@ mod common;
 use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::Device;
-use common::{data, generator_recipe, stage_one_recipe, stage_two_recipe};
+use common::{Hooked, Reports, data, generator_recipe, stage_one_recipe, stage_two_recipe};
 use layers::parameters::TensorMap;
 use tokens::cache::{Shard, TokenCache};
 use training::{
@@ -18,60 +18,16 @@ use training::{
     run::{Trainer, run},
     stage_one::StageOne,
     stage_two::StageTwo,
-    telemetry::{Observer, Report},
 };
 use weights::{ModelFolder, safetensors_file};
-
-#[derive(Default)]
-struct Reports {
-    losses: BTreeMap<u64, f64>,
-}
-
-impl Observer for Reports {
-    fn started(&mut self, _step: u64, _steps: u64) {}
-    fn stepped(&mut self, _step: u64) {}
-    fn reported(&mut self, report: &Report) {
-        self.losses.insert(report.step, report.measures[0].1);
-    }
-    fn saved(&mut self, _checkpoint: &Path) {}
-}
 
 fn model_tensors(folder: &Path, file: &str) -> TensorMap {
     safetensors_file::read(folder.join("model").join(file)).unwrap()
 }
 
-/// Stops after `steps` steps as a killed process does: without a word.
-struct Killed<T> {
-    trainer: T,
-    steps: u64,
-}
-
-impl<T: Trainer> Trainer for Killed<T> {
-    fn communicator(&self) -> &dyn training::parallel::Communicator {
-        self.trainer.communicator()
-    }
-    fn inputs(&self) -> Vec<(&'static str, String)> {
-        self.trainer.inputs()
-    }
-    fn start(&mut self, checkpoint: Option<training::Checkpoint>) -> Result<(), TrainingError> {
-        self.trainer.start(checkpoint)
-    }
-    fn step(
-        &mut self,
-        step: u64,
-        learning_rate: f64,
-    ) -> Result<training::telemetry::Measures, TrainingError> {
-        if step == self.steps {
-            return Err(TrainingError::Data("killed".into()));
-        }
-        self.trainer.step(step, learning_rate)
-    }
-    fn checkpoint(&self, step: u64) -> training::Checkpoint {
-        self.trainer.checkpoint(step)
-    }
-    fn export(&self, folder: &Path) -> Result<(), TrainingError> {
-        self.trainer.export(folder)
-    }
+/// The loss of each step that was reported last.
+fn losses(reports: &Reports) -> BTreeMap<u64, f64> {
+    reports.all.iter().map(|report| (report.step, report.measures[0].1)).collect()
 }
 
 /// Runs a training through, and another that is killed after three steps and resumed; both must
@@ -85,11 +41,15 @@ fn check_resume<T: Trainer, R: Recipe>(
     let mut reports = Reports::default();
     run(make(), recipe, whole.path(), false, &mut reports).unwrap();
 
-    let killed = Killed { trainer: make(), steps: 3 };
+    // Ends as a killed process does: without a word.
+    let killed = Hooked::new(make(), |trainer: &mut T, step| match step.number {
+        3 => Err(TrainingError::Data("killed".into())),
+        _ => trainer.step(step),
+    });
     let mut broken_reports = Reports::default();
     assert!(run(killed, recipe, broken.path(), false, &mut broken_reports).is_err());
     run(make(), recipe, broken.path(), true, &mut broken_reports).unwrap();
-    assert_eq!(broken_reports.losses, reports.losses);
+    assert_eq!(losses(&broken_reports), losses(&reports));
     assert_eq!(model_tensors(broken.path(), file), model_tensors(whole.path(), file));
 
     let steps = |folder: &Path| -> Vec<u64> {
@@ -105,13 +65,17 @@ fn check_resume<T: Trainer, R: Recipe>(
     let checkpoints =
         |folder: &Path| std::fs::read_dir(folder.join("checkpoints")).unwrap().count();
     assert_eq!(checkpoints(whole.path()), 2);
-    (whole, reports.losses)
+    assert_eq!(checkpoints(broken.path()), 2);
+    (whole, losses(&reports))
 }
 
 #[test]
 fn should_train_all_stages_and_resume_each_to_the_same_bits() {
     let device = Device::flex();
-    let first = stage_one_recipe(4);
+    let mut first = stage_one_recipe(4);
+    first.schedule.accumulate = 2;
+    first.schedule.ema_decay = Some(0.5);
+    first.schedule.guard.spike = Some(1e3);
     let (stage_one, losses) = check_resume(&first, "tokenizer.safetensors", || {
         StageOne::new(first.clone(), data(), &device).unwrap()
     });
@@ -188,7 +152,8 @@ fn should_refuse_recipes_that_say_what_nobody_understands() {
     };
     assert_eq!(read(&["steps=7", "optimizer.clip=2"]).unwrap().schedule.steps, 7);
     assert!(read(&["step=7"]).unwrap_err().contains("did you mean `steps`"));
-    assert!(read(&["optimizer.beta1=0.5"]).is_err());
+    assert!(read(&["optimizer.beta1=0.5"]).unwrap_err().contains("did you mean `beta_1`"));
+    assert!(read(&["ema_decoy=0.5"]).unwrap_err().contains("no setting is called `ema_decoy`"));
     assert!(read(&["steps"]).unwrap_err().contains("key=value"));
     for (setting, key) in [
         ("batch=0", "`batch`"),
@@ -197,6 +162,12 @@ fn should_refuse_recipes_that_say_what_nobody_understands() {
         ("optimizer.beta_1=1", "`optimizer.beta_1`"),
         ("clustering.decay=1", "`clustering.decay`"),
         ("loss.auxiliary=-1", "`loss`"),
+        ("accumulate=3", "`accumulate`"),
+        ("evaluate_every=251", "`evaluate_every`"),
+        ("keep_best=true", "`keep_best`"),
+        ("ema_decay=1", "`ema_decay`"),
+        ("guard.spike=0", "`guard.spike`"),
+        ("alarms.usage=2", "`alarms`"),
     ] {
         assert!(read(&[setting]).unwrap_err().contains(key), "{setting}");
     }

@@ -1,54 +1,75 @@
 //! `alitok train`
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use burn::tensor::Device;
 use pixels::DataSet;
 use tokens::cache::TokenCache;
 use training::{
     generator::GeneratorTrainer,
-    recipe::{self, GeneratorRecipe, StageOneRecipe, StageTwoRecipe},
-    run::run as train,
+    parallel::Communicator,
+    recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
+    run::Trainer,
     stage_one::StageOne,
     stage_two::StageTwo,
+    telemetry::Observer,
 };
 use weights::ModelFolder;
 
 use crate::{
-    args::{TrainGeneratorArgs, TrainTokenizerArgs, TrainVerb},
-    model,
-    progress::TrainingProgress,
+    args::{RunArgs, TrainGeneratorArgs, TrainTokenizerArgs, TrainVerb},
+    model, processes,
+    progress::{self, TrainingProgress},
 };
 
+/// The processes that train together.
+type Processes = Arc<dyn Communicator>;
+
 pub(crate) fn run(verb: &TrainVerb, device: &Device) -> Result<()> {
-    match verb {
-        TrainVerb::Tokenizer(args) if args.stage == 1 => stage_one(args, device),
-        TrainVerb::Tokenizer(args) => stage_two(args, device),
-        TrainVerb::Generator(args) => generator(args, device),
+    let processes = processes::communicator()?;
+    let ended = match verb {
+        TrainVerb::Tokenizer(args) if args.stage == 1 => stage_one(args, device, &processes),
+        TrainVerb::Tokenizer(args) => stage_two(args, device, &processes),
+        TrainVerb::Generator(args) => generator(args, device, &processes),
+    };
+    if let Err(error) = &ended
+        && processes.ranks() > 1
+    {
+        // The launcher ends this process, too, so the message must come before.
+        let which = format!("process {} of {}", processes.rank(), processes.ranks());
+        progress::error(&anyhow!("{which}: {error:#}"));
+        processes.abort();
     }
+    ended
 }
 
-fn stage_one(args: &TrainTokenizerArgs, device: &Device) -> Result<()> {
+fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) -> Result<()> {
     ensure!(args.from.is_none(), "--from belongs to stage 2; stage 1 starts from nothing");
     let recipe: StageOneRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
-    let trainer = StageOne::new(recipe.clone(), data, device)?;
-    let mut observer = TrainingProgress::default();
-    Ok(train(trainer, &recipe, &args.run.out, args.run.resume, &mut observer)?)
+    let mut trainer =
+        StageOne::new(recipe.clone(), data, device)?.with_communicator(Arc::clone(processes))?;
+    if let Some(heldout) = &args.run.heldout {
+        trainer = trainer.with_heldout(pixels::data::open(heldout)?.into());
+    }
+    train(trainer, &recipe, &args.run, processes)
 }
 
-fn stage_two(args: &TrainTokenizerArgs, device: &Device) -> Result<()> {
+fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) -> Result<()> {
     let recipe: StageTwoRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
     let from = args.from.as_ref().context("--from is needed for stage 2")?;
     let first_stage = ModelFolder::read(model::of_run(from))?.tokenizer(device)?;
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
-    let trainer = StageTwo::new(recipe.clone(), first_stage, data, device)?;
-    let mut observer = TrainingProgress::default();
-    Ok(train(trainer, &recipe, &args.run.out, args.run.resume, &mut observer)?)
+    let mut trainer = StageTwo::new(recipe.clone(), first_stage, data, device)?
+        .with_communicator(Arc::clone(processes))?;
+    if let Some(heldout) = &args.run.heldout {
+        trainer = trainer.with_heldout(pixels::data::open(heldout)?.into());
+    }
+    train(trainer, &recipe, &args.run, processes)
 }
 
-fn generator(args: &TrainGeneratorArgs, device: &Device) -> Result<()> {
+fn generator(args: &TrainGeneratorArgs, device: &Device, processes: &Processes) -> Result<()> {
     let recipe: GeneratorRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
     if let Some(source) = &args.data {
         let data = pixels::data::open(source)?;
@@ -63,7 +84,22 @@ fn generator(args: &TrainGeneratorArgs, device: &Device) -> Result<()> {
             data.classes().len(),
         );
     }
-    let trainer = GeneratorTrainer::new(recipe.clone(), &args.cache, device)?;
-    let mut observer = TrainingProgress::default();
-    Ok(train(trainer, &recipe, &args.run.out, args.run.resume, &mut observer)?)
+    let mut trainer = GeneratorTrainer::new(recipe.clone(), &args.cache, device)?
+        .with_communicator(Arc::clone(processes))?;
+    if let Some(heldout) = &args.run.heldout {
+        trainer = trainer.with_heldout(Path::new(heldout))?;
+    }
+    train(trainer, &recipe, &args.run, processes)
+}
+
+fn train<T: Trainer, R: Recipe>(
+    trainer: T,
+    recipe: &R,
+    args: &RunArgs,
+    processes: &Processes,
+) -> Result<()> {
+    let (mut progress, mut quiet) = (TrainingProgress::default(), ());
+    let observer: &mut dyn Observer =
+        if processes.rank() == 0 { &mut progress } else { &mut quiet };
+    Ok(training::run::run(trainer, recipe, &args.out, args.resume, observer)?)
 }

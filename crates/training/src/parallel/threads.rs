@@ -105,12 +105,16 @@ impl Communicator for Threads {
     fn barrier(&self) -> Result<(), ParallelError> {
         self.meet(&[]).map(|_| ())
     }
+
+    fn abort(&self) {
+        self.state().gone = true;
+        self.meeting.changed.notify_all();
+    }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.state().gone = true;
-        self.meeting.changed.notify_all();
+        self.abort();
     }
 }
 

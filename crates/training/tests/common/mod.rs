@@ -2,11 +2,24 @@
 
 #![allow(dead_code)] // each test file uses a part of it
 
-use std::sync::Arc;
+use std::{cell::RefCell, collections::VecDeque, path::Path, sync::Arc};
 
+use burn::tensor::Device;
 use pixels::{DataSet, Picture, PixelsError};
-use tokens::noise::{Noise, Purpose};
-use training::recipe::{self, GeneratorRecipe, StageOneRecipe, StageTwoRecipe};
+use tokens::{
+    cache::Shard,
+    noise::{Noise, Purpose},
+};
+use training::{
+    Checkpoint, TrainingError,
+    cache::{Views, build},
+    parallel::Communicator,
+    recipe::{self, GeneratorRecipe, StageOneRecipe, StageTwoRecipe},
+    run::{Step, Trainer, Trouble},
+    stage_one::StageOne,
+    telemetry::{Measures, Observer, Report},
+};
+use weights::ModelFolder;
 
 /// Pictures of two colours, made up on the spot.
 struct Checkers {
@@ -78,4 +91,83 @@ pub(crate) fn generator_recipe() -> GeneratorRecipe {
         "architecture={width=16,layers=1,heads=2}",
     ];
     recipe::read("mini", &overrides.map(String::from)).unwrap()
+}
+
+pub(crate) fn stage_one(recipe: &StageOneRecipe) -> StageOne {
+    StageOne::new(recipe.clone(), data(), &Device::flex()).unwrap()
+}
+
+/// A token cache of the toy data set, made by a tokenizer that has learned nothing.
+pub(crate) fn token_cache(views: Views) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    stage_one(&stage_one_recipe(1)).export(&model).unwrap();
+    let model = ModelFolder::read(&model).unwrap();
+    let encoder = model.tokenizer(&Device::flex()).unwrap().frozen_encoder();
+    let cache = tempfile::tempdir().unwrap();
+    let path = cache.path();
+    build(data().as_ref(), &model, &encoder, views, path, Shard::WHOLE, |_, _| {}).unwrap();
+    cache
+}
+
+/// Writes down what a run reports.
+#[derive(Default)]
+pub(crate) struct Reports {
+    pub(crate) all: Vec<Report>,
+}
+
+impl Observer for Reports {
+    fn started(&mut self, _step: u64, _steps: u64) {}
+    fn stepped(&mut self, _step: u64) {}
+    fn reported(&mut self, report: &Report) {
+        self.all.push(report.clone());
+    }
+    fn saved(&mut self, _checkpoint: &Path) {}
+    fn went_back(&mut self, _trouble: &Trouble, _step: u64) {}
+}
+
+/// A trainer whose steps go through a function of the test, and whose held-out losses may be given.
+pub(crate) struct Hooked<T, F> {
+    pub(crate) trainer: T,
+    pub(crate) step: F,
+    pub(crate) heldout: RefCell<VecDeque<f64>>,
+}
+
+impl<T: Trainer, F: FnMut(&mut T, Step) -> Result<Measures, TrainingError>> Hooked<T, F> {
+    pub(crate) fn new(trainer: T, step: F) -> Self {
+        Self { trainer, step, heldout: RefCell::default() }
+    }
+}
+
+impl<T: Trainer, F: FnMut(&mut T, Step) -> Result<Measures, TrainingError>> Trainer
+    for Hooked<T, F>
+{
+    fn communicator(&self) -> &dyn Communicator {
+        self.trainer.communicator()
+    }
+    fn inputs(&self) -> Vec<(&'static str, String)> {
+        self.trainer.inputs()
+    }
+    fn start(&mut self, checkpoint: Option<Checkpoint>, address: u64) -> Result<(), TrainingError> {
+        self.trainer.start(checkpoint, address)
+    }
+    fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {
+        (self.step)(&mut self.trainer, step)
+    }
+    fn limits(&self) -> Vec<(&'static str, f64)> {
+        self.trainer.limits()
+    }
+    fn has_heldout(&self) -> bool {
+        self.trainer.has_heldout() || !self.heldout.borrow().is_empty()
+    }
+    fn evaluate(&self) -> Result<f64, TrainingError> {
+        let given = self.heldout.borrow_mut().pop_front();
+        given.map_or_else(|| self.trainer.evaluate(), Ok)
+    }
+    fn checkpoint(&self, step: u64) -> Checkpoint {
+        self.trainer.checkpoint(step)
+    }
+    fn export(&self, folder: &Path) -> Result<(), TrainingError> {
+        self.trainer.export(folder)
+    }
 }

@@ -1,0 +1,179 @@
+//! A module in training: parameters, moments, and the moving average of the parameters.
+
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    optim::{GradientsAccumulator, GradientsParams},
+    tensor::Tensor,
+};
+use layers::{
+    checkpointing::Tape,
+    parameters::{TensorMap, collect, load},
+};
+
+use crate::{
+    TrainingError,
+    checkpoint::{Checkpoint, join, put},
+    optimizer::{AdamW, AdamWConfig},
+    recipe::{ComputePrecision, Schedule},
+};
+
+/// A module with everything that an optimizer step changes.
+pub(crate) struct Learner<M> {
+    /// Before the names of its tensors and numbers in a checkpoint.
+    prefix: &'static str,
+    module: M,
+    optimizer: AdamW,
+    average: Option<Average<M>>,
+    precision: ComputePrecision,
+    activation_checkpointing: bool,
+}
+
+impl<M: Module> Learner<M> {
+    /// A module that has made no step yet. `prefix` tells learners of one training apart.
+    pub(crate) fn new(
+        prefix: &'static str,
+        module: M,
+        optimizer: AdamWConfig,
+        schedule: &Schedule,
+    ) -> Self {
+        Self {
+            prefix,
+            optimizer: AdamW::new(optimizer, &module),
+            average: schedule.ema_decay.map(|decay| Average { decay, module: module.valid() }),
+            precision: schedule.precision,
+            activation_checkpointing: schedule.activation_checkpointing,
+            module,
+        }
+    }
+
+    /// The module, with single-precision parameters that require gradients.
+    pub(crate) fn module(&self) -> &M {
+        &self.module
+    }
+
+    /// The module as it computes one micro-batch: in the recipe's precision. Gradients reach the
+    /// parameters of [`module`](Self::module).
+    pub(crate) fn computing(&self) -> M {
+        match self.precision {
+            ComputePrecision::F32 => self.module.clone(),
+            ComputePrecision::Bf16 => layers::precision::in_bf16(self.module.clone()),
+        }
+    }
+
+    /// Where a micro-batch's forward pass is cut, if activations are not to be kept.
+    pub(crate) fn tape<'a>(&self) -> Option<Tape<'a>> {
+        self.activation_checkpointing.then(Tape::default)
+    }
+
+    /// Adds the gradients of a loss to those of the micro-batches before.
+    pub(crate) fn accumulate(
+        &self,
+        gradients: &mut GradientsAccumulator<M>,
+        loss: Tensor<1>,
+        tape: Option<Tape<'_>>,
+    ) {
+        tape.unwrap_or_default().backward(loss, |part| {
+            let part = GradientsParams::from_grads(part, &self.module);
+            gradients.accumulate(&self.module, part);
+        });
+    }
+
+    /// What is evaluated and exported: the average where there is one. Without gradients.
+    pub(crate) fn result(&self) -> M {
+        match &self.average {
+            Some(average) => average.module.clone(),
+            None => self.module.valid(),
+        }
+    }
+
+    /// Changes parameters by other means than gradients.
+    pub(crate) fn change(&mut self, change: impl FnOnce(M) -> M) {
+        self.module = change(self.module.clone());
+    }
+
+    /// Makes an optimizer step. Returns the norm of the gradients before clipping.
+    pub(crate) fn step(&mut self, rate: f64, gradients: GradientsParams) -> f64 {
+        let (module, norm) = self.optimizer.step(rate, self.module.clone(), gradients);
+        self.module = module;
+        if let Some(average) = &mut self.average {
+            average.follow(&self.module, self.optimizer.updates());
+        }
+        norm
+    }
+
+    fn name(&self, section: &str) -> String {
+        format!("{}{section}", self.prefix)
+    }
+
+    /// Adds parameters, moments and average to a checkpoint.
+    pub(crate) fn save(&self, checkpoint: &mut Checkpoint) {
+        let tensors = &mut checkpoint.tensors;
+        put(tensors, &self.name("model"), collect(&self.module));
+        put(tensors, &self.name("optimizer"), self.optimizer.state());
+        if let Some(average) = &self.average {
+            put(tensors, &self.name("average"), collect(&average.module));
+        }
+        checkpoint.numbers.insert(self.name("updates"), self.optimizer.updates() as f64);
+    }
+
+    /// Takes them from a checkpoint.
+    pub(crate) fn restore(&mut self, checkpoint: &mut Checkpoint) -> Result<(), TrainingError> {
+        let step = checkpoint.step;
+        let problem = |problem| TrainingError::Checkpoint { step, problem };
+        let loaded = |module: M, tensors: TensorMap| {
+            load(module, tensors).map_err(|errors| problem(join(&errors)))
+        };
+        self.module = loaded(self.module.clone(), checkpoint.take(&self.name("model")))?;
+        let updates = checkpoint.number(&self.name("updates"))? as u64;
+        let state = checkpoint.take(&self.name("optimizer"));
+        self.optimizer.restore(updates, state).map_err(problem)?;
+        if let Some(average) = &mut self.average {
+            let tensors = checkpoint.take(&format!("{}average", self.prefix));
+            average.module = loaded(average.module.clone(), tensors)?;
+        }
+        Ok(())
+    }
+}
+
+/// The exponential moving average of a module's parameters over optimizer steps.
+struct Average<M> {
+    decay: f64,
+    module: M,
+}
+
+impl<M: Module> Average<M> {
+    /// Follows the parameters after their `updates`th update. The first updates weigh more, so
+    /// that initial values are soon forgotten: γ = min(decay, (1 + updates) / (10 + updates)), as
+    /// in TensorFlow's `ExponentialMovingAverage`.
+    fn follow(&mut self, module: &M, updates: u64) {
+        let updates = updates as f64;
+        let decay = self.decay.min((1.0 + updates) / (10.0 + updates));
+        let mut values = Values::default();
+        module.visit(&mut values);
+        self.module = self.module.clone().map(&mut Follow { values, weight: 1.0 - decay });
+    }
+}
+
+/// The values of all parameters, by identity.
+#[derive(Default)]
+struct Values(GradientsParams);
+
+impl ModuleVisitor for Values {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let value = if value.is_autodiff() { value.inner() } else { value };
+        self.0.register(param.id, value);
+    }
+}
+
+struct Follow {
+    values: Values,
+    weight: f64,
+}
+
+impl ModuleMapper for Follow {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let value = self.values.0.remove::<D>(param.id).expect("the average is of this module");
+        param.map(|average| average.clone() + (value - average).mul_scalar(self.weight))
+    }
+}

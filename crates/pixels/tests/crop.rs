@@ -72,7 +72,7 @@ fn should_agree_with_pillow_when_photos_are_decoded_here() {
 
 /// A picture whose values follow from their place.
 fn synthetic(width: usize, height: usize) -> Picture {
-    let rgb = (0..width * height * 3).map(|i| ((i * 7 + (i * i >> 9)) % 256) as u8).collect();
+    let rgb = (0..width * height * 3).map(|i| ((i * 7 + ((i * i) >> 9)) % 256) as u8).collect();
     Picture::new(width, height, rgb).unwrap()
 }
 

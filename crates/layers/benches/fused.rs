@@ -5,7 +5,7 @@
 
 use burn::tensor::{Device, Distribution, Tensor};
 use divan::Bencher;
-use layers::fused::{self, composed};
+use layers::fused::{self, Geometry, composed};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -80,6 +80,11 @@ fn weight<const D: usize, const W: usize>(x: &Tensor<D>, shape: [usize; W]) -> T
     if x.device().is_autodiff() { weight.require_grad() } else { weight }
 }
 
+/// A frozen weight on the device of `x`.
+fn constant<const D: usize, const W: usize>(x: &Tensor<D>, shape: [usize; W]) -> Tensor<W> {
+    Tensor::ones(shape, &x.device()) * 0.05
+}
+
 compare!(
     linear,
     [32, 136, 192],
@@ -111,6 +116,36 @@ compare!(
     [32, 136, 192],
     |x| fused::layer_norm(x.clone(), parameter(&x), parameter(&x), 1e-5),
     |x| composed::layer_norm(x.clone(), parameter(&x), parameter(&x), 1e-5)
+);
+// What EfficientNet-Lite0 does at 64 pixels (batch 16): a filter a channel, and a product over the
+// channels, which Burn would compute as a convolution.
+compare!(
+    depthwise_convolution,
+    [16, 32, 32, 144],
+    |x| fused::depthwise_convolution(
+        x.clone(),
+        constant(&x, [5, 5, 144]),
+        constant(&x, [144]),
+        Geometry::same(5)
+    ),
+    |x| composed::depthwise_convolution(
+        x.clone(),
+        constant(&x, [5, 5, 144]),
+        constant(&x, [144]),
+        Geometry::same(5)
+    )
+);
+compare!(
+    pointwise_convolution,
+    [16, 16, 16, 144],
+    |x| fused::linear(x.clone(), constant(&x, [144, 40]), None),
+    |x| composed::matrix_convolution(x.clone(), constant(&x, [144, 40]), Geometry::same(1))
+);
+compare!(
+    dense_convolution,
+    [4, 64, 64, 64],
+    |x| fused::matrix_convolution(x.clone(), constant(&x, [9 * 64, 64]), Geometry::same(3)),
+    |x| composed::matrix_convolution(x.clone(), constant(&x, [9 * 64, 64]), Geometry::same(3))
 );
 compare!(rms_norm, [32, 73, 192], |x| fused::rms_norm(x.clone(), parameter(&x), 1e-5), |x| {
     composed::rms_norm(x.clone(), parameter(&x), 1e-5)

@@ -11,7 +11,10 @@
 pub mod composed;
 
 mod backend;
+mod convolution;
+mod depthwise;
 mod flex;
+mod geometry;
 mod lanes;
 mod product;
 mod self_attention;
@@ -22,6 +25,10 @@ use burn::{
 };
 
 use backend::FusedOperations;
+use convolution::ConvolutionOperations;
+use depthwise::DepthwiseOperations;
+
+pub use geometry::Geometry;
 
 /// Whether the device of this tensor has the operations of [`backend`].
 pub fn is_fusible<const D: usize>(tensor: &Tensor<D>) -> bool {
@@ -110,6 +117,108 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch()))
     } else {
         composed::gelu(x)
+    }
+}
+
+/// The nearest number between `low` and `high`: ReLU is `clamp(x, 0, ∞)`, ReLU6 `clamp(x, 0, 6)`.
+/// At and beyond the bounds the derivative is zero.
+///
+/// # Shapes
+/// Any, kept.
+pub fn clamp<const D: usize>(x: Tensor<D>, low: f32, high: f32) -> Tensor<D> {
+    if is_fusible(&x) {
+        Tensor::from_dispatch(Dispatch::fused_clamp(x.into_dispatch(), low, high))
+    } else {
+        composed::clamp(x, low, high)
+    }
+}
+
+/// `clamp(x + bias, low, high)` with a bias for each number of the last dimension, in one pass.
+/// The bias is frozen: no gradient reaches it.
+///
+/// # Shapes
+/// `x [.., width]`, kept; `bias [width]`.
+///
+/// # Panics
+/// If the widths differ.
+pub fn shifted_clamp<const D: usize>(
+    x: Tensor<D>,
+    bias: Tensor<1>,
+    low: f32,
+    high: f32,
+) -> Tensor<D> {
+    assert_eq!(x.dims().last(), bias.dims().last(), "width of x and bias");
+    if is_fusible(&x) && is_fusible(&bias) {
+        let (x, bias) = (x.into_dispatch(), bias.into_dispatch());
+        Tensor::from_dispatch(Dispatch::fused_shifted_clamp(x, bias, low, high))
+    } else {
+        composed::clamp(x + bias.unsqueeze(), low, high)
+    }
+}
+
+/// Convolution of pictures whose channels come last, by a weight in PyTorch's layout.
+///
+/// # Shapes
+/// `x [batch, height, width, in]` and `weight [out, in, kernel, kernel]` to
+/// `[batch, height', width', out]`.
+///
+/// # Panics
+/// If the channels differ, the weight has another kernel than the geometry, or the kernel is
+/// larger than the picture with its zeros.
+pub fn convolution(x: Tensor<4>, weight: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    let [out, channels, height, width] = weight.dims();
+    assert_eq!([height, width], geometry.kernel, "kernel of weight and geometry");
+    let matrix = weight.permute([2, 3, 1, 0]).reshape([height * width * channels, out]);
+    matrix_convolution(x, matrix, geometry)
+}
+
+/// [`convolution`] by a weight that lies as the windows under the kernel do: by row, column and
+/// channel of the picture.
+///
+/// # Shapes
+/// `x [batch, height, width, in]` and `matrix [kernel·kernel·in, out]` to
+/// `[batch, height', width', out]`.
+///
+/// # Panics
+/// If the matrix does not fit the channels and the kernel, or the kernel is larger than the
+/// picture with its zeros.
+pub fn matrix_convolution(x: Tensor<4>, matrix: Tensor<2>, geometry: Geometry) -> Tensor<4> {
+    let ([_, _, _, channels], [rows, _]) = (x.dims(), matrix.dims());
+    let [height, width] = geometry.kernel;
+    assert_eq!(rows, height * width * channels, "rows of the matrix and numbers under the kernel");
+    if is_fusible(&x) && is_fusible(&matrix) {
+        let (x, matrix) = (x.into_dispatch(), matrix.into_dispatch());
+        Tensor::from_dispatch(Dispatch::fused_convolution(x, matrix, geometry))
+    } else {
+        composed::matrix_convolution(x, matrix, geometry)
+    }
+}
+
+/// Convolution of each channel by its own filter, plus bias, for pictures whose channels come
+/// last. Filter and bias are frozen: no gradient reaches them.
+///
+/// # Shapes
+/// `x [batch, height, width, channels]`, `filter [kernel, kernel, channels]` and
+/// `bias [channels]` to `[batch, height', width', channels]`.
+///
+/// # Panics
+/// If the channels differ, the filter has another kernel than the geometry, or the kernel is
+/// larger than the picture with its zeros.
+pub fn depthwise_convolution(
+    x: Tensor<4>,
+    filter: Tensor<3>,
+    bias: Tensor<1>,
+    geometry: Geometry,
+) -> Tensor<4> {
+    let [height, width, channels] = filter.dims();
+    assert_eq!(x.dims()[3], channels, "channels of x and filter");
+    assert_eq!(bias.dims(), [channels], "channels of filter and bias");
+    assert_eq!([height, width], geometry.kernel, "kernel of filter and geometry");
+    if is_fusible(&x) && is_fusible(&filter) && is_fusible(&bias) {
+        let (x, filter, bias) = (x.into_dispatch(), filter.into_dispatch(), bias.into_dispatch());
+        Tensor::from_dispatch(Dispatch::fused_depthwise(x, filter, bias, geometry))
+    } else {
+        composed::depthwise_convolution(x, filter, bias, geometry)
     }
 }
 

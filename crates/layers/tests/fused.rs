@@ -5,7 +5,7 @@
 use std::cell::Cell;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use layers::fused::{self, composed};
+use layers::fused::{self, Geometry, composed};
 use tokens::noise::{Noise, Purpose};
 
 thread_local! {
@@ -275,6 +275,148 @@ fn should_have_the_slope_of_finite_differences() {
             assert!((difference - slope).abs() < 5e-3, "{name}: {slope}, {difference}");
         }
     }
+}
+
+/// Kernels of odd and even sides, with and without steps, zeros and a rest at the edge; the last
+/// has windows for more than one part of the batch.
+fn convolutions() -> [([usize; 4], usize, Geometry); 6] {
+    let geometry = |kernel, stride, padding| Geometry { kernel, stride, padding };
+    [
+        ([2, 5, 7, 3], 4, geometry([3, 3], 1, [1, 1, 1, 1])),
+        ([1, 1, 1, 1], 1, geometry([1, 1], 1, [0, 0, 0, 0])),
+        ([2, 9, 6, 2], 3, geometry([4, 4], 2, [1, 1, 1, 1])),
+        ([3, 4, 5, 2], 3, geometry([2, 3], 3, [1, 0, 0, 2])),
+        ([1, 3, 2, 2], 2, geometry([5, 5], 1, [2, 2, 2, 2])),
+        ([5, 48, 48, 36], 2, Geometry::same(6)),
+    ]
+}
+
+fn composed_convolution(x: Tensor<4>, weight: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    let [out, channels, height, width] = weight.dims();
+    let matrix = weight.permute([2, 3, 1, 0]).reshape([height * width * channels, out]);
+    composed::matrix_convolution(x, matrix, geometry)
+}
+
+#[test]
+fn should_convolve_as_burn_does_and_have_its_gradients() {
+    let device = Device::flex();
+    for (shape, out, geometry) in convolutions() {
+        let [height, width] = geometry.kernel;
+        let x = random(shape, &device);
+        let kernel = random([out, shape[3], height, width], &device) / (height * width) as f32;
+        let result = fused::convolution(x.clone(), kernel.clone(), geometry);
+        let [down, across] = geometry.output(shape[1], shape[2]);
+        assert_eq!(result.dims(), [shape[0], down, across, out]);
+        let expected = composed_convolution(x.clone(), kernel.clone(), geometry);
+        assert_close(&result, &expected, 2e-5);
+
+        let weight = random(result.dims(), &device);
+        let of = |f: &dyn Fn(Tensor<4>, Tensor<4>, Geometry) -> Tensor<4>, both: bool| {
+            let x = Tensor::from_inner(x.clone()).set_require_grad(both);
+            let kernel = Tensor::from_inner(kernel.clone()).require_grad();
+            let loss = f(x.clone(), kernel.clone(), geometry) * Tensor::from_inner(weight.clone());
+            let gradients = loss.sum().backward();
+            (kernel.grad(&gradients).unwrap(), x.grad(&gradients))
+        };
+        let (for_kernel, for_x) = of(&fused::convolution, true);
+        let (expected_kernel, expected_x) = of(&composed_convolution, true);
+        // Each place of the result adds to every number of the kernel.
+        let places = (shape[0] * down * across) as f32;
+        assert_close(&(for_kernel.clone() / places), &(expected_kernel / places), 1e-6);
+        assert_close(&for_x.unwrap(), &expected_x.unwrap(), 2e-5);
+        let (alone, nothing) = of(&fused::convolution, false);
+        assert_close(&alone, &for_kernel, 0.0);
+        assert!(nothing.is_none());
+        // Only x is tracked, as where a discriminator judges but does not learn.
+        let fixed = |x| fused::convolution(x, Tensor::from_inner(kernel.clone()), geometry);
+        let composed = |x| composed_convolution(x, Tensor::from_inner(kernel.clone()), geometry);
+        let to_result = |f: &dyn Fn(Tensor<4>) -> Tensor<4>| {
+            let x = Tensor::from_inner(x.clone()).require_grad();
+            let loss = f(x.clone()) * Tensor::from_inner(weight.clone());
+            x.grad(&loss.sum().backward()).unwrap()
+        };
+        assert_close(&to_result(&fixed), &to_result(&composed), 2e-5);
+    }
+}
+
+#[test]
+fn should_convolve_each_channel_as_burn_does_and_have_its_gradient() {
+    let device = Device::flex();
+    for (shape, _, geometry) in convolutions() {
+        for channels in [1, 16, 23, 100] {
+            let shape = [shape[0], shape[1], shape[2], channels];
+            let [height, width] = geometry.kernel;
+            let x = random(shape, &device);
+            let filter = random([height, width, channels], &device) / (height * width) as f32;
+            let bias = random([channels], &device);
+            let result =
+                fused::depthwise_convolution(x.clone(), filter.clone(), bias.clone(), geometry);
+            let [down, across] = geometry.output(shape[1], shape[2]);
+            assert_eq!(result.dims(), [shape[0], down, across, channels]);
+            type Depthwise = fn(Tensor<4>, Tensor<3>, Tensor<1>, Geometry) -> Tensor<4>;
+            let composed: Depthwise = composed::depthwise_convolution;
+            let expected = composed(x.clone(), filter.clone(), bias.clone(), geometry);
+            assert_close(&result, &expected, 1e-5);
+
+            let weight = random(result.dims(), &device);
+            let to_x = |f: Depthwise| {
+                let x = Tensor::from_inner(x.clone()).require_grad();
+                let filter = Tensor::from_inner(filter.clone());
+                let bias = Tensor::from_inner(bias.clone());
+                let loss = f(x.clone(), filter, bias, geometry) * constant_of(&weight);
+                x.grad(&loss.sum().backward()).unwrap()
+            };
+            assert_close(&to_x(fused::depthwise_convolution), &to_x(composed), 1e-5);
+        }
+    }
+}
+
+#[test]
+fn should_clamp_and_pass_gradients_between_the_bounds_only() {
+    let device = Device::flex();
+    let infinity = f32::INFINITY;
+    let x = Tensor::<1>::from_floats([-3.0, -0.0, 0.0, 0.5, 6.0, 7.0, f32::NAN], &device);
+    let relu6 = numbers(fused::clamp(x.clone(), 0.0, 6.0));
+    assert_eq!(relu6[..6], [0.0, 0.0, 0.0, 0.5, 6.0, 6.0]);
+    assert!(relu6[6].is_nan());
+    let ones = x.ones_like();
+    let slopes = numbers(gradient(&x, &ones, |x| fused::clamp(x, 0.0, 6.0)));
+    assert_eq!(slopes, [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+    for shape in SHAPES {
+        let (x, weight) = (random(shape, &device), random(shape, &device));
+        let clamped = fused::clamp(x.clone(), -0.3, 0.7);
+        assert_close(&clamped, &composed::clamp(x.clone(), -0.3, 0.7), 0.0);
+        let bias = scale(&x) - 1.5;
+        let shifted = fused::shifted_clamp(x.clone(), bias.clone(), 0.0, infinity);
+        let composed = composed::clamp(x.clone() + bias.clone().unsqueeze(), 0.0, infinity);
+        assert_close(&shifted, &composed, 0.0);
+        let constant = || Tensor::from_inner(bias.clone());
+        assert_close(
+            &gradient(&x, &weight, |x| fused::shifted_clamp(x, constant(), -0.3, 0.7)),
+            &gradient(&x, &weight, |x| composed::clamp(x + constant().unsqueeze(), -0.3, 0.7)),
+            0.0,
+        );
+    }
+    // What somebody else reads stays.
+    let before = random([2, 3, 4, 5], &device);
+    let kept = before.clone() * 1.0;
+    let _ = fused::shifted_clamp(before.clone(), ones_of(5, &device), 0.0, 1.0);
+    let _ = fused::clamp(before.clone(), 0.0, 1.0);
+    assert_close(&before, &kept, 0.0);
+}
+
+fn ones_of(count: usize, device: &Device) -> Tensor<1> {
+    Tensor::ones([count], device)
+}
+
+#[test]
+fn should_cover_a_picture_as_tensorflow_does() {
+    // Extents 5 and 6 by threes in steps of two: one zero each side, or one at the end.
+    let geometry = Geometry::covering(3, 2, [5, 6]);
+    assert_eq!(geometry.padding, [1, 1, 0, 1]);
+    assert_eq!(geometry.output(5, 6), [3, 3]);
+    assert_eq!(Geometry::covering(5, 1, [7, 7]), Geometry::same(5));
+    assert_eq!(Geometry::covering(1, 2, [5, 6]).padding, [0; 4]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod import;
 mod inspect;
 mod reconstruct;
 mod train;
+mod weights;
 
 use std::io::Write;
 
@@ -35,6 +36,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Evaluate(verb) => evaluate::run(&verb, &device),
         Verb::Import(args) => import::run(&args),
         Verb::Export(args) => export::run(&args),
+        Verb::Weights(verb) => weights::run(&verb),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Completions { shell } => {
             // In memory first: clap panics where standard output is closed.

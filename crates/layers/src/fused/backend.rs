@@ -40,6 +40,17 @@ pub(crate) trait FusedOperations: Backend {
     /// x Φ(x).
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// The nearest number between two bounds.
+    fn fused_clamp(x: FloatTensor<Self>, low: f32, high: f32) -> FloatTensor<Self>;
+
+    /// The nearest number to x + bias between two bounds; the bias gets no gradient.
+    fn fused_shifted_clamp(
+        x: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        low: f32,
+        high: f32,
+    ) -> FloatTensor<Self>;
+
     /// softmax(scale · scores) over the last dimension, by rows of the last but one.
     fn fused_scaled_softmax(
         scores: FloatTensor<Self>,
@@ -93,6 +104,14 @@ pub(crate) trait FusedGradients: FusedOperations {
 
     /// The gradient for `x`.
     fn gelu_gradient(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// The gradient for `x`, from the clamp's result.
+    fn clamp_gradient(
+        clamped: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        low: f32,
+        high: f32,
+    ) -> FloatTensor<Self>;
 
     /// The gradient for the scores, from the softmax's result.
     fn scaled_softmax_gradient(
@@ -164,6 +183,29 @@ impl<B: FusedGradients, const N: usize> Backward<B, N> for Linear {
             };
             gradients.register::<B>(parent.id, value);
         }
+    }
+}
+
+/// The backward pass of a clamp, to what was clamped.
+#[derive(Debug)]
+struct Clamp {
+    low: f32,
+    high: f32,
+}
+
+impl<B: FusedGradients> Backward<B, 1> for Clamp {
+    type State = FloatTensor<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let for_x = B::clamp_gradient(ops.state, gradient, self.low, self.high);
+        let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+        register::<B, 1>(gradients, parents, [for_x]);
     }
 }
 
@@ -262,6 +304,29 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
         match Gelu.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(tracked) => tracked.finish(x.clone(), B::fused_gelu(x)),
             OpsKind::UnTracked(untracked) => untracked.finish(B::fused_gelu(x)),
+        }
+    }
+
+    fn fused_clamp(x: FloatTensor<Self>, low: f32, high: f32) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let clamped = B::fused_clamp(x, low, high);
+        match (Clamp { low, high }).prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => tracked.finish(clamped.clone(), clamped),
+            OpsKind::UnTracked(untracked) => untracked.finish(clamped),
+        }
+    }
+
+    fn fused_shifted_clamp(
+        x: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        low: f32,
+        high: f32,
+    ) -> FloatTensor<Self> {
+        let ((x, node), (bias, _)) = (x.into_parts(), bias.into_parts());
+        let clamped = B::fused_shifted_clamp(x, bias, low, high);
+        match (Clamp { low, high }).prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => tracked.finish(clamped.clone(), clamped),
+            OpsKind::UnTracked(untracked) => untracked.finish(clamped),
         }
     }
 

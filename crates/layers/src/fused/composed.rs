@@ -1,7 +1,12 @@
 //! The same operations out of Burn's own: for other devices, and as the reference in tests and
 //! benchmarks.
 
-use burn::tensor::{Tensor, activation, module};
+use burn::tensor::{
+    Tensor, activation, module,
+    ops::{ConvOptions, PadMode},
+};
+
+use super::Geometry;
 
 /// [`linear`](super::linear) as Burn has it.
 pub fn linear<const D: usize>(
@@ -31,6 +36,41 @@ pub fn self_attention(query_key_value: Tensor<3>, heads: usize, causal: bool) ->
 /// [`gelu`](super::gelu) as Burn has it.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::gelu(x)
+}
+
+/// [`clamp`](super::clamp) as Burn has it.
+pub fn clamp<const D: usize>(x: Tensor<D>, low: f32, high: f32) -> Tensor<D> {
+    x.clamp(low, high)
+}
+
+/// [`matrix_convolution`](super::matrix_convolution) by Burn's convolution of pictures whose
+/// channels come first.
+pub fn matrix_convolution(x: Tensor<4>, matrix: Tensor<2>, geometry: Geometry) -> Tensor<4> {
+    let ([_, _, _, channels], [_, out]) = (x.dims(), matrix.dims());
+    let [height, width] = geometry.kernel;
+    let weight = matrix.reshape([height, width, channels, out]).permute([3, 2, 0, 1]);
+    let options = ConvOptions::new([geometry.stride; 2], [0, 0], [1, 1], 1);
+    module::conv2d(padded(x, geometry), weight, None, options).permute([0, 2, 3, 1])
+}
+
+/// [`depthwise_convolution`](super::depthwise_convolution) by Burn's grouped convolution of
+/// pictures whose channels come first.
+pub fn depthwise_convolution(
+    x: Tensor<4>,
+    filter: Tensor<3>,
+    bias: Tensor<1>,
+    geometry: Geometry,
+) -> Tensor<4> {
+    let [_, _, channels] = filter.dims();
+    let filter = filter.permute([2, 0, 1]).unsqueeze_dim::<4>(1);
+    let options = ConvOptions::new([geometry.stride; 2], [0, 0], [1, 1], channels);
+    module::conv2d(padded(x, geometry), filter, Some(bias), options).permute([0, 2, 3, 1])
+}
+
+/// A picture whose channels come last, with its zeros around it and the channels first.
+fn padded(x: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    let [above, below, left, right] = geometry.padding;
+    x.permute([0, 3, 1, 2]).pad([(above, below), (left, right)], PadMode::Constant(0.0))
 }
 
 /// [`scaled_softmax`](super::scaled_softmax) with an explicit mask.

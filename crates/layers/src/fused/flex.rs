@@ -21,7 +21,7 @@ use super::{
 const CHUNK: usize = 1 << 13;
 
 /// Row-major, from the start of its buffer; not copied where it is so already.
-fn row_major(tensor: FlexTensor) -> FlexTensor {
+pub(super) fn row_major(tensor: FlexTensor) -> FlexTensor {
     // `to_contiguous` borrows: it would leave two owners of the buffer and so force a copy later.
     if tensor.is_contiguous() && tensor.layout().start_offset() == 0 {
         tensor
@@ -31,7 +31,7 @@ fn row_major(tensor: FlexTensor) -> FlexTensor {
 }
 
 /// The numbers of a row-major tensor; its buffer may be longer.
-fn values(tensor: &FlexTensor) -> &[f32] {
+pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
     &tensor.storage::<f32>()[..tensor.layout().num_elements()]
 }
 
@@ -249,6 +249,24 @@ impl FusedOperations for Flex {
         map(x, lanes::gelu)
     }
 
+    fn fused_clamp(x: FlexTensor, low: f32, high: f32) -> FlexTensor {
+        map(x, |x| lanes::clamp(x, low, high))
+    }
+
+    fn fused_shifted_clamp(x: FlexTensor, bias: FlexTensor, low: f32, high: f32) -> FlexTensor {
+        let (mut x, bias) = (row_major(x), row_major(bias));
+        let bias = values(&bias);
+        let shift = |out: &mut [f32]| {
+            for row in out.chunks_exact_mut(bias.len()) {
+                for (value, bias) in row.iter_mut().zip(bias) {
+                    *value = lanes::clamp(*value + bias, low, high);
+                }
+            }
+        };
+        for_each_chunk(values_mut(&mut x), whole_rows(bias.len()), |_, out| shift(out));
+        x
+    }
+
     fn fused_scaled_softmax(scores: FlexTensor, scale: f32, causal: bool) -> FlexTensor {
         let mut scores = row_major(scores);
         let (keys, visible) = attention_rows(&scores, causal);
@@ -338,6 +356,15 @@ impl FusedGradients for Flex {
 
     fn gelu_gradient(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
         zip(gradient, x, |gradient, x| gradient * lanes::gelu_derivative(x))
+    }
+
+    fn clamp_gradient(
+        clamped: FlexTensor,
+        gradient: FlexTensor,
+        low: f32,
+        high: f32,
+    ) -> FlexTensor {
+        zip(gradient, clamped, |gradient, x| if x > low && x < high { gradient } else { 0.0 })
     }
 
     fn scaled_softmax_gradient(

@@ -1,0 +1,279 @@
+//! Convolution by matrix products, with its gradient.
+//!
+//! Burn computes the gradient for the weight as a convolution whose kernel is as large as the
+//! picture. On the CPU backend that is many times slower than the forward pass; here all three
+//! products are matrix products over the windows under the kernel, which are gathered (and
+//! scattered back) for a few samples at a time, so that memory does not grow with the batch.
+
+use std::{borrow::Cow, ops::Range};
+
+use burn::{
+    backend::{
+        Autodiff, Backend, Flex, TensorMetadata,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        backend_extension,
+        flex::FlexTensor,
+        tensor::FloatTensor,
+    },
+    tensor::TensorData,
+};
+use rayon::prelude::*;
+
+use super::{
+    flex::{row_major, values},
+    geometry::Geometry,
+    lanes::vectorized,
+    product::{Matrix, Threads, add_product, product},
+};
+
+/// Numbers that windows are gathered in at a time (32 MB); fewer samples if they need more.
+const GATHERED: usize = 1 << 23;
+
+/// The forward pass.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait ConvolutionOperations: Backend {
+    /// `x [batch, height, width, in]` and `matrix [kernel·kernel·in, out]` to
+    /// `[batch, height', width', out]`.
+    fn fused_convolution(
+        x: FloatTensor<Self>,
+        matrix: FloatTensor<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self>;
+}
+
+/// The backward pass.
+pub(crate) trait ConvolutionGradients: ConvolutionOperations {
+    /// The gradients for `x` and the matrix, where they are wanted.
+    fn convolution_gradient(
+        x: FloatTensor<Self>,
+        matrix: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        geometry: Geometry,
+        wanted: [bool; 2],
+    ) -> [Option<FloatTensor<Self>>; 2];
+}
+
+/// A batch of pictures with the channels last, seen through a kernel.
+#[derive(Clone, Copy)]
+struct Windows {
+    geometry: Geometry,
+    batch: usize,
+    input: [usize; 2],
+    channels: usize,
+    output: [usize; 2],
+}
+
+impl Windows {
+    fn new(x: &FlexTensor, geometry: Geometry) -> Self {
+        let [batch, height, width, channels] = x.shape().dims();
+        let output = geometry.output(height, width);
+        Self { geometry, batch, input: [height, width], channels, output }
+    }
+
+    /// Numbers under the kernel.
+    fn size(&self) -> usize {
+        self.geometry.kernel[0] * self.geometry.kernel[1] * self.channels
+    }
+
+    /// Numbers of a sample.
+    fn sample(&self) -> usize {
+        self.input[0] * self.input[1] * self.channels
+    }
+
+    /// Windows of a sample.
+    fn count(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
+    /// The batch in parts that fit into [`GATHERED`].
+    fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let batch = self.batch;
+        let samples = (GATHERED / (self.count() * self.size()).max(1)).max(1);
+        (0..batch).step_by(samples).map(move |first| first..(first + samples).min(batch))
+    }
+
+    /// Columns of the kernel that lie on the picture in a window of column `across`, and the
+    /// first pixel under them.
+    fn columns(&self, across: usize) -> (Range<usize>, usize) {
+        let start = across * self.geometry.stride;
+        let left = self.geometry.padding[2];
+        let first = left.saturating_sub(start);
+        let last = (self.input[1] + left).saturating_sub(start).min(self.geometry.kernel[1]);
+        (first..last.max(first), (start + first).saturating_sub(left))
+    }
+
+    /// Whether a window is a pixel: then the windows are the picture.
+    fn are_pixels(&self) -> bool {
+        self.geometry == Geometry::same(1)
+    }
+
+    /// The windows of some samples, `[samples·height'·width', kernel·kernel·in]`.
+    fn gather<'a>(&self, x: &'a [f32], samples: Range<usize>) -> Cow<'a, [f32]> {
+        if self.are_pixels() {
+            return Cow::Borrowed(&x[samples.start * self.sample()..samples.end * self.sample()]);
+        }
+        let Self { geometry, channels, input: [height, width], output: [down, across], .. } = *self;
+        let [kernel_height, kernel_width] = geometry.kernel;
+        let rows = samples.len() * down;
+        let mut gathered = vec![0.0; rows * across * self.size()];
+        gathered.par_chunks_exact_mut(across * self.size()).enumerate().for_each(|(row, out)| {
+            let picture = &x[(samples.start + row / down) * self.sample()..][..self.sample()];
+            let top = (row % down) * geometry.stride;
+            for (column, out) in out.chunks_exact_mut(self.size()).enumerate() {
+                let (columns, pixel) = self.columns(column);
+                let run = columns.len() * channels;
+                for under in 0..kernel_height {
+                    let y = (top + under).wrapping_sub(geometry.padding[0]);
+                    if y < height {
+                        let from = (y * width + pixel) * channels;
+                        let to = (under * kernel_width + columns.start) * channels;
+                        out[to..to + run].copy_from_slice(&picture[from..from + run]);
+                    }
+                }
+            }
+        });
+        Cow::Owned(gathered)
+    }
+
+    /// Adds each number of the windows to the pixel that it was gathered from.
+    fn scatter(&self, windows: &[f32], pixels: &mut [f32]) {
+        let Self { geometry, channels, input: [height, width], output: [down, across], .. } = *self;
+        let [kernel_height, kernel_width] = geometry.kernel;
+        pixels.par_chunks_exact_mut(width * channels).enumerate().for_each(|(row, out)| {
+            let (sample, y) = (row / height, row % height + geometry.padding[0]);
+            vectorized(|| {
+                for under in 0..kernel_height {
+                    let Some(top) = y.checked_sub(under) else { continue };
+                    if top % geometry.stride != 0 || top / geometry.stride >= down {
+                        continue;
+                    }
+                    let first = (sample * down + top / geometry.stride) * across;
+                    for column in 0..across {
+                        let (columns, pixel) = self.columns(column);
+                        let run = columns.len() * channels;
+                        let from = (first + column) * self.size()
+                            + (under * kernel_width + columns.start) * channels;
+                        let out = &mut out[pixel * channels..][..run];
+                        for (out, value) in out.iter_mut().zip(&windows[from..from + run]) {
+                            *out += value;
+                        }
+                    }
+                }
+            });
+        });
+    }
+}
+
+impl ConvolutionOperations for Flex {
+    fn fused_convolution(x: FlexTensor, matrix: FlexTensor, geometry: Geometry) -> FlexTensor {
+        let (x, matrix) = (row_major(x), row_major(matrix));
+        let windows = Windows::new(&x, geometry);
+        let [_, outputs] = matrix.shape().dims();
+        let matrix = Matrix::packed(values(&matrix), outputs);
+        let mut output = Vec::new();
+        for samples in windows.parts() {
+            let whole = samples.len() == windows.batch;
+            let gathered = windows.gather(values(&x), samples);
+            let product = product(Matrix::packed(&gathered, windows.size()), matrix, Threads::All);
+            if whole {
+                output = product;
+            } else {
+                output.extend_from_slice(&product);
+            }
+        }
+        let shape = [windows.batch, windows.output[0], windows.output[1], outputs];
+        FlexTensor::from_data(TensorData::new(output, shape))
+    }
+}
+
+impl ConvolutionGradients for Flex {
+    fn convolution_gradient(
+        x: FlexTensor,
+        matrix: FlexTensor,
+        gradient: FlexTensor,
+        geometry: Geometry,
+        [for_x, for_matrix]: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        let (x, gradient, matrix) = (row_major(x), row_major(gradient), row_major(matrix));
+        let windows = Windows::new(&x, geometry);
+        let [size, outputs] = matrix.shape().dims();
+        let transposed = Matrix::packed(values(&matrix), outputs).transposed();
+        let mut pixels = Vec::new();
+        let mut weights = vec![0.0; if for_matrix { size * outputs } else { 0 }];
+        for samples in windows.parts() {
+            let part = samples.start * windows.count()..samples.end * windows.count();
+            let part = &values(&gradient)[part.start * outputs..part.end * outputs];
+            let arriving = Matrix::packed(part, outputs);
+            if for_matrix {
+                let gathered = windows.gather(values(&x), samples.clone());
+                let gathered = Matrix::packed(&gathered, size).transposed();
+                add_product(&mut weights, outputs, gathered, arriving, Threads::All);
+            }
+            if for_x {
+                let product = product(arriving, transposed, Threads::All);
+                if windows.are_pixels() && samples.len() == windows.batch {
+                    pixels = product;
+                } else if windows.are_pixels() {
+                    pixels.extend_from_slice(&product);
+                } else {
+                    let start = pixels.len();
+                    pixels.resize(start + samples.len() * windows.sample(), 0.0);
+                    windows.scatter(&product, &mut pixels[start..]);
+                }
+            }
+        }
+        let for_x = for_x.then(|| FlexTensor::from_data(TensorData::new(pixels, x.shape())));
+        let shape = [size, outputs];
+        let weights = for_matrix.then(|| FlexTensor::from_data(TensorData::new(weights, shape)));
+        [for_x, weights]
+    }
+}
+
+impl<B: ConvolutionGradients, C: CheckpointStrategy> ConvolutionOperations for Autodiff<B, C> {
+    fn fused_convolution(
+        x: FloatTensor<Self>,
+        matrix: FloatTensor<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Convolution {
+            geometry: Geometry,
+        }
+
+        impl<B: ConvolutionGradients> Backward<B, 2> for Convolution {
+            type State = (FloatTensor<B>, FloatTensor<B>);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                gradients: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gradient = gradients.consume::<B>(&ops.node);
+                let (x, matrix) = ops.state;
+                let wanted = [ops.parents[0].is_some(), ops.parents[1].is_some()];
+                let found = B::convolution_gradient(x, matrix, gradient, self.geometry, wanted);
+                for (parent, found) in ops.parents.into_iter().zip(found) {
+                    if let (Some(parent), Some(found)) = (parent, found) {
+                        gradients.register::<B>(parent.id, found);
+                    }
+                }
+            }
+        }
+
+        let (x, x_node) = x.into_parts();
+        let (matrix, matrix_node) = matrix.into_parts();
+        let nodes = [x_node, matrix_node];
+        match (Convolution { geometry }).prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => tracked
+                .finish((x.clone(), matrix.clone()), B::fused_convolution(x, matrix, geometry)),
+            OpsKind::UnTracked(untracked) => {
+                untracked.finish(B::fused_convolution(x, matrix, geometry))
+            }
+        }
+    }
+}

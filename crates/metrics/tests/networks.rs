@@ -1,0 +1,167 @@
+//! Networks and distances against PyTorch's, on reduced widths and random weights.
+//!
+//! Each fixture in `tests/fixtures/perceptual` holds pictures, what the original computes from
+//! them, the gradient of Σ wᵢ·distanceᵢ (w from 1 to 2 in even steps) with respect to the
+//! prediction, and under `weights.` the weights by their public names. `README.md` there says what
+//! made them.
+
+#![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
+
+use std::{collections::BTreeMap, path::Path};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use layers::parameters::{HostTensor, ParameterError, TensorMap};
+use metrics::{
+    networks::{EfficientNetLiteConfig, LiteStage},
+    perceptual::{LiteDistance, PerceptualDistance},
+};
+use safetensors::SafeTensors;
+
+fn read(path: &str) -> TensorMap {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = |name: &str| {
+        let view = file.tensor(name).unwrap();
+        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+        HostTensor::new(view.shape(), values.collect())
+    };
+    file.names().into_iter().map(|name| (name.to_owned(), tensor(name))).collect()
+}
+
+struct Fixture {
+    tensors: TensorMap,
+}
+
+impl Fixture {
+    fn read(name: &str) -> Self {
+        Self { tensors: read(&format!("tests/fixtures/perceptual/{name}.safetensors")) }
+    }
+
+    fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let tensor = self.tensors[name].clone();
+        Tensor::from_data(TensorData::new(tensor.values, tensor.shape), &Device::flex())
+    }
+
+    fn weights(&self, prefix: &str) -> TensorMap {
+        let named = self.tensors.iter().filter_map(|(name, tensor)| {
+            name.strip_prefix(prefix).map(|name| (name.to_owned(), tensor.clone()))
+        });
+        named.collect::<BTreeMap<_, _>>()
+    }
+}
+
+/// Differences relative to the expected tensor's largest entry.
+#[track_caller]
+fn assert_close<const D: usize>(got: Tensor<D>, expected: Tensor<D>, tolerance: f32) {
+    assert_eq!(got.dims(), expected.dims());
+    let largest = expected.clone().abs().max().into_scalar::<f32>();
+    let difference = (got - expected).abs().max().into_scalar::<f32>() / largest;
+    assert!(difference <= tolerance, "relative difference {difference:e}");
+}
+
+/// Value, gradient, and the laws of a distance.
+#[track_caller]
+fn assert_distance(distance: &dyn PerceptualDistance, fixture: &Fixture, tolerance: f32) {
+    let (prediction, target) = (fixture.tensor::<4>("prediction"), fixture.tensor::<4>("target"));
+    let value = distance.distance(prediction.clone(), target.clone());
+    assert_close(value.clone(), fixture.tensor("distance"), tolerance);
+
+    let tracked = Tensor::from_inner(prediction.clone()).require_grad();
+    let also = Tensor::from_inner(target.clone()).require_grad();
+    let values = distance.distance(tracked.clone(), also.clone());
+    assert_close(values.clone().inner(), value.clone(), 1e-6);
+    let [batch] = values.dims();
+    let weights = (0..batch).map(|i| 1.0 + i as f32 / (batch - 1).max(1) as f32);
+    let weights = TensorData::new(weights.collect::<Vec<_>>(), [batch]);
+    let loss = values * Tensor::from_data(weights, &tracked.device());
+    let gradients = loss.sum().backward();
+    assert_close(tracked.grad(&gradients).unwrap(), fixture.tensor("gradient"), 10.0 * tolerance);
+    assert!(also.grad(&gradients).is_none(), "a gradient reaches the target");
+
+    // Equal pictures have distance zero, and a gradient of numbers.
+    let tracked = Tensor::from_inner(target.clone()).require_grad();
+    let zero = distance.distance(tracked.clone(), Tensor::from_inner(target.clone()));
+    assert_eq!(zero.clone().abs().max().into_scalar::<f32>(), 0.0);
+    let gradient = tracked.grad(&zero.sum().backward()).unwrap();
+    assert!(gradient.abs().max().into_scalar::<f32>().is_finite());
+
+    // A sample's distance is its own.
+    let last = batch - 1;
+    let alone = distance.distance(prediction.narrow(0, last, 1), target.narrow(0, last, 1));
+    assert_close(alone, value.narrow(0, last, 1), 1e-5);
+}
+
+fn tiny_lite() -> EfficientNetLiteConfig {
+    let stage = |kernel, stride, expansion, channels, blocks| LiteStage {
+        kernel,
+        stride,
+        expansion,
+        channels,
+        blocks,
+    };
+    EfficientNetLiteConfig {
+        stem: 6,
+        stages: vec![
+            stage(3, 1, 1, 4, 1),
+            stage(3, 2, 3, 7, 2),
+            stage(5, 2, 2, 18, 2),
+            stage(5, 1, 2, 5, 1),
+            stage(5, 2, 6, 9, 1),
+        ],
+    }
+}
+
+#[test]
+fn should_compute_what_efficientnet_lite_computes() {
+    let fixture = Fixture::read("efficientnet_lite");
+    let network = tiny_lite().load(fixture.weights("weights."), &Device::flex()).unwrap();
+    let target = fixture.tensor::<4>("target");
+    let levels = network.levels(target.clone(), usize::MAX);
+    assert_eq!(levels.len(), 4);
+    for (index, level) in levels.into_iter().enumerate() {
+        assert_close(level, fixture.tensor(&format!("level.{index}")), 1e-5);
+    }
+    assert_eq!(network.levels(target.clone(), 2).len(), 2);
+    assert_close(network.pooled(target), fixture.tensor("pooled"), 1e-5);
+    assert_distance(&LiteDistance::new(network), &fixture, 1e-5);
+}
+
+#[test]
+fn should_see_with_the_bundled_network_what_the_published_one_sees() {
+    let fixture = Fixture::read("efficientnet_lite0");
+    let bundled = read("models/efficientnet-lite0/efficientnet-lite0.safetensors");
+    assert_eq!(EfficientNetLiteConfig::lite0().select(bundled.clone()), bundled);
+    let network = EfficientNetLiteConfig::lite0().load(bundled, &Device::flex()).unwrap();
+    assert_close(network.pooled(fixture.tensor("target")), fixture.tensor("pooled"), 1e-5);
+    assert_distance(&LiteDistance::new(network), &fixture, 1e-5);
+}
+
+#[test]
+fn should_name_every_tensor_that_does_not_fit() {
+    let mut weights = Fixture::read("efficientnet_lite").weights("weights.");
+    weights.remove("_bn0.running_var").unwrap();
+    let shape = weights.get_mut("_blocks.1._expand_conv.weight").unwrap();
+    *shape = HostTensor::new([12, 4], vec![0.0; 48]);
+    weights.insert("_fc.bias".to_owned(), HostTensor::new([2], vec![0.0; 2]));
+    let error = tiny_lite().load(weights, &Device::flex()).unwrap_err();
+    let [missing, shape, unused] = &error.problems[..] else { panic!("{error}") };
+    assert!(matches!(missing, ParameterError::Missing { name, .. } if name == "_bn0.running_var"));
+    assert!(matches!(shape, ParameterError::Shape { expected, .. } if *expected == [12, 4, 1, 1]));
+    assert!(matches!(unused, ParameterError::Unused { name, .. } if name == "_fc.bias"));
+    let told = error.to_string();
+    assert!(told.contains("EfficientNet-Lite0") && told.contains("_fc.bias"), "{told}");
+}
+
+#[test]
+fn should_give_numbers_where_a_picture_is_black_everywhere() {
+    let bundled = read("models/efficientnet-lite0/efficientnet-lite0.safetensors");
+    let network = EfficientNetLiteConfig::lite0().load(bundled, &Device::flex()).unwrap();
+    let distance = LiteDistance::new(network);
+    let black = Tensor::<4>::zeros([1, 3, 32, 32], &Device::flex());
+    let tracked = Tensor::from_inner(black.clone()).require_grad();
+    let value = distance.distance(tracked.clone(), Tensor::from_inner(black + 0.5));
+    assert!(value.clone().into_scalar::<f32>() > 0.0);
+    let gradient = tracked.grad(&value.backward()).unwrap();
+    assert!(gradient.abs().sum().into_scalar::<f32>().is_finite());
+}

@@ -3,7 +3,8 @@
 //! [`Checkpoint`] reads files of others: PyTorch's two formats, through a parser that never
 //! executes ([`pickle`]), and safetensors. [`released`] translates the authors' names into ours
 //! and back. A [`ModelFolder`] is how a model of ours lies on disk; [`import()`] makes one from
-//! released files, [`export`] goes the other way.
+//! released files, [`export`] goes the other way. [`public`] fetches the weights of networks that
+//! training and evaluation compare pictures with.
 
 mod checkpoint;
 mod classes;
@@ -13,6 +14,7 @@ mod floats;
 mod import;
 pub mod model_folder;
 pub mod pickle;
+pub mod public;
 pub mod released;
 pub mod safetensors_file;
 mod torch_file;

@@ -16,6 +16,7 @@ mod depthwise;
 mod flex;
 mod geometry;
 mod lanes;
+mod pooling;
 mod product;
 mod self_attention;
 
@@ -27,6 +28,7 @@ use burn::{
 use backend::FusedOperations;
 use convolution::ConvolutionOperations;
 use depthwise::DepthwiseOperations;
+use pooling::PoolingOperations;
 
 pub use geometry::Geometry;
 
@@ -219,6 +221,22 @@ pub fn depthwise_convolution(
         Tensor::from_dispatch(Dispatch::fused_depthwise(x, filter, bias, geometry))
     } else {
         composed::depthwise_convolution(x, filter, bias, geometry)
+    }
+}
+
+/// The largest number under each window, channel by channel; the zeros of the geometry count as
+/// smaller than any. Where several are largest, the gradient goes to the first by row and column.
+///
+/// # Shapes
+/// `[batch, height, width, channels]` → `[batch, height', width', channels]`.
+///
+/// # Panics
+/// If the kernel is larger than the picture with its zeros.
+pub fn max_pool(x: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    if is_fusible(&x) {
+        Tensor::from_dispatch(Dispatch::fused_max_pool(x.into_dispatch(), geometry))
+    } else {
+        composed::max_pool(x, geometry)
     }
 }
 

@@ -405,6 +405,37 @@ fn should_clamp_and_pass_gradients_between_the_bounds_only() {
     assert_close(&before, &kept, 0.0);
 }
 
+#[test]
+fn should_pool_as_burn_does_and_give_the_gradient_to_the_first_of_the_largest() {
+    let device = Device::flex();
+    let geometry =
+        |side, stride, zeros| Geometry { kernel: [side; 2], stride, padding: [zeros; 4] };
+    for (shape, geometry) in [
+        ([2, 4, 6, 5], geometry(2, 2, 0)),
+        ([1, 7, 5, 33], geometry(2, 2, 0)),
+        ([2, 9, 7, 16], geometry(3, 2, 0)),
+        ([3, 5, 6, 3], geometry(3, 1, 1)),
+    ] {
+        let x = random(shape, &device);
+        let pooled = fused::max_pool(x.clone(), geometry);
+        assert_close(&pooled, &composed::max_pool(x.clone(), geometry), 0.0);
+        let weight = random(pooled.dims(), &device);
+        let to_x = |f: fn(Tensor<4>, Geometry) -> Tensor<4>| {
+            let x = Tensor::from_inner(x.clone()).require_grad();
+            let loss = f(x.clone(), geometry) * constant_of(&weight);
+            x.grad(&loss.sum().backward()).unwrap()
+        };
+        assert_close(&to_x(fused::max_pool), &to_x(composed::max_pool), 1e-6);
+    }
+    // A picture of one colour: the first of each window, as PyTorch has it.
+    let flat = Tensor::<4>::ones([1, 3, 3, 1], &device);
+    let ones = Tensor::<4>::ones([1, 2, 2, 1], &device);
+    let x = Tensor::from_inner(flat).require_grad();
+    let loss = fused::max_pool(x.clone(), geometry(2, 1, 0)) * constant_of(&ones);
+    let slopes = numbers(x.grad(&loss.sum().backward()).unwrap());
+    assert_eq!(slopes, [1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+}
+
 fn ones_of(count: usize, device: &Device) -> Tensor<1> {
     Tensor::ones([count], device)
 }

@@ -6,13 +6,20 @@
 //!
 //! Inside, channels come last, so that a pointwise convolution is a matrix product.
 
+mod chain;
+mod convnext;
 mod efficientnet_lite;
+mod inception;
+mod resize;
 mod source;
 
 use burn::tensor::Tensor;
 use layers::{fused, fused::Geometry, parameters::ParameterError};
 
+pub use chain::{Chain, ChainConfig, ChainLayer};
+pub use convnext::{ConvNext, ConvNextConfig};
 pub use efficientnet_lite::{EfficientNetLite, EfficientNetLiteConfig, LiteStage};
+pub use inception::{Inception, InceptionConfig, InceptionFeatures};
 
 /// Tensors that are not those of a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +44,50 @@ fn list(problems: &[ParameterError]) -> String {
 /// A constant where `x` is: with automatic differentiation, not tracked.
 fn beside<const D: usize, const E: usize>(x: &Tensor<E>, constant: &Tensor<D>) -> Tensor<D> {
     if x.device().is_autodiff() { Tensor::from_inner(constant.clone()) } else { constant.clone() }
+}
+
+/// What pictures are shifted and scaled by, a number a colour: (x − mean) / deviation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Statistics {
+    pub(crate) mean: [f64; 3],
+    pub(crate) deviation: [f64; 3],
+}
+
+/// Those of ImageNet's training pictures in [0, 1], as torchvision has them.
+const IMAGENET: Statistics =
+    Statistics { mean: [0.485, 0.456, 0.406], deviation: [0.229, 0.224, 0.225] };
+
+impl Statistics {
+    /// # Shapes
+    /// `[batch, height, width, 3]`, kept.
+    pub(crate) fn normalize(&self, x: Tensor<4>) -> Tensor<4> {
+        let plain = x.device().without_autodiff();
+        let vector = |values: [f64; 3]| {
+            let values = values.map(|value| value as f32);
+            beside(&x, &Tensor::<1>::from_floats(values, &plain)).unsqueeze::<4>()
+        };
+        let (mean, deviation) = (vector(self.mean), vector(self.deviation));
+        (x - mean) / deviation
+    }
+}
+
+/// A layer norm over the channels.
+#[derive(Debug, Clone)]
+struct Norm {
+    /// `[channels]`.
+    scale: Tensor<1>,
+    /// `[channels]`.
+    shift: Tensor<1>,
+    epsilon: f64,
+}
+
+impl Norm {
+    /// # Shapes
+    /// `[.., channels]`, kept.
+    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let (scale, shift) = (beside(&x, &self.scale), beside(&x, &self.shift));
+        fused::layer_norm(x, scale, shift, self.epsilon)
+    }
 }
 
 /// A linear layer over the channels.
@@ -67,6 +118,13 @@ struct Convolution {
 }
 
 impl Convolution {
+    /// # Shapes
+    /// `[batch, height, width, in]` → `[batch, height', width', out]`.
+    fn forward(&self, x: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+        let (matrix, bias) = (beside(&x, &self.matrix), beside(&x, &self.bias));
+        fused::matrix_convolution(x, matrix, geometry) + bias.unsqueeze()
+    }
+
     /// The convolution, cut off below zero and above `high`.
     ///
     /// # Shapes

@@ -12,8 +12,10 @@ use std::{collections::BTreeMap, path::Path};
 use burn::tensor::{Device, Tensor, TensorData};
 use layers::parameters::{HostTensor, ParameterError, TensorMap};
 use metrics::{
-    networks::{EfficientNetLiteConfig, LiteStage},
-    perceptual::{LiteDistance, PerceptualDistance},
+    networks::{
+        ChainConfig, ConvNextConfig, EfficientNetLiteConfig, Inception, InceptionConfig, LiteStage,
+    },
+    perceptual::{LiteDistance, LogitDistance, Lpips, PerceptualDistance},
 };
 use safetensors::SafeTensors;
 
@@ -135,6 +137,113 @@ fn should_see_with_the_bundled_network_what_the_published_one_sees() {
     let network = EfficientNetLiteConfig::lite0().load(bundled, &Device::flex()).unwrap();
     assert_close(network.pooled(fixture.tensor("target")), fixture.tensor("pooled"), 1e-5);
     assert_distance(&LiteDistance::new(network), &fixture, 1e-5);
+}
+
+#[test]
+fn should_compute_what_convnext_computes() {
+    let fixture = Fixture::read("convnext");
+    let stages = vec![(6, 2), (8, 1), (12, 2), (20, 1)];
+    let config = ConvNextConfig { stages, classes: 10, side: 64 };
+    let network = config.load(fixture.weights("weights."), &Device::flex()).unwrap();
+    assert_close(network.logits(fixture.tensor("target")), fixture.tensor("logits"), 1e-5);
+    assert_distance(&LogitDistance::new(network), &fixture, 1e-5);
+}
+
+#[test]
+fn should_compute_what_lpips_computes() {
+    let widths = [4, 5, 6, 7, 8];
+    for (name, config) in [
+        ("lpips_vgg", ChainConfig::vgg16_of(widths)),
+        ("lpips_alex", ChainConfig::alexnet_of(widths)),
+    ] {
+        let fixture = Fixture::read(name);
+        let mut weights = fixture.weights("weights.");
+        // The public file has the classifier too.
+        weights.insert("classifier.6.bias".to_owned(), HostTensor::new([2], vec![0.0; 2]));
+        let heads = fixture.weights("heads.");
+        let lpips = Lpips::load(&config, weights, heads.clone(), &Device::flex()).unwrap();
+        assert_distance(&lpips, &fixture, 1e-5);
+
+        let mut heads = heads;
+        heads.insert("lin5.model.1.weight".to_owned(), HostTensor::new([1], vec![0.0]));
+        heads.remove("lin0.model.1.weight");
+        let error = Lpips::load(&config, fixture.weights("weights."), heads, &Device::flex());
+        assert_eq!(error.unwrap_err().problems.len(), 2);
+    }
+}
+
+#[test]
+fn should_have_the_published_sizes() {
+    // Names, shapes and order of nothing but what the public files have, counted: parameters of
+    // torchvision's convnext_small, of the convolutions of its vgg16 and alexnet, and of Inception
+    // with 1008 classes, each batch norm with four vectors.
+    let count = |problems: Vec<ParameterError>| -> usize {
+        let sizes = problems.iter().map(|problem| match problem {
+            ParameterError::Missing { expected, .. } => expected.iter().product::<usize>(),
+            other => panic!("{other}"),
+        });
+        sizes.sum()
+    };
+    let (device, none) = (Device::flex(), TensorMap::new);
+    let convnext = ConvNextConfig::small().load(none(), &device).unwrap_err();
+    assert_eq!(count(convnext.problems), 50_223_688);
+    let vgg = ChainConfig::vgg16().load(none(), &device).unwrap_err();
+    assert_eq!(count(vgg.problems), 14_714_688);
+    let alexnet = ChainConfig::alexnet().load(none(), &device).unwrap_err();
+    assert_eq!(count(alexnet.problems), 2_469_696);
+    let inception = InceptionConfig::published().load(none(), &device).unwrap_err();
+    assert_eq!(count(inception.problems), 23_885_392);
+}
+
+fn thin_inception(fixture: &Fixture) -> Inception {
+    let config = InceptionConfig { thinner: 16, classes: 20 };
+    config.load(fixture.weights("weights."), &Device::flex()).unwrap()
+}
+
+#[test]
+fn should_compute_what_inception_computes_stage_by_stage() {
+    let fixture = Fixture::read("inception");
+    let network = thin_inception(&fixture);
+    for (pictures, expected_stages) in [("small", 17), ("wide", 1)] {
+        let images = fixture.tensor::<4>(&format!("{pictures}.images"));
+        let mut compared = 0;
+        network.walk(images.clone(), &mut |stage, x| {
+            let name = format!("{pictures}.stage.{stage}");
+            if !fixture.tensors.contains_key(&name) {
+                return;
+            }
+            // Every so many pixels, so that nine remain at most.
+            let [batch, height, width, channels] = x.dims();
+            let every = height.div_ceil(9);
+            let kept: Vec<Tensor<4>> = (0..height)
+                .step_by(every)
+                .flat_map(|row| (0..width).step_by(every).map(move |column| (row, column)))
+                .map(|(row, column)| x.clone().narrow(1, row, 1).narrow(2, column, 1))
+                .collect();
+            let side = height.div_ceil(every);
+            let kept = Tensor::cat(kept, 1).reshape([batch, side, side, channels]);
+            assert_close(kept, fixture.tensor(&name), 1e-5);
+            compared += 1;
+        });
+        assert_eq!(compared, expected_stages);
+        let features = network.features(images);
+        let expected = |name: &str| fixture.tensor::<2>(&format!("{pictures}.{name}"));
+        assert_close(features.pool, expected("pool"), 1e-5);
+        assert_close(features.spatial, expected("spatial"), 1e-5);
+        assert_close(features.logits_without_bias, expected("logits_without_bias"), 1e-5);
+        assert_close(features.logits, expected("logits"), 1e-5);
+    }
+}
+
+#[test]
+fn should_give_a_picture_the_same_inception_features_in_any_batch() {
+    let fixture = Fixture::read("inception");
+    let network = thin_inception(&fixture);
+    let images = fixture.tensor::<4>("small.images");
+    let both = network.features(images.clone());
+    let last = network.features(images.narrow(0, 1, 1));
+    assert_close(last.pool, both.pool.narrow(0, 1, 1), 1e-6);
+    assert_close(last.spatial, both.spatial.narrow(0, 1, 1), 1e-6);
 }
 
 #[test]

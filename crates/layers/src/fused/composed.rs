@@ -3,7 +3,7 @@
 
 use burn::tensor::{
     Tensor, activation, module,
-    ops::{ConvOptions, PadMode},
+    ops::{ConvOptions, MaxPoolOptions, PadMode},
 };
 
 use super::Geometry;
@@ -65,6 +65,15 @@ pub fn depthwise_convolution(
     let filter = filter.permute([2, 0, 1]).unsqueeze_dim::<4>(1);
     let options = ConvOptions::new([geometry.stride; 2], [0, 0], [1, 1], channels);
     module::conv2d(padded(x, geometry), filter, Some(bias), options).permute([0, 2, 3, 1])
+}
+
+/// [`max_pool`](super::max_pool) by Burn's of pictures whose channels come first.
+pub fn max_pool(x: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    let [above, below, left, right] = geometry.padding;
+    let options = MaxPoolOptions::new(geometry.kernel)
+        .with_stride([geometry.stride; 2])
+        .with_padding_pairs([(above, below), (left, right)]);
+    module::max_pool2d(x.permute([0, 3, 1, 2]), options).permute([0, 2, 3, 1])
 }
 
 /// A picture whose channels come last, with its zeros around it and the channels first.

@@ -53,9 +53,15 @@ pub(crate) trait DepthwiseGradients: DepthwiseOperations {
 
 /// Along one axis: for each place of the result, the places of the source that it reads, each
 /// with the filter's element that it is multiplied by.
-type Taps = Vec<Vec<(usize, usize)>>;
+pub(super) type Taps = Vec<Vec<(usize, usize)>>;
 
-fn taps(source: usize, result: usize, kernel: usize, stride: usize, before: usize) -> Taps {
+pub(super) fn taps(
+    source: usize,
+    result: usize,
+    kernel: usize,
+    stride: usize,
+    before: usize,
+) -> Taps {
     let of = |place: usize| {
         let under = |element: usize| (place * stride + element).checked_sub(before);
         (0..kernel)

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use layers::parameters::{HostTensor, ParameterError, TensorMap};
 
-use super::{Convolution, Depthwise, NetworkError, Pointwise};
+use super::{Convolution, Depthwise, NetworkError, Norm, Pointwise};
 
 /// The tensors of a file, while a network is made from them. What is missing or has another shape
 /// is noted and replaced by zeros, so that all problems are reported and not the first.
@@ -15,8 +15,8 @@ pub(super) struct Source<'a> {
 
 /// A convolution's weight and bias on the host; the weight as PyTorch has it, output first.
 pub(super) struct Folded {
-    weight: HostTensor,
-    bias: Vec<f32>,
+    pub(super) weight: HostTensor,
+    pub(super) bias: Vec<f32>,
 }
 
 impl<'a> Source<'a> {
@@ -38,6 +38,24 @@ impl<'a> Source<'a> {
                 zeros()
             }
         }
+    }
+
+    /// Forgets a tensor that the file may have and the network does not use.
+    pub(super) fn leave(&mut self, name: &str) {
+        self.tensors.remove(name);
+    }
+
+    /// Weight and bias of a linear layer or a convolution.
+    pub(super) fn biased(&mut self, name: &str, shape: &[usize]) -> Folded {
+        let weight = self.take(&format!("{name}.weight"), shape);
+        Folded { weight, bias: self.take(&format!("{name}.bias"), &shape[..1]).values }
+    }
+
+    /// A layer norm over `channels`.
+    pub(super) fn norm(&mut self, name: &str, channels: usize, epsilon: f64) -> Norm {
+        let mut vector = |part: &str| self.take(&format!("{name}.{part}"), &[channels]).values;
+        let (scale, shift) = (vector("weight"), vector("bias"));
+        Norm { scale: self.vector(scale), shift: self.vector(shift), epsilon }
     }
 
     /// The weight `NAME.weight` of a convolution without bias, and the batch norm after it.

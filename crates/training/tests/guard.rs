@@ -144,6 +144,26 @@ fn should_go_back_to_the_start_where_there_is_no_later_checkpoint() {
 }
 
 #[test]
+fn should_go_back_from_a_spike_where_the_recipe_asks_for_it() {
+    for spike in [None, Some(8.0)] {
+        let mut recipe = stage_one_recipe(60);
+        recipe.schedule.checkpoint_every = 10;
+        recipe.schedule.guard.spike = spike;
+        let folder = tempfile::tempdir().unwrap();
+        let trainer = Hooked::new(stage_one(&recipe), |trainer: &mut StageOne, step| {
+            let mut measures = trainer.step(step)?;
+            let noise = 0.1 * (step.address as f64).sin();
+            measures[0].1 = if step.address == 54 { 9.0 } else { 1.0 + noise };
+            Ok(measures)
+        });
+        run(trainer, &recipe, folder.path(), false, &mut Reports::default()).unwrap();
+        let lines = log(folder.path());
+        let back: Vec<_> = lines.iter().filter_map(|line| line["went_back_to"].as_u64()).collect();
+        assert_eq!(back, if spike.is_some() { vec![50] } else { vec![] });
+    }
+}
+
+#[test]
 fn should_keep_the_newest_checkpoints_and_the_best() {
     let mut recipe = stage_one_recipe(4);
     recipe.schedule.checkpoint_every = 1;

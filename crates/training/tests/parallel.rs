@@ -136,24 +136,29 @@ fn should_train_the_generator_alike_however_its_batch_is_cut() {
     });
 }
 
-/// Trains four steps on some ranks in one folder; `leaves` has the last rank end before the last
-/// step. Returns how each rank ended.
+/// Something that happens to a step of one rank.
+type Event = fn(rank: usize, step: Step) -> Result<bool, TrainingError>;
+
+/// Trains four steps on some ranks in one folder. An event may end a rank, or say that its loss is
+/// no number. Returns how each rank ended.
 fn train(
     folder: &Path,
     ranks: usize,
     resume: bool,
-    leaves: bool,
+    event: Event,
 ) -> Vec<Result<(), TrainingError>> {
     let rank = |communicator: Threads| {
         let mut recipe = stage_one_recipe(4);
         recipe.schedule.checkpoint_every = 1;
-        let last = communicator.rank() == ranks - 1;
+        let rank = communicator.rank();
         let trainer = stage_one(&recipe).with_communicator(Arc::new(communicator)).unwrap();
         let trainer = Hooked::new(trainer, |trainer: &mut StageOne, step| {
-            if leaves && last && step.number == 3 {
-                return Err(TrainingError::Data("made up".into()));
+            let poisoned = event(rank, step)?;
+            let mut measures = trainer.step(step)?;
+            if poisoned {
+                measures[0].1 = f64::NAN;
             }
-            trainer.step(step)
+            Ok(measures)
         });
         run(trainer, &recipe, folder, resume, &mut Reports::default())
     };
@@ -169,13 +174,18 @@ fn train(
 fn should_end_all_ranks_with_one_and_resume_on_any_number_of_them() {
     let weights =
         |folder: &Path| safetensors_file::read(folder.join("model/tokenizer.safetensors")).unwrap();
+    let nothing: Event = |_, _| Ok(false);
+    let leaves: Event = |rank, step| match (rank, step.number) {
+        (1, 3) => Err(TrainingError::Data("made up".into())),
+        _ => Ok(false),
+    };
     let whole = tempfile::tempdir().unwrap();
-    assert!(train(whole.path(), 2, false, false).iter().all(Result::is_ok));
+    assert!(train(whole.path(), 2, false, nothing).iter().all(Result::is_ok));
     for ranks in [2, 1, 4] {
         let folder = tempfile::tempdir().unwrap();
-        let ended = train(folder.path(), 2, false, true);
+        let ended = train(folder.path(), 2, false, leaves);
         assert!(matches!(ended[0], Err(TrainingError::Parallel(ParallelError::Gone))), "{ended:?}");
-        assert!(train(folder.path(), ranks, true, false).iter().all(Result::is_ok));
+        assert!(train(folder.path(), ranks, true, nothing).iter().all(Result::is_ok));
         let log = std::fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
         assert_eq!(log.lines().count(), 4);
         let (got, expected) = (weights(folder.path()), weights(whole.path()));
@@ -189,6 +199,26 @@ fn should_end_all_ranks_with_one_and_resume_on_any_number_of_them() {
                 assert!((got - expected).abs() < 1e-4, "{ranks} ranks, {name}: {got} {expected}");
             }
         }
+    }
+}
+
+#[test]
+fn should_take_all_ranks_back_together() {
+    let course = |ranks: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let poisoned: Event = |_, step| Ok(step.address == 2);
+        assert!(train(folder.path(), ranks, false, poisoned).iter().all(Result::is_ok));
+        let log = std::fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
+        assert!(log.contains("went_back_to"), "{log}");
+        let losses = log.lines().filter_map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64()
+        });
+        losses.collect::<Vec<_>>()
+    };
+    let (alone, several) = (course(1), course(2));
+    assert_eq!(alone.len(), 4);
+    for (several, alone) in several.iter().zip(&alone) {
+        assert!((several - alone).abs() < 1e-4 * alone, "{several} not {alone}");
     }
 }
 

@@ -158,6 +158,22 @@ pub fn shifted_clamp<const D: usize>(
     }
 }
 
+/// x where it is positive, slope · x elsewhere; at zero its derivative is the slope.
+///
+/// # Shapes
+/// Any, kept.
+///
+/// # Panics
+/// If the slope is not positive: the gradient is read off the result's sign.
+pub fn leaky_relu<const D: usize>(x: Tensor<D>, slope: f64) -> Tensor<D> {
+    assert!(slope > 0.0, "a slope of {slope}");
+    if is_fusible(&x) {
+        Tensor::from_dispatch(Dispatch::fused_leaky_relu(x.into_dispatch(), slope as f32))
+    } else {
+        composed::leaky_relu(x, slope)
+    }
+}
+
 /// Convolution of pictures whose channels come last, by a weight in PyTorch's layout.
 ///
 /// # Shapes

@@ -80,6 +80,8 @@ fn should_equal_burns_operations() {
     for shape in SHAPES {
         let (x, y) = (random(shape, &device), random(shape, &device).tanh());
         assert_close(&fused::gelu(x.clone()), &composed::gelu(x.clone()), 1e-6);
+        let leaky = fused::leaky_relu(x.clone(), 0.2);
+        assert_close(&leaky, &composed::leaky_relu(x.clone(), 0.2), 1e-6);
         let gated = fused::silu_gate(x.clone(), y.clone());
         assert_close(&gated, &composed::silu_gate(x.clone(), y), 1e-6);
         let normalized = layer_norm(x.clone(), scale(&x));
@@ -104,6 +106,11 @@ fn should_have_the_gradients_of_burns_operations() {
         assert_close(
             &gradient(&x, &weight, fused::gelu),
             &gradient(&x, &weight, composed::gelu),
+            1e-5,
+        );
+        assert_close(
+            &gradient(&x, &weight, |x| fused::leaky_relu(x, 0.2)),
+            &gradient(&x, &weight, |x| composed::leaky_relu(x, 0.2)),
             1e-5,
         );
         for causal in [false, true] {

@@ -8,6 +8,7 @@
 
 pub mod cache;
 mod checkpoint;
+pub mod discriminator;
 mod error;
 pub mod generator;
 pub mod guard;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use burn::tensor::{Device, Tensor, TensorData};
 use layers::parameters::{HostTensor, load};
 use safetensors::SafeTensors;
-use tokenizer::{DecoderKind, patch::patchify};
-use training::losses::StageOneLoss;
+use tokenizer::{DecoderKind, Reconstruction, patch::patchify};
+use training::losses::{StageOneLoss, picture_of_prefix};
 use weights::{Checkpoint, released::import_tokenizer};
 
 fn fixture(name: &str) -> PathBuf {
@@ -52,4 +52,37 @@ fn should_weigh_the_terms_as_the_released_training_does() {
         + scalar(terms.quantizer)
         + auxiliary as f32 * scalar(terms.auxiliary.unwrap());
     assert!((parts - total).abs() < 1e-5, "{parts} in parts, {total} in all");
+}
+
+/// The released layout, in which the first patch comes twice, and the paper's.
+#[test]
+fn should_teach_the_prefix_alone_with_a_whole_picture() {
+    let device = Device::flex().autodiff();
+    for prefix in [5, 4] {
+        let mut config = tokenizer::presets::mini();
+        config.image = tokenizer::ImageSize::square(32);
+        config.prefix = prefix;
+        let values = config.patch_values();
+        let of = |count: usize, value: f32| {
+            Tensor::<3>::full([2, count, values], value, &device).require_grad()
+        };
+        let (patches, row) = (of(16, 0.25), of(prefix, 0.75));
+        let reconstruction = Reconstruction { patches: patches.clone(), prefix: Some(row.clone()) };
+        let picture = picture_of_prefix(&config, &reconstruction).unwrap();
+        assert_eq!(picture.dims(), [2, 3, 32, 32]);
+        let mean = |from, to| {
+            let part = picture.clone().slice_dim(2, from..to).mean();
+            HostTensor::from_tensor(part).values[0]
+        };
+        assert_eq!([mean(0, 8), mean(8, 32)], [0.75, 0.25]);
+        let gradients = picture.square().sum().backward();
+        assert!(patches.grad(&gradients).is_none(), "a gradient reaches the other rows");
+        let taught = HostTensor::from_tensor(row.grad(&gradients).unwrap()).values;
+        // What rebuilds the first patch a second time is not in the picture.
+        let apart = (prefix - 4) * values;
+        for sample in taught.chunks(prefix * values) {
+            assert!(sample[..apart].iter().all(|&slope| slope == 0.0));
+            assert!(sample[apart..].iter().all(|&slope| slope == 1.5));
+        }
+    }
 }

@@ -40,6 +40,9 @@ pub(crate) trait FusedOperations: Backend {
     /// x Φ(x).
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// x or slope · x, whichever side of zero x is on.
+    fn fused_leaky_relu(x: FloatTensor<Self>, slope: f32) -> FloatTensor<Self>;
+
     /// The nearest number between two bounds.
     fn fused_clamp(x: FloatTensor<Self>, low: f32, high: f32) -> FloatTensor<Self>;
 
@@ -104,6 +107,13 @@ pub(crate) trait FusedGradients: FusedOperations {
 
     /// The gradient for `x`.
     fn gelu_gradient(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// The gradient for `x`, from the result.
+    fn leaky_relu_gradient(
+        result: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        slope: f32,
+    ) -> FloatTensor<Self>;
 
     /// The gradient for `x`, from the clamp's result.
     fn clamp_gradient(
@@ -304,6 +314,36 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
         match Gelu.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(tracked) => tracked.finish(x.clone(), B::fused_gelu(x)),
             OpsKind::UnTracked(untracked) => untracked.finish(B::fused_gelu(x)),
+        }
+    }
+
+    fn fused_leaky_relu(x: FloatTensor<Self>, slope: f32) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct LeakyRelu {
+            slope: f32,
+        }
+
+        impl<B: FusedGradients> Backward<B, 1> for LeakyRelu {
+            type State = FloatTensor<B>;
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                gradients: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gradient = gradients.consume::<B>(&ops.node);
+                let for_x = B::leaky_relu_gradient(ops.state, gradient, self.slope);
+                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+                register::<B, 1>(gradients, parents, [for_x]);
+            }
+        }
+
+        let (x, node) = x.into_parts();
+        let result = B::fused_leaky_relu(x, slope);
+        match (LeakyRelu { slope }).prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => tracked.finish(result.clone(), result),
+            OpsKind::UnTracked(untracked) => untracked.finish(result),
         }
     }
 

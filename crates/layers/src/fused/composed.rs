@@ -38,6 +38,11 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::gelu(x)
 }
 
+/// [`leaky_relu`](super::leaky_relu) as Burn has it.
+pub fn leaky_relu<const D: usize>(x: Tensor<D>, slope: f64) -> Tensor<D> {
+    activation::leaky_relu(x, slope)
+}
+
 /// [`clamp`](super::clamp) as Burn has it.
 pub fn clamp<const D: usize>(x: Tensor<D>, low: f32, high: f32) -> Tensor<D> {
     x.clamp(low, high)

@@ -249,6 +249,10 @@ impl FusedOperations for Flex {
         map(x, lanes::gelu)
     }
 
+    fn fused_leaky_relu(x: FlexTensor, slope: f32) -> FlexTensor {
+        map(x, |x| if x > 0.0 { x } else { slope * x })
+    }
+
     fn fused_clamp(x: FlexTensor, low: f32, high: f32) -> FlexTensor {
         map(x, |x| lanes::clamp(x, low, high))
     }
@@ -356,6 +360,10 @@ impl FusedGradients for Flex {
 
     fn gelu_gradient(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
         zip(gradient, x, |gradient, x| gradient * lanes::gelu_derivative(x))
+    }
+
+    fn leaky_relu_gradient(result: FlexTensor, gradient: FlexTensor, slope: f32) -> FlexTensor {
+        zip(gradient, result, |gradient, y| if y > 0.0 { gradient } else { slope * gradient })
     }
 
     fn clamp_gradient(

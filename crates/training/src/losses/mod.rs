@@ -1,8 +1,10 @@
 //! What training minimizes. One loss a file as soon as one needs more than a few lines.
 
+pub mod adversarial;
+
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use tokenizer::{Quantized, Reconstruction, TokenizerConfig};
+use tokenizer::{Quantized, Reconstruction, TokenizerConfig, patch::unpatchify};
 
 /// Weights of the first stage's terms (paper, equations 3 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -12,8 +14,9 @@ pub struct StageOneLoss {
     pub reconstruction: f64,
     /// Weight of the quantizer's loss.
     pub quantizer: f64,
-    /// Weight of the mean squared error of the first row as the prefix rebuilds it; 0 where the
-    /// decoder has no prefix head. The released code has 10 · 17 / 256.
+    /// Weight of the auxiliary loss: the mean squared error of the first row as the prefix rebuilds
+    /// it, and the perceptual loss of a picture with that row; 0 where the decoder has no prefix
+    /// head. The released code has 10 · 17 / 256, and no perceptual part.
     pub auxiliary: f64,
 }
 
@@ -48,8 +51,30 @@ pub(crate) fn squared_errors(prediction: Tensor<3>, target: Tensor<3>) -> Tensor
     errors.mean_dim(1).squeeze_dim(1)
 }
 
+/// The picture whose first row the prefix has rebuilt. No gradient reaches the other rows, so that
+/// a loss of the whole picture teaches the prefix alone (paper, 3.2, "Prefix token").
+///
+/// # Shapes
+/// `[batch, 3, height, width]` in [0, 1]; `None` where the decoder has no prefix head.
+pub fn picture_of_prefix(
+    config: &TokenizerConfig,
+    reconstruction: &Reconstruction,
+) -> Option<Tensor<4>> {
+    let prefix = reconstruction.prefix.clone()?;
+    let (layout, patches) = (config.layout(), reconstruction.patches.clone().detach());
+    let (columns, grid) = (layout.columns(), layout.grid());
+    // In the released layout the first patch comes twice.
+    let [_, length, _] = prefix.dims();
+    let row = prefix.slice_dim(1, length - columns..length);
+    let patches = match grid - columns {
+        0 => row,
+        _ => Tensor::cat(vec![row, patches.slice_dim(1, columns..grid)], 1),
+    };
+    Some(unpatchify(patches, config.patch, columns))
+}
+
 impl StageOneLoss {
-    /// The loss of a batch.
+    /// The loss of a batch, without its perceptual and adversarial terms.
     ///
     /// # Shapes
     /// `target [batch, rows·columns, patch·patch·3]`, patches with values in [0, 1].

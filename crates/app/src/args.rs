@@ -248,7 +248,8 @@ pub(crate) enum TrainVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// A bundled recipe (`mini`, `quick`), or a .toml file.
+    /// A bundled recipe (`mini`, `quick`, or one of the paper's such as `paper` and `paper-b`; the
+    /// folder `recipes` has them all), or a .toml file.
     #[arg(long)]
     pub(crate) recipe: String,
     /// Folder of the run.
@@ -279,9 +280,14 @@ pub(crate) struct TrainTokenizerArgs {
     /// 1: encoder, codebook and first decoder. 2: bidirectional decoder.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(crate) stage: u8,
-    /// The first stage's run or model folder (stage 2 only).
-    #[arg(long, required_if_eq("stage", "2"))]
+    /// A run or model folder. Stage 1 goes on from its parameters, fitted to the size of the
+    /// recipe's pictures, instead of beginning at random. Stage 2 needs the first stage's.
+    #[arg(long, value_name = "MODEL", required_if_eq("stage", "2"))]
     pub(crate) from: Option<PathBuf>,
+    /// Stage 2: begin with this model's bidirectional decoder, fitted to the size of the first
+    /// stage's pictures, instead of at random.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) decoder_from: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]
@@ -293,6 +299,10 @@ pub(crate) struct TrainGeneratorArgs {
     /// The token cache.
     #[arg(long)]
     pub(crate) cache: PathBuf,
+    /// A run or model folder whose generator to go on from, instead of beginning at random; its
+    /// classes and the size of its pictures may differ.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) from: Option<PathBuf>,
     /// The data set that was cached, to check that it has the cache's classes and pictures.
     #[arg(long)]
     pub(crate) data: Option<String>,

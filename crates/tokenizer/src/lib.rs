@@ -15,6 +15,7 @@ mod model;
 pub mod patch;
 pub mod presets;
 mod quantizer;
+mod resize;
 
 pub use clustering::{Anchor, Clustering, ClusteringConfig};
 pub use config::{
@@ -26,3 +27,4 @@ pub use encoder::Encoder;
 pub use initialization::{Initialization, Positions};
 pub use model::{FrozenEncoder, Tokenizer};
 pub use quantizer::{COMMITMENT, Quantized, Quantizer};
+pub use resize::resize;

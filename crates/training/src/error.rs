@@ -34,6 +34,20 @@ pub enum TrainingError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The parameters that a training is to begin with are those of another architecture.
+    #[error(
+        "the model to begin with does not fit the recipe: {0}; use a recipe of the same \
+         architecture"
+    )]
+    Initial(String),
+    /// A network of a perceptual loss cannot be had.
+    #[error("the perceptual network {network}: {problem}")]
+    Perceptual {
+        /// Its name in a recipe.
+        network: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// The processes of a training do not fit it, or each other.
     #[error(transparent)]
     Parallel(#[from] crate::parallel::ParallelError),

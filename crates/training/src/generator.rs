@@ -14,13 +14,19 @@ use burn::{
     optim::GradientsAccumulator,
     tensor::{Device, Int, Tensor, TensorData},
 };
-use layers::{checkpointing::Tape, parameters::collect};
+use layers::{
+    checkpointing::Tape,
+    parameters::{HostTensor, TensorMap, collect},
+};
 use tokens::{
     Vocabulary,
     cache::TokenCache,
     noise::{Noise, Purpose},
 };
-use weights::{ClassNames, ModelConfig, ModelContents, ModelFolder, Precision, tokenizer_digest};
+use weights::{
+    ClassNames, ModelConfig, ModelContents, ModelFolder, Precision, tensors_digest,
+    tokenizer_digest,
+};
 
 use crate::{
     TrainingError,
@@ -30,7 +36,7 @@ use crate::{
     parallel::{Alone, Communicator, ParallelError, Split},
     recipe::GeneratorRecipe,
     run::{Step, Trainer},
-    stage_one::scalar,
+    stage_one::{BEGAN_WITH, scalar},
     telemetry::Measures,
 };
 
@@ -45,6 +51,7 @@ pub struct GeneratorTrainer {
     order: Order,
     config: GeneratorConfig,
     learner: Learner<Generator>,
+    initial: Option<String>,
     heldout: Option<TokenCache>,
 }
 
@@ -85,6 +92,7 @@ impl GeneratorTrainer {
             cache,
             tokenizer,
             config,
+            initial: None,
             heldout: None,
         })
     }
@@ -98,6 +106,30 @@ impl GeneratorTrainer {
         communicator: Arc<dyn Communicator>,
     ) -> Result<Self, ParallelError> {
         self.split = Split::new(communicator, &self.recipe.schedule)?;
+        Ok(self)
+    }
+
+    /// The same training, which begins with this generator's parameters. Its pictures may have had
+    /// another size; with other classes, every class begins as "no class" was.
+    ///
+    /// # Errors
+    /// If they are of another architecture.
+    pub fn begin_with(
+        mut self,
+        config: &GeneratorConfig,
+        mut tensors: TensorMap,
+    ) -> Result<Self, TrainingError> {
+        self.initial = Some(tensors_digest(&tensors));
+        let classes = self.cache.header().classes.len();
+        if let Some(table) = tensors.remove(EMBEDDING) {
+            let table = if config.classes == classes {
+                table
+            } else {
+                with_classes(table, &config.vocabulary(), &self.config.vocabulary())
+            };
+            tensors.insert(EMBEDDING.into(), table);
+        }
+        self.learner.begin_with(tensors)?;
         Ok(self)
     }
 
@@ -158,6 +190,23 @@ impl GeneratorTrainer {
     }
 }
 
+/// The input embedding among a generator's parameters.
+const EMBEDDING: &str = "embedding.weight";
+
+/// An input embedding for other classes, each of which begins as "no class" was.
+fn with_classes(table: HostTensor, old: &Vocabulary, new: &Vocabulary) -> HostTensor {
+    let [rows, width] = table.shape[..] else { return table };
+    if rows != old.len() {
+        return table;
+    }
+    // Codes, one identifier that is never used, classes, "no class".
+    let kept = (old.len() - old.classes() - 1) * width;
+    let mut values = table.values[..kept].to_vec();
+    let none = &table.values[old.unconditional() * width..][..width];
+    values.extend(none.repeat(new.classes() + 1));
+    HostTensor::new([values.len() / width, width], values)
+}
+
 fn class(vocabulary: &Vocabulary, label: usize) -> Result<i64, TrainingError> {
     let class = vocabulary.class(label).map_err(|error| TrainingError::Data(error.to_string()))?;
     Ok(class as i64)
@@ -191,6 +240,7 @@ impl Trainer for GeneratorTrainer {
         let mut inputs = vec![("token cache", describe(&self.cache))];
         let heldout = self.heldout.as_ref().map(describe);
         inputs.extend(heldout.map(|heldout| ("held-out token cache", heldout)));
+        inputs.push((BEGAN_WITH, self.initial.clone().unwrap_or_default()));
         inputs
     }
 

@@ -46,6 +46,16 @@ impl<M: Module> Learner<M> {
         }
     }
 
+    /// Begins with other parameters, by name: all of them and no others.
+    pub(crate) fn begin_with(&mut self, tensors: TensorMap) -> Result<(), TrainingError> {
+        let problem = |errors: Vec<_>| TrainingError::Initial(join(&errors));
+        self.module = load(self.module.clone(), tensors).map_err(problem)?;
+        if let Some(average) = &mut self.average {
+            average.module = self.module.valid();
+        }
+        Ok(())
+    }
+
     /// The module, with single-precision parameters that require gradients.
     pub(crate) fn module(&self) -> &M {
         &self.module

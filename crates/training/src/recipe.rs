@@ -12,7 +12,8 @@ use crate::{
     guard::{CodebookAlarms, GuardConfig},
     losses::StageOneLoss,
     optimizer::AdamWConfig,
-    schedule::WarmupCosine,
+    phases::{self, DiscriminatorRecipe, Phase},
+    schedule::{LearningRates, WarmupCosine},
 };
 
 /// Which of the three trainings a recipe is for.
@@ -157,7 +158,7 @@ fn one() -> usize {
 }
 
 impl Schedule {
-    /// The learning rate over the run.
+    /// The learning rate over a run without phases.
     pub fn learning_rates(&self) -> WarmupCosine {
         WarmupCosine {
             peak: self.learning_rate,
@@ -216,6 +217,11 @@ pub trait Recipe: Serialize + DeserializeOwned {
     /// Its schedule.
     fn schedule(&self) -> &Schedule;
 
+    /// The learning rate over the run.
+    fn learning_rates(&self) -> LearningRates {
+        LearningRates::new(self.schedule().learning_rates(), [])
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors
@@ -224,7 +230,11 @@ pub trait Recipe: Serialize + DeserializeOwned {
 }
 
 /// An error unless `value` is fine.
-fn require(fine: bool, key: &'static str, problem: &'static str) -> Result<(), RecipeError> {
+pub(crate) fn require(
+    fine: bool,
+    key: &'static str,
+    problem: &'static str,
+) -> Result<(), RecipeError> {
     if fine { Ok(()) } else { Err(RecipeError::Value { key, problem }) }
 }
 
@@ -260,6 +270,12 @@ pub struct StageOneRecipe {
     pub optimizer: AdamWConfig,
     /// Weights of the loss's terms.
     pub loss: StageOneLoss,
+    /// Perceptual and adversarial losses and their learning rates, from which step on.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
+    /// The discriminator, where a phase has an adversarial loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discriminator: Option<DiscriminatorRecipe>,
     /// When the codebook's use is a reason for an alarm.
     #[serde(default)]
     pub alarms: CodebookAlarms,
@@ -279,6 +295,12 @@ pub struct StageTwoRecipe {
     pub augmentation: Augmentation,
     /// The optimizer.
     pub optimizer: AdamWConfig,
+    /// Perceptual and adversarial losses and their learning rates, from which step on.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
+    /// The discriminator, where a phase has an adversarial loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discriminator: Option<DiscriminatorRecipe>,
     /// The bidirectional decoder; the rest of the architecture comes from the first stage.
     pub decoder: DecoderConfig,
 }
@@ -318,10 +340,14 @@ impl Recipe for StageOneRecipe {
     fn schedule(&self) -> &Schedule {
         &self.schedule
     }
+    fn learning_rates(&self) -> LearningRates {
+        phases::learning_rates(&self.schedule, &self.phases)
+    }
     fn validate(&self) -> Result<(), RecipeError> {
         self.schedule.validate()?;
         validate_optimizer(&self.optimizer)?;
         validate_augmentation(&self.augmentation)?;
+        phases::validate(&self.schedule, &self.phases, self.discriminator.as_ref())?;
         let decay = self.clustering.decay;
         require((0.0..1.0).contains(&decay), "clustering.decay", "must be at least 0 and below 1")?;
         let CodebookAlarms { usage, perplexity } = self.alarms;
@@ -339,10 +365,14 @@ impl Recipe for StageTwoRecipe {
     fn schedule(&self) -> &Schedule {
         &self.schedule
     }
+    fn learning_rates(&self) -> LearningRates {
+        phases::learning_rates(&self.schedule, &self.phases)
+    }
     fn validate(&self) -> Result<(), RecipeError> {
         self.schedule.validate()?;
         validate_optimizer(&self.optimizer)?;
         validate_augmentation(&self.augmentation)?;
+        phases::validate(&self.schedule, &self.phases, self.discriminator.as_ref())?;
         let problem = "must be false: the second stage has no auxiliary loss that would train it";
         require(!self.decoder.prefix_head, "decoder.prefix_head", problem)
     }

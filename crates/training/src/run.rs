@@ -15,7 +15,7 @@ use crate::{
     guard::Guard,
     parallel::Communicator,
     recipe::{Recipe, RecipeError, Schedule, collect_paths, to_table},
-    schedule::WarmupCosine,
+    schedule::LearningRates,
     telemetry::{Alarm, Log, Measures, Observer, Report},
 };
 
@@ -140,7 +140,7 @@ pub fn run<T: Trainer, R: Recipe>(
     trainer.communicator().barrier()?;
     let log = folder.join("log.jsonl");
     let mut run = Run {
-        rates: schedule.learning_rates(),
+        rates: recipe.learning_rates(),
         // Once: for some trainers that means a digest of a whole model.
         inputs: trainer.inputs(),
         log: Log::new(leads.then_some(log.as_path())),
@@ -170,7 +170,7 @@ struct Folders {
 struct Run<'a, T> {
     trainer: T,
     schedule: Schedule,
-    rates: WarmupCosine,
+    rates: LearningRates,
     folders: Folders,
     inputs: Vec<(&'static str, String)>,
     observer: &'a mut dyn Observer,

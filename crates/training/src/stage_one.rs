@@ -3,23 +3,27 @@
 use std::{path::Path, sync::Arc};
 
 use burn::{
+    module::Module,
     optim::GradientsAccumulator,
     tensor::{Device, Int, Tensor},
 };
 use layers::parameters::{HostTensor, TensorMap, collect};
 use pixels::{DataSet, augment::Augmentation};
 use tokenizer::{
-    Clustering, DecoderKind, Initialization, Tokenizer, TokenizerConfig, patch::patchify,
+    Clustering, DecoderKind, Initialization, Tokenizer, TokenizerConfig,
+    patch::{patchify, unpatchify},
+    resize,
 };
 use tokens::noise::{Noise, Purpose};
-use weights::{ClassNames, ModelConfig, ModelContents, Precision};
+use weights::{ClassNames, ModelConfig, ModelContents, Precision, tensors_digest};
 
 use crate::{
     TrainingError,
     checkpoint::Checkpoint,
     learner::Learner,
     loader::{HeldoutImages, ImageLoader, ImageSource, description},
-    losses::squared_errors,
+    losses::{picture_of_prefix, squared_errors},
+    objective::{Objective, Rebuilt},
     parallel::{Alone, Communicator, ParallelError, Split},
     recipe::StageOneRecipe,
     run::{Step, Trainer},
@@ -35,6 +39,8 @@ pub struct StageOne {
     kind: DecoderKind,
     learner: Learner<Tokenizer>,
     clustering: Clustering,
+    objective: Objective,
+    initial: Option<String>,
     heldout: Option<HeldoutImages>,
 }
 
@@ -71,7 +77,17 @@ impl StageOne {
         let initialization =
             Initialization { seed: recipe.schedule.seed, positions: recipe.positions };
         let model = config.initialize(&initialization, &device)?;
+        let objective = Objective::new(
+            &recipe.phases,
+            recipe.discriminator,
+            &recipe.schedule,
+            recipe.optimizer,
+            config.image,
+            &device,
+        )?;
         Ok(Self {
+            objective,
+            initial: None,
             learner: Learner::new("", model, recipe.optimizer, &recipe.schedule),
             clustering: Clustering::new(recipe.clustering, config.codes, &device.clone().inner()),
             loader: None,
@@ -92,6 +108,25 @@ impl StageOne {
         communicator: Arc<dyn Communicator>,
     ) -> Result<Self, ParallelError> {
         self.source.split = Split::new(communicator, &self.recipe.schedule)?;
+        Ok(self)
+    }
+
+    /// The same training, which begins with this model's parameters: for pictures of another size,
+    /// position tables are interpolated.
+    ///
+    /// # Errors
+    /// If they are of another architecture.
+    pub fn begin_with(
+        mut self,
+        config: &TokenizerConfig,
+        mut tensors: TensorMap,
+    ) -> Result<Self, TrainingError> {
+        self.initial = Some(tensors_digest(&tensors));
+        tensors.retain(|name, _| {
+            let section = name.split('.').next().unwrap_or_default();
+            !section.ends_with("_decoder") || section == section_of(self.kind)
+        });
+        self.learner.begin_with(resize(tensors, config, &self.recipe.architecture))?;
         Ok(self)
     }
 
@@ -124,12 +159,16 @@ impl Trainer for StageOne {
     }
 
     fn inputs(&self) -> Vec<(&'static str, String)> {
-        image_inputs(&self.source, self.heldout.as_ref())
+        let mut inputs = image_inputs(&self.source, self.heldout.as_ref());
+        inputs.push(self.objective.input());
+        inputs.push((BEGAN_WITH, self.initial.clone().unwrap_or_default()));
+        inputs
     }
 
     fn start(&mut self, checkpoint: Option<Checkpoint>, address: u64) -> Result<(), TrainingError> {
         if let Some(mut checkpoint) = checkpoint {
             self.learner.restore(&mut checkpoint)?;
+            self.objective.restore(&mut checkpoint)?;
             let usage = checkpoint
                 .tensors
                 .remove("usage")
@@ -149,16 +188,31 @@ impl Trainer for StageOne {
     fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {
         let loader = self.loader.as_mut().expect("a trainer is started before its first step");
         let config = &self.recipe.architecture;
+        let columns = config.layout().columns();
         let split = &self.source.split;
+        let turn = self.objective.turn(step.number);
         let mut gradients = GradientsAccumulator::new();
         let (mut parts, mut features, mut indices) = (Vec::new(), Vec::new(), Vec::new());
+        let mut rebuilt = Vec::new();
         for images in loader.next()? {
+            if !turn.tokenizer {
+                let images = images.into_tensor(&self.device.clone().inner());
+                let model = self.learner.computing().valid();
+                let encoded = model.encoder.forward(images.clone());
+                let nearest = model.quantizer.nearest(encoded.clone());
+                let codes = model.quantizer.codes(nearest.clone());
+                let reconstructions = model.decoder(self.kind)?.images(codes);
+                rebuilt.push(Rebuilt { images, reconstructions });
+                features.push(encoded);
+                indices.push(nearest.float());
+                continue;
+            }
             let images = images.into_tensor(&self.device);
             let target = patchify(images.clone(), config.patch);
 
             let model = self.learner.computing();
             let mut tape = self.learner.tape();
-            let mut encoded = model.encoder.forward_on(images, tape.as_mut());
+            let mut encoded = model.encoder.forward_on(images.clone(), tape.as_mut());
             if let Some(tape) = &mut tape {
                 // The quantizer's loss looks at features, and so does the decoder's.
                 encoded = tape.cut(encoded);
@@ -166,22 +220,47 @@ impl Trainer for StageOne {
             let quantized = model.quantizer.forward(encoded.clone());
             let decoder = model.decoder(self.kind)?;
             let reconstruction = decoder.forward_on(quantized.codes.clone(), tape.as_mut());
-            let terms = self.recipe.loss.forward(config, reconstruction, &quantized, target);
+            let picture = unpatchify(reconstruction.patches.clone(), config.patch, columns);
+            let with_prefix = picture_of_prefix(config, &reconstruction);
+            let loss = &self.recipe.loss;
+            let terms = loss.forward(config, reconstruction, &quantized, target);
 
+            let mut total = terms.total;
             let mut measures = vec![
-                ("loss", scalar(&terms.total)),
                 ("reconstruction", scalar(&terms.reconstruction)),
                 ("quantizer", scalar(&terms.quantizer)),
             ];
             measures.extend(terms.auxiliary.as_ref().map(|term| ("auxiliary", scalar(term))));
+            if let Some(term) = self.objective.perceptual(step.number, &picture, &images) {
+                measures.push(("perceptual", scalar(&term)));
+                total = total + term;
+            }
+            if let Some(picture) = with_prefix.filter(|_| loss.auxiliary > 0.0)
+                && let Some(term) = self.objective.perceptual(step.number, &picture, &images)
+            {
+                measures.push(("auxiliary_perceptual", scalar(&term)));
+                total = total + term.mul_scalar(loss.auxiliary);
+            }
+            if let Some((term, weight)) =
+                self.objective.adversarial(step.number, &picture, split)?
+            {
+                measures.push(("adversarial", scalar(&term)));
+                total = total + term.mul_scalar(weight);
+            }
+            measures.insert(0, ("loss", scalar(&total)));
             parts.push(measures);
+            if turn.discriminator {
+                rebuilt.push(Rebuilt { images: images.inner(), reconstructions: picture.inner() });
+            }
             features.push(encoded.inner());
             // As numbers, which all processes can exchange; exact up to 2²⁴ codes.
             indices.push(quantized.indices.inner().float());
-            self.learner.accumulate(&mut gradients, terms.total, tape);
+            self.learner.accumulate(&mut gradients, total, tape);
         }
-        let gradients = split.mean_gradients(self.learner.module(), gradients)?;
         let mut measures = split.mean_measures(parts)?;
+        if turn.discriminator {
+            measures.extend(self.objective.learn(rebuilt, split)?);
+        }
         let (features, indices) = (split.join(features)?, split.join(indices)?.int());
         let usage = Usage::of(&indices, config.codes);
         measures.push(("usage", usage.used));
@@ -194,7 +273,10 @@ impl Trainer for StageOne {
             model.quantizer = clustering.update(model.quantizer, features, indices, &mut noise);
             model
         });
-        measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
+        if turn.tokenizer {
+            let gradients = split.mean_gradients(self.learner.module(), gradients)?;
+            measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
+        }
         Ok(measures)
     }
 
@@ -222,6 +304,7 @@ impl Trainer for StageOne {
     fn checkpoint(&self, step: u64) -> Checkpoint {
         let mut checkpoint = Checkpoint::of_step(step);
         self.learner.save(&mut checkpoint);
+        self.objective.save(&mut checkpoint);
         let usage = HostTensor::from_tensor(self.clustering.usage());
         checkpoint.tensors.insert("usage".into(), usage);
         checkpoint
@@ -230,6 +313,17 @@ impl Trainer for StageOne {
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {
         let model = self.learner.result();
         export_tokenizer(model.config(), &collect(&model), folder)
+    }
+}
+
+/// The model that a run began with: nothing for one that began at random.
+pub(crate) const BEGAN_WITH: &str = "model to begin with";
+
+/// Where a decoder's parameters are among those of a tokenizer.
+pub(crate) fn section_of(kind: DecoderKind) -> &'static str {
+    match kind {
+        DecoderKind::Causal => "causal_decoder",
+        DecoderKind::Bidirectional => "bidirectional_decoder",
     }
 }
 

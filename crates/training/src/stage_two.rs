@@ -3,17 +3,19 @@
 use std::{path::Path, sync::Arc};
 
 use burn::{
+    module::Module,
     optim::GradientsAccumulator,
     tensor::{Device, Tensor},
 };
-use layers::parameters::collect;
+use layers::parameters::{TensorMap, collect};
 use pixels::DataSet;
 use tokenizer::{
     Decoder, DecoderKind, FrozenEncoder, Initialization, Tokenizer, TokenizerConfig,
-    patch::patchify,
+    patch::{patchify, unpatchify},
+    resize,
 };
 
-use weights::tokenizer_digest;
+use weights::{tensors_digest, tokenizer_digest};
 
 use crate::{
     TrainingError,
@@ -21,10 +23,11 @@ use crate::{
     learner::Learner,
     loader::{HeldoutImages, ImageLoader, ImageSource},
     losses::{mean_squared_error, squared_errors},
+    objective::{Objective, Rebuilt},
     parallel::{Alone, Communicator, ParallelError, Split},
     recipe::{Schedule, StageTwoRecipe},
     run::{Step, Trainer},
-    stage_one::{export_tokenizer, image_inputs, image_source, scalar},
+    stage_one::{BEGAN_WITH, export_tokenizer, image_inputs, image_source, scalar, section_of},
     telemetry::Measures,
 };
 
@@ -39,6 +42,8 @@ pub struct StageTwo {
     first_stage: Tokenizer,
     encoder: FrozenEncoder,
     learner: Learner<Decoder>,
+    objective: Objective,
+    initial: Option<String>,
     schedule: Schedule,
     heldout: Option<HeldoutImages>,
 }
@@ -63,7 +68,17 @@ impl StageTwo {
         let initialization = Initialization { seed: schedule.seed, positions: recipe.positions };
         let decoder =
             config.initialize_decoder(DecoderKind::Bidirectional, &initialization, &device)?;
+        let objective = Objective::new(
+            &recipe.phases,
+            recipe.discriminator,
+            &schedule,
+            recipe.optimizer,
+            config.image,
+            &device,
+        )?;
         Ok(Self {
+            objective,
+            initial: None,
             encoder: first_stage.frozen_encoder(),
             learner: Learner::new("", decoder, recipe.optimizer, &schedule),
             loader: None,
@@ -88,6 +103,26 @@ impl StageTwo {
         Ok(self)
     }
 
+    /// The same training, whose decoder begins with the parameters of this model's bidirectional
+    /// decoder: for pictures of another size, its positions are interpolated.
+    ///
+    /// # Errors
+    /// If they are of another architecture.
+    pub fn begin_with(
+        mut self,
+        config: &TokenizerConfig,
+        tensors: TensorMap,
+    ) -> Result<Self, TrainingError> {
+        let prefix = format!("{}.", section_of(DecoderKind::Bidirectional));
+        let decoder = resize(tensors, config, &self.config)
+            .into_iter()
+            .filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?.to_owned(), tensor)));
+        let decoder: TensorMap = decoder.collect();
+        self.initial = Some(tensors_digest(&decoder));
+        self.learner.begin_with(decoder)?;
+        Ok(self)
+    }
+
     /// The same training, which evaluates on these pictures: the mean squared error of their
     /// reconstructions.
     #[must_use]
@@ -105,12 +140,15 @@ impl Trainer for StageTwo {
     fn inputs(&self) -> Vec<(&'static str, String)> {
         let mut inputs = image_inputs(&self.source, self.heldout.as_ref());
         inputs.push(("first stage", tokenizer_digest(&collect(&self.first_stage))));
+        inputs.push(self.objective.input());
+        inputs.push((BEGAN_WITH, self.initial.clone().unwrap_or_default()));
         inputs
     }
 
     fn start(&mut self, checkpoint: Option<Checkpoint>, address: u64) -> Result<(), TrainingError> {
         if let Some(mut checkpoint) = checkpoint {
             self.learner.restore(&mut checkpoint)?;
+            self.objective.restore(&mut checkpoint)?;
             checkpoint.finish()?;
         }
         self.loader = Some(ImageLoader::start(self.source.clone(), address));
@@ -120,21 +158,55 @@ impl Trainer for StageTwo {
     fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {
         let loader = self.loader.as_mut().expect("a trainer is started before its first step");
         let split = &self.source.split;
+        let columns = self.config.layout().columns();
+        let turn = self.objective.turn(step.number);
         let mut gradients = GradientsAccumulator::new();
-        let mut parts = Vec::new();
+        let (mut parts, mut rebuilt) = (Vec::new(), Vec::new());
         for images in loader.next()? {
             let images = images.into_tensor(&self.device.clone().inner());
+            let codes = self.encoder.codes(images.clone());
+            if !turn.tokenizer {
+                let reconstructions = self.learner.computing().valid().images(codes);
+                rebuilt.push(Rebuilt { images, reconstructions });
+                continue;
+            }
             let target = Tensor::from_inner(patchify(images.clone(), self.config.patch));
-            let codes = Tensor::from_inner(self.encoder.codes(images));
             let decoder = self.learner.computing();
             let mut tape = self.learner.tape();
-            let loss = mean_squared_error(decoder.forward_on(codes, tape.as_mut()).patches, target);
-            parts.push(vec![("loss", scalar(&loss))]);
-            self.learner.accumulate(&mut gradients, loss, tape);
+            let patches = decoder.forward_on(Tensor::from_inner(codes), tape.as_mut()).patches;
+            let picture = unpatchify(patches.clone(), self.config.patch, columns);
+            let mut total = mean_squared_error(patches, target);
+            let mut measures = Vec::new();
+            let reconstruction = scalar(&total);
+            let pictures = Tensor::from_inner(images.clone());
+            if let Some(term) = self.objective.perceptual(step.number, &picture, &pictures) {
+                measures.push(("perceptual", scalar(&term)));
+                total = total + term;
+            }
+            if let Some((term, weight)) =
+                self.objective.adversarial(step.number, &picture, split)?
+            {
+                measures.push(("adversarial", scalar(&term)));
+                total = total + term.mul_scalar(weight);
+            }
+            if !measures.is_empty() {
+                measures.insert(0, ("reconstruction", reconstruction));
+            }
+            measures.insert(0, ("loss", scalar(&total)));
+            parts.push(measures);
+            if turn.discriminator {
+                rebuilt.push(Rebuilt { images, reconstructions: picture.inner() });
+            }
+            self.learner.accumulate(&mut gradients, total, tape);
         }
-        let gradients = split.mean_gradients(self.learner.module(), gradients)?;
         let mut measures = split.mean_measures(parts)?;
-        measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
+        if turn.discriminator {
+            measures.extend(self.objective.learn(rebuilt, split)?);
+        }
+        if turn.tokenizer {
+            let gradients = split.mean_gradients(self.learner.module(), gradients)?;
+            measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
+        }
         Ok(measures)
     }
 
@@ -154,11 +226,12 @@ impl Trainer for StageTwo {
     fn checkpoint(&self, step: u64) -> Checkpoint {
         let mut checkpoint = Checkpoint::of_step(step);
         self.learner.save(&mut checkpoint);
+        self.objective.save(&mut checkpoint);
         checkpoint
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {
-        let section = "bidirectional_decoder";
+        let section = section_of(DecoderKind::Bidirectional);
         let mut tensors = collect(&self.first_stage);
         tensors.retain(|name, _| !name.starts_with(section));
         checkpoint::put(&mut tensors, section, collect(&self.learner.result()));

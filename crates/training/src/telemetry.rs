@@ -74,6 +74,9 @@ pub(crate) struct Log {
     since: Instant,
 }
 
+/// The measure that comes first in a report.
+const LOSS: &str = "loss";
+
 /// The key of a line that tells of a roll-back.
 const WENT_BACK: &str = "went_back_to";
 
@@ -150,7 +153,11 @@ impl Log {
     /// The means since the last report.
     pub(crate) fn report(&mut self, step: u64, steps: u64, learning_rate: f64) -> Report {
         let mean = |(name, sum, count): (&'static str, f64, u64)| (name, sum / count as f64);
-        let measures = self.sums.drain(..).map(mean).collect();
+        let mut measures: Measures = self.sums.drain(..).map(mean).collect();
+        // Steps that only a discriminator learns in have no loss, and may come before one that has.
+        if let Some(place) = measures.iter().position(|(name, _)| *name == LOSS) {
+            measures[..=place].rotate_right(1);
+        }
         let steps_per_second =
             self.count.max(1) as f64 / self.since.elapsed().as_secs_f64().max(1e-9);
         self.count = 0;

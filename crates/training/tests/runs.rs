@@ -7,7 +7,10 @@ mod common;
 use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::Device;
-use common::{Hooked, Reports, data, generator_recipe, stage_one_recipe, stage_two_recipe};
+use common::{
+    ADVERSARIAL, Hooked, Reports, changed, data, generator_recipe, stage_one_recipe,
+    stage_two_recipe,
+};
 use layers::parameters::TensorMap;
 use tokens::cache::{Shard, TokenCache};
 use training::{
@@ -51,6 +54,12 @@ fn check_resume<T: Trainer, R: Recipe>(
     run(make(), recipe, broken.path(), true, &mut broken_reports).unwrap();
     assert_eq!(losses(&broken_reports), losses(&reports));
     assert_eq!(model_tensors(broken.path(), file), model_tensors(whole.path(), file));
+    // Moments, averages and discriminators included.
+    let last = |folder: &Path| {
+        let path = folder.join("checkpoints/step-00000004.safetensors");
+        (safetensors_file::read(&path).unwrap(), safetensors_file::read_metadata(&path).unwrap())
+    };
+    assert_eq!(last(broken.path()), last(whole.path()));
 
     let steps = |folder: &Path| -> Vec<u64> {
         let log = std::fs::read_to_string(folder.join("log.jsonl")).unwrap();
@@ -121,6 +130,27 @@ fn should_train_all_stages_and_resume_each_to_the_same_bits() {
 }
 
 #[test]
+fn should_resume_a_discriminator_and_all_that_goes_with_it_to_the_same_bits() {
+    let device = Device::flex();
+    let first = changed(&stage_one_recipe(4), &ADVERSARIAL);
+    let (stage_one, _) = check_resume(&first, "tokenizer.safetensors", || {
+        StageOne::new(first.clone(), data(), &device).unwrap()
+    });
+    let model = ModelFolder::read(stage_one.path().join("model")).unwrap();
+    let second = changed(&stage_two_recipe(), &ADVERSARIAL);
+    let (stage_two, _) = check_resume(&second, "tokenizer.safetensors", || {
+        let first_stage = model.tokenizer(&device).unwrap();
+        StageTwo::new(second.clone(), first_stage, data(), &device).unwrap()
+    });
+    let before = model_tensors(stage_one.path(), "tokenizer.safetensors");
+    let after = model_tensors(stage_two.path(), "tokenizer.safetensors");
+    for (name, tensor) in &before {
+        assert_eq!(&after[name], tensor, "{name}");
+    }
+    assert!(after.keys().all(|name| !name.contains("discriminator")));
+}
+
+#[test]
 fn should_neither_overwrite_a_run_nor_resume_another() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = stage_one_recipe(2);
@@ -168,9 +198,31 @@ fn should_refuse_recipes_that_say_what_nobody_understands() {
         ("ema_decay=1", "`ema_decay`"),
         ("guard.spike=0", "`guard.spike`"),
         ("alarms.usage=2", "`alarms`"),
+        ("phases=[{from=2},{from=1}]", "`phases`"),
+        ("phases=[{from=9000}]", "`phases`"),
+        ("phases=[{from=0,adversarial=-1}]", "`phases`"),
+        ("phases=[{from=0,warmup_steps=5}]", "`phases`"),
+        ("phases=[{from=0,adversarial=0.1}]", "`discriminator`"),
+        ("phases=[{form=0}]", "did you mean `from`"),
+        ("phases=[{from=0,perceptual=[{network='vgg',weight=1}]}]", "`lpips_vgg`"),
     ] {
         assert!(read(&[setting]).unwrap_err().contains(key), "{setting}");
     }
+    let patch_gan = |rest: &str| {
+        let settings = "architecture={patch_gan={channels=8,layers=3}},learning_rate=1e-4";
+        format!("discriminator={{{settings},{rest}}}")
+    };
+    let adversarial = "phases=[{from=10,adversarial=0.1}]";
+    assert!(read(&[adversarial, &patch_gan("start=10,every=2")]).is_ok());
+    for (setting, key) in [
+        (patch_gan("start=11,every=2"), "`discriminator.start`"),
+        (patch_gan("start=10,every=0"), "`discriminator.every`"),
+        (patch_gan("start=10,every=2,lecam=-1"), "`discriminator.lecam`"),
+    ] {
+        assert!(read(&[adversarial, &setting]).unwrap_err().contains(key), "{setting}");
+    }
+    let pieces = read(&[adversarial, &patch_gan("start=10,every=2"), "accumulate=2"]);
+    assert!(pieces.unwrap_err().contains("PatchGAN"));
     assert!(read(&["learning_rate=fast"]).is_err());
     let unknown = recipe::read::<StageOneRecipe>("minni", &[]).unwrap_err().to_string();
     assert!(unknown.contains("mini"), "{unknown}");

@@ -25,6 +25,6 @@ pub use classes::{ClassNames, UnknownClass};
 pub use error::FileError;
 pub use import::{ImportError, import, published_sampling};
 pub use model_folder::{
-    ModelConfig, ModelContents, ModelFolder, ModelFolderError, tokenizer_digest,
+    ModelConfig, ModelContents, ModelFolder, ModelFolderError, tensors_digest, tokenizer_digest,
 };
 pub use safetensors_file::Precision;

@@ -16,7 +16,7 @@ use std::{
 
 use burn::tensor::Device;
 use generator::{Generator, GeneratorConfig, SamplingConfig};
-use layers::parameters::{ParameterError, TensorMap, load};
+use layers::parameters::{HostTensor, ParameterError, TensorMap, load};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokenizer::{Tokenizer, TokenizerConfig};
@@ -430,11 +430,18 @@ fn describe(config: &ModelConfig) -> String {
 /// values (as f32) of encoder, latents and codebook. Tokens cached with one decoder serve the
 /// other, and bf16 weights have a digest of their own.
 pub fn tokenizer_digest(tensors: &TensorMap) -> String {
+    let decides = |name: &str| name.starts_with("encoder.") || name.starts_with("quantizer.");
+    digest(tensors.iter().filter(|(name, _)| decides(name)))
+}
+
+/// SHA-256, in hexadecimal, over names, shapes and values (as f32) of all tensors.
+pub fn tensors_digest(tensors: &TensorMap) -> String {
+    digest(tensors.iter())
+}
+
+fn digest<'a>(tensors: impl Iterator<Item = (&'a String, &'a HostTensor)>) -> String {
     let mut hash = Sha256::new();
     for (name, tensor) in tensors {
-        if !name.starts_with("encoder.") && !name.starts_with("quantizer.") {
-            continue;
-        }
         hash.update((name.len() as u64).to_le_bytes());
         hash.update(name);
         hash.update((tensor.shape.len() as u64).to_le_bytes());

@@ -45,11 +45,15 @@ pub(crate) fn run(verb: &TrainVerb, device: &Device) -> Result<()> {
 }
 
 fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) -> Result<()> {
-    ensure!(args.from.is_none(), "--from belongs to stage 2; stage 1 starts from nothing");
+    ensure!(args.decoder_from.is_none(), "--decoder-from belongs to stage 2");
     let recipe: StageOneRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
     let mut trainer =
         StageOne::new(recipe.clone(), data, device)?.with_communicator(Arc::clone(processes))?;
+    if let Some(from) = &args.from {
+        let model = ModelFolder::read(model::of_run(from))?;
+        trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
+    }
     if let Some(heldout) = &args.run.heldout {
         trainer = trainer.with_heldout(pixels::data::open(heldout)?.into());
     }
@@ -63,6 +67,10 @@ fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
     let mut trainer = StageTwo::new(recipe.clone(), first_stage, data, device)?
         .with_communicator(Arc::clone(processes))?;
+    if let Some(from) = &args.decoder_from {
+        let model = ModelFolder::read(model::of_run(from))?;
+        trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
+    }
     if let Some(heldout) = &args.run.heldout {
         trainer = trainer.with_heldout(pixels::data::open(heldout)?.into());
     }
@@ -86,6 +94,10 @@ fn generator(args: &TrainGeneratorArgs, device: &Device, processes: &Processes) 
     }
     let mut trainer = GeneratorTrainer::new(recipe.clone(), &args.cache, device)?
         .with_communicator(Arc::clone(processes))?;
+    if let Some(from) = &args.from {
+        let model = ModelFolder::read(model::of_run(from))?;
+        trainer = trainer.begin_with(model.generator_config()?, model.generator_tensors()?)?;
+    }
     if let Some(heldout) = &args.run.heldout {
         trainer = trainer.with_heldout(Path::new(heldout))?;
     }

@@ -14,7 +14,7 @@ use training::{
     Checkpoint, TrainingError,
     cache::{Views, build},
     parallel::Communicator,
-    recipe::{self, GeneratorRecipe, StageOneRecipe, StageTwoRecipe},
+    recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
     run::{Step, Trainer, Trouble},
     stage_one::StageOne,
     telemetry::{Measures, Observer, Report},
@@ -79,6 +79,23 @@ pub(crate) fn stage_two_recipe() -> StageTwoRecipe {
         "decoder.transformer={width=16,layers=1,heads=2}",
     ];
     recipe::read("mini", &overrides.map(String::from)).unwrap()
+}
+
+/// Both losses from the first step on, and a discriminator that takes turns.
+pub(crate) const ADVERSARIAL: [&str; 2] = [
+    "phases=[{from=0,perceptual=[{network='efficientnet_lite0',weight=0.5}],adversarial=0.1}]",
+    "discriminator={architecture={blur_down={hidden=32,stages=1}},learning_rate=1e-3,start=0,\
+     every=2,lecam=0.05}",
+];
+
+/// A toy recipe with settings changed.
+pub(crate) fn changed<R: Recipe>(recipe: &R, overrides: &[&str]) -> R {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("recipe.toml");
+    let table = toml::Table::try_from(recipe).unwrap();
+    std::fs::write(&path, toml::to_string(&table).unwrap()).unwrap();
+    let overrides: Vec<String> = overrides.iter().map(|&text| text.into()).collect();
+    recipe::read(path.to_str().unwrap(), &overrides).unwrap()
 }
 
 pub(crate) fn generator_recipe() -> GeneratorRecipe {

@@ -27,14 +27,45 @@ pub enum Training {
     Generator,
 }
 
+/// A recipe of this repository: its name, its training and its text.
+macro_rules! bundled {
+    ($name:literal, $training:ident, $file:literal) => {
+        (
+            $name,
+            Training::$training,
+            include_str!(concat!("../../../recipes/", $name, "/", $file, ".toml")),
+        )
+    };
+}
+
 /// Recipes that the program carries, by name.
-const BUNDLED: [(&str, Training, &str); 6] = [
-    ("mini", Training::StageOne, include_str!("../../../recipes/mini/tokenizer_stage_1.toml")),
-    ("mini", Training::StageTwo, include_str!("../../../recipes/mini/tokenizer_stage_2.toml")),
-    ("mini", Training::Generator, include_str!("../../../recipes/mini/generator.toml")),
-    ("quick", Training::StageOne, include_str!("../../../recipes/quick/tokenizer_stage_1.toml")),
-    ("quick", Training::StageTwo, include_str!("../../../recipes/quick/tokenizer_stage_2.toml")),
-    ("quick", Training::Generator, include_str!("../../../recipes/quick/generator.toml")),
+const BUNDLED: &[(&str, Training, &str)] = &[
+    bundled!("figure-2", StageOne, "tokenizer_stage_1"),
+    bundled!("fine-tune", Generator, "generator"),
+    bundled!("mini", StageOne, "tokenizer_stage_1"),
+    bundled!("mini", StageTwo, "tokenizer_stage_2"),
+    bundled!("mini", Generator, "generator"),
+    bundled!("paper", StageOne, "tokenizer_stage_1"),
+    bundled!("paper", StageTwo, "tokenizer_stage_2"),
+    bundled!("paper-16384", StageOne, "tokenizer_stage_1"),
+    bundled!("paper-16384", StageTwo, "tokenizer_stage_2"),
+    bundled!("paper-512", StageOne, "tokenizer_stage_1"),
+    bundled!("paper-512", StageTwo, "tokenizer_stage_2"),
+    bundled!("paper-512", Generator, "generator"),
+    bundled!("paper-b", Generator, "generator"),
+    bundled!("paper-b-400", Generator, "generator"),
+    bundled!("paper-l", Generator, "generator"),
+    bundled!("paper-l-400", Generator, "generator"),
+    bundled!("paper-xl", Generator, "generator"),
+    bundled!("paper-xl-16384", Generator, "generator"),
+    bundled!("quick", StageOne, "tokenizer_stage_1"),
+    bundled!("quick", StageTwo, "tokenizer_stage_2"),
+    bundled!("quick", Generator, "generator"),
+    bundled!("table-3", Generator, "generator"),
+    bundled!("table-3-a", StageOne, "tokenizer_stage_1"),
+    bundled!("table-3-b", StageOne, "tokenizer_stage_1"),
+    bundled!("table-3-c", StageOne, "tokenizer_stage_1"),
+    bundled!("table-3-d", StageOne, "tokenizer_stage_1"),
 ];
 
 /// A recipe that cannot be used.

@@ -322,14 +322,48 @@ pub(crate) enum CacheVerb {
         /// The cache.
         cache: PathBuf,
     },
-    /// Write a token cache for NumPy: `codes [N, views, L]`, `labels [N]`, `names [N]`
+    /// Read every record of a token cache and say which shards are damaged
+    Verify {
+        /// The cache.
+        cache: PathBuf,
+    },
+    /// Write a token cache for other programs
+    #[command(after_help = "Examples:
+  alitok cache export C --out codes.npz
+  alitok cache export C --out tokens.jsonl
+  alitok cache export C --out folder/")]
     Export {
         /// The cache.
         cache: PathBuf,
-        /// The .npz file.
+        /// An .npz file for NumPy (`codes [N, views, L]`, `labels [N]`, `names [N]`), a .jsonl as
+        /// 1d-tokenizer has it (a line a view), or a new folder as AliTok has it (an .npz a
+        /// picture).
         #[arg(long)]
         out: PathBuf,
     },
+    /// Make a token cache of tokens that another program cached
+    #[command(after_help = "Examples:
+  alitok cache import cache_alitok/ --model models/alitok-b --out C
+  alitok cache import tokens.jsonl --views 10 --model M --out C")]
+    Import(CacheImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheImportArgs {
+    /// A folder as AliTok's pretokenization writes it (an .npz a picture, in a folder a class),
+    /// or a .jsonl as 1d-tokenizer's does (a line a view).
+    pub(crate) source: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Lines that belong to one picture (.jsonl only).
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) views: u16,
+    /// Folder of the cache.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Which part of the work to do: i of n, i counted from 0.
+    #[arg(long, value_name = "I/N", default_value = "0/1")]
+    pub(crate) shard: String,
 }
 
 #[derive(Debug, Args)]

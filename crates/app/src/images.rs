@@ -8,9 +8,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use pixels::{Picture, crop::Crop};
 use tokenizer::{FrozenEncoder, ImageSize};
-use tokens::CodebookIndex;
+use tokens::{CodebookIndex, npz};
 
-use crate::{args::CropArgs, model::Decoding, npz, progress::Progress, token_file};
+use crate::{args::CropArgs, model::Decoding, progress::Progress, token_file};
 
 /// Reads a picture at a tokenizer's size.
 pub(crate) fn read(path: &Path, image: ImageSize, crop: &CropArgs) -> Result<Picture> {
@@ -147,6 +147,7 @@ impl SampleWriter {
                     });
                     arrays.add_pieces("arr_0", &shape, pieces)
                 })
+                .with_context(|| format!("cannot write {}", self.path.display()))
             }
         }
     }

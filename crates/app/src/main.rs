@@ -6,7 +6,6 @@ mod commands;
 mod device;
 mod images;
 mod model;
-mod npz;
 mod processes;
 mod progress;
 mod token_file;

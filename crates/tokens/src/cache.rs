@@ -4,33 +4,21 @@
 //!
 //! | file | content |
 //! | --- | --- |
-//! | `cache.json` | [`CacheHeader`] with the format's name and version |
-//! | `tokens-00000-of-00001.bin` | the records of one [`Shard`] |
-//! | `names-00000-of-00001.txt` | their samples' names in UTF-8, one a line, each ended by `\n` |
+//! | `tokens-00000-of-00001.bin` | one [`Shard`]: a header and the records of its pictures |
+//! | `names-00000-of-00001.txt` | the pictures' names in UTF-8, one a line, each ended by `\n` |
 //! | `tokenizer/` | the tokenizer that made the tokens; the caller writes it |
 //!
-//! A shard's records are the samples of [`Shard::range`], so the shards in order are the data set
-//! in order. Shards can be written at different times and places and then be copied together.
+//! A shard's pictures are those of [`Shard::range`], so the shards in order are the data set in
+//! order. Every shard carries the whole header. Shards can be written at different times and
+//! places; copied into one folder they are one cache, if all are there and of one data set.
 //!
-//! All numbers are little-endian. `tokens-….bin` is a preamble of 32 bytes, the records, all of
-//! one size, and a footer of 32 bytes:
-//!
-//! | preamble | | record | | footer | |
-//! | --- | --- | --- | --- | --- | --- |
-//! | magic `alitok-t` | 8 | label, `u32` | 4 | magic `complete` | 8 |
-//! | format version, `u32` | 4 | tokens, `u16` each, view by view | 2·views·length | number of records, `u64` | 8 |
-//! | shard and number of shards, `u32` each | 8 | checksum | 4 | size of the names file, `u64` | 8 |
-//! | size of a record, `u32` | 4 | | | checksum of the names file | 4 |
-//! | checksum of `cache.json` | 4 | | | checksum of the footer | 4 |
-//! | checksum of the preamble | 4 | | | | |
-//!
-//! Checksums are CRC-32C; a record's covers its number in the shard (`u64`) and then its bytes,
-//! so that neither changed nor misplaced records are taken for good ones.
+//! `docs/token-cache.md` defines the bytes and shows how NumPy reads them.
 //!
 //! While a shard is written its file has the ending `.partial`. Names reach the disk before their
 //! records do, so every record whose checksum holds has its name. A killed writer can therefore
 //! be resumed at any time, and the result has the bytes of an uninterrupted one.
 
+pub mod exchange;
 mod reader;
 mod writer;
 
@@ -43,18 +31,21 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::TokenLayout;
+use crate::{CodebookIndex, TokenLayout};
 
 pub use reader::{Record, TokenCache};
 pub use writer::CacheWriter;
 
 const FORMAT: &str = "alitok token cache";
-const VERSION: u32 = 1;
-const HEADER_FILE: &str = "cache.json";
+const VERSION: u32 = 2;
 const SHARD_MAGIC: [u8; 8] = *b"alitok-t";
 const FOOTER_MAGIC: [u8; 8] = *b"complete";
 /// Size of the preamble and of the footer, in bytes.
 const FRAME: usize = 32;
+/// Bytes of a record before its tokens: picture, label, view.
+const FIELDS: usize = size_of::<u32>() + size_of::<u32>() + size_of::<u16>();
+/// Most bytes of a header that are read: a million classes with long names.
+const MAX_HEADER: u32 = 1 << 28;
 
 /// What is wrong with a token cache, or with what should go into it.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +58,8 @@ pub enum CacheError {
         /// What the operating system says.
         source: io::Error,
     },
-    /// `cache.json` cannot be read as a header, or a new header makes no sense.
-    #[error("{path} is no header of a token cache: {reason}")]
+    /// A shard's beginning cannot be read as a header, or a new header makes no sense.
+    #[error("{path} has no header of a token cache: {reason}")]
     Header {
         /// The file.
         path: PathBuf,
@@ -85,8 +76,10 @@ pub enum CacheError {
         /// Its version.
         got: u32,
     },
-    /// The folder holds a cache that differs in more than its tokenizer.
-    #[error("{path} belongs to another cache: its {field} differs; choose another folder")]
+    /// A shard belongs to a cache that differs in more than its tokenizer.
+    #[error(
+        "{path} belongs to another cache: its {field} differs; move it away, or choose another folder"
+    )]
     HeaderMismatch {
         /// The file.
         path: PathBuf,
@@ -98,7 +91,7 @@ pub enum CacheError {
         "{path}: these tokens come from the tokenizer {found}, not from {expected}; build the cache anew with this one"
     )]
     Tokenizer {
-        /// The cache's header.
+        /// The cache, or the shard.
         path: PathBuf,
         /// Digest of the tokenizer that is used now.
         expected: String,
@@ -131,7 +124,7 @@ pub enum CacheError {
         started: bool,
     },
     /// The folder has no shards, or some of divisions into different numbers.
-    #[error("{dir} holds shards of {counts:?} different divisions; exactly one is needed", counts = .counts.len())]
+    #[error("{dir} {}", divisions(.counts))]
     Division {
         /// The cache.
         dir: PathBuf,
@@ -146,6 +139,16 @@ pub enum CacheError {
         /// What does not fit.
         reason: String,
     },
+    /// A shard is finished before it has all its pictures.
+    #[error("{path} has {got} of its {expected} pictures; write the others first")]
+    Short {
+        /// The shard's file.
+        path: PathBuf,
+        /// How many it has.
+        got: usize,
+        /// How many it should have.
+        expected: usize,
+    },
     /// A sample that does not fit the header, or cannot be stored.
     #[error("sample `{name}` cannot be stored: {reason}")]
     Sample {
@@ -155,15 +158,31 @@ pub enum CacheError {
         reason: String,
     },
     /// There is no such record.
-    #[error("record {index} does not exist: {dir} holds {len}")]
+    #[error(
+        "view {view} of picture {picture} does not exist: {dir} holds {views} views of {pictures} pictures"
+    )]
     OutOfRange {
         /// The cache.
         dir: PathBuf,
-        /// The number asked for.
-        index: usize,
-        /// How many there are.
-        len: usize,
+        /// The picture asked for.
+        picture: usize,
+        /// The view asked for.
+        view: usize,
+        /// How many pictures there are.
+        pictures: usize,
+        /// How many views each has.
+        views: usize,
     },
+}
+
+/// What is wrong with shards of these divisions in one folder.
+fn divisions(counts: &[usize]) -> String {
+    if counts.is_empty() {
+        return "holds no shard of a token cache".to_owned();
+    }
+    let counts: Vec<_> = counts.iter().map(usize::to_string).collect();
+    let counts = counts.join(" and of ");
+    format!("mixes shards of divisions into {counts}, which overlap; keep those of one division")
 }
 
 /// Adds the path to an error of the operating system.
@@ -186,117 +205,194 @@ pub struct CacheHeader {
     pub augmentation: String,
     /// SHA-256 of the tokenizer's encoding part, in lower-case hexadecimal digits.
     pub tokenizer: String,
+    /// Number of pictures in the data set, over all shards; fewer than 2³².
+    pub pictures: usize,
+    /// [`order_checksum`] of the data set, which ties shards to one order of one data set.
+    pub order: u32,
 }
 
-/// `cache.json`.
+/// CRC-32C over the label (`u32`, little-endian), the name and a `\n` of each picture in order.
+pub fn order_checksum<N: AsRef<str>>(pictures: impl IntoIterator<Item = (usize, N)>) -> u32 {
+    pictures.into_iter().fold(0, |checksum, (label, name)| {
+        let checksum = crc32c::crc32c_append(checksum, &(label as u32).to_le_bytes());
+        let checksum = crc32c::crc32c_append(checksum, name.as_ref().as_bytes());
+        crc32c::crc32c_append(checksum, b"\n")
+    })
+}
+
+/// The header as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HeaderFile {
     format: String,
-    version: u32,
     layout: TokenLayout,
     codes: usize,
     views: usize,
     augmentation: String,
     tokenizer: String,
+    pictures: usize,
+    order: u32,
     classes: Vec<String>,
 }
 
-/// The part of `cache.json` that every version has.
-#[derive(Deserialize)]
-struct FormatAndVersion {
-    format: String,
-    version: u32,
-}
-
 impl CacheHeader {
-    /// Tokens of one record.
-    fn tokens(&self) -> usize {
-        self.views * self.layout.len()
-    }
-
-    /// Bytes of one record.
-    fn record_size(&self) -> usize {
-        size_of::<u32>() + self.tokens() * size_of::<u16>() + size_of::<u32>()
+    /// Bytes of one record: one view of one picture.
+    ///
+    /// ```
+    /// # use tokens::{TokenLayout, cache::CacheHeader};
+    /// # let header = CacheHeader {
+    /// #     layout: TokenLayout::new(16, 16, 16), codes: 4096, classes: vec![], views: 10,
+    /// #     augmentation: String::new(), tokenizer: String::new(), pictures: 0, order: 0,
+    /// # };
+    /// // ImageNet in ten crops of 16 prefix and 256 grid tokens.
+    /// assert!(1_281_167 * 10 * header.record_size() < 7_500_000_000);
+    /// ```
+    pub fn record_size(&self) -> usize {
+        FIELDS + self.layout.len() * size_of::<CodebookIndex>() + size_of::<u32>()
     }
 
     fn validate(&self) -> Result<(), String> {
         let digest = self.tokenizer.as_bytes();
         if self.views == 0 || self.layout.len() == 0 {
-            Err("a record needs at least one view of at least one token".to_owned())
+            Err("a picture needs at least one view of at least one token".to_owned())
+        } else if self.views > 1 << 16 || self.layout.len() > 1 << 24 {
+            Err("more than 65536 views or 2²⁴ tokens a view".to_owned())
         } else if self.codes == 0 || self.codes > 1 << 16 {
             Err(format!("{} codes; 1 to 65536 fit into 16 bits", self.codes))
         } else if self.classes.is_empty() {
             Err("there is no class".to_owned())
+        } else if u32::try_from(self.classes.len().max(self.pictures)).is_err() {
+            Err("2³² or more pictures or classes".to_owned())
         } else if digest.len() != 64 || !digest.iter().all(|d| b"0123456789abcdef".contains(d)) {
             Err(format!("`{}` is no SHA-256 in 64 lower-case digits", self.tokenizer))
-        } else if u32::try_from(self.record_size()).is_err() {
-            Err("a record would be larger than 4 GiB".to_owned())
         } else {
             Ok(())
         }
     }
 
-    fn to_json(&self) -> String {
-        let Self { layout, codes, classes, views, augmentation, tokenizer } = self.clone();
+    fn to_json(&self) -> Vec<u8> {
+        let Self { layout, codes, classes, views, augmentation, tokenizer, pictures, order } =
+            self.clone();
         let format = FORMAT.to_owned();
         let file = HeaderFile {
             format,
-            version: VERSION,
             layout,
             codes,
             views,
             augmentation,
             tokenizer,
+            pictures,
+            order,
             classes,
         };
         let json = serde_json::to_string_pretty(&file).expect("the header has only plain fields");
-        json + "\n"
+        (json + "\n").into_bytes()
     }
 
-    fn read(dir: &Path) -> Result<Self, CacheError> {
-        let path = dir.join(HEADER_FILE);
-        let json = fs::read_to_string(&path).map_err(file_error(&path))?;
-        let header = |reason: String| CacheError::Header { path: path.clone(), reason };
-        let FormatAndVersion { format, version } =
-            serde_json::from_str(&json).map_err(|error| header(error.to_string()))?;
+    fn from_json(json: &[u8]) -> Result<Self, String> {
+        let HeaderFile {
+            format,
+            layout,
+            codes,
+            classes,
+            views,
+            augmentation,
+            tokenizer,
+            pictures,
+            order,
+        } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         if format != FORMAT {
-            return Err(header(format!("its format is `{format}`")));
+            return Err(format!("its format is `{format}`"));
         }
-        if version != VERSION {
-            return Err(CacheError::Version { path, got: version });
-        }
-        let HeaderFile { layout, codes, classes, views, augmentation, tokenizer, .. } =
-            serde_json::from_str(&json).map_err(|error| header(error.to_string()))?;
-        let read = Self { layout, codes, classes, views, augmentation, tokenizer };
-        read.validate().map_err(header)?;
-        Ok(read)
+        let read = Self { layout, codes, classes, views, augmentation, tokenizer, pictures, order };
+        read.validate().map(|()| read)
     }
 
     /// Checks that the tokens come from this tokenizer.
-    fn check_tokenizer(&self, dir: &Path, expected: &str) -> Result<(), CacheError> {
+    fn check_tokenizer(&self, path: &Path, expected: &str) -> Result<(), CacheError> {
         if self.tokenizer == expected {
             return Ok(());
         }
-        let path = dir.join(HEADER_FILE);
+        let path = path.to_owned();
         let (expected, found) = (expected.to_owned(), self.tokenizer.clone());
         Err(CacheError::Tokenizer { path, expected, found })
     }
 
-    fn checksum(&self) -> u32 {
-        crc32c::crc32c(self.to_json().as_bytes())
+    /// Checks that the shard at `path`, which has this header, belongs to the cache of another.
+    fn check_same(&self, path: &Path, other: &Self) -> Result<(), CacheError> {
+        self.check_tokenizer(path, &other.tokenizer)?;
+        let differences = [
+            ("layout", self.layout != other.layout),
+            ("codebook's size", self.codes != other.codes),
+            ("list of classes", self.classes != other.classes),
+            ("number of views", self.views != other.views),
+            ("augmentation", self.augmentation != other.augmentation),
+            ("number of pictures", self.pictures != other.pictures),
+            ("data set's order", self.order != other.order),
+        ];
+        match differences.into_iter().find(|(_, differs)| *differs) {
+            Some((field, _)) => Err(CacheError::HeaderMismatch { path: path.to_owned(), field }),
+            None => Ok(()),
+        }
     }
 
-    fn preamble(&self, shard: Shard) -> [u8; FRAME] {
+    /// What a shard's file begins with: preamble and header.
+    fn beginning(&self, shard: Shard) -> Vec<u8> {
+        let json = self.to_json();
         let number = |value: usize| u32::try_from(value).expect("checked when it was made");
         let fields = [
             VERSION,
             number(shard.index),
             number(shard.count),
-            number(self.record_size()),
-            self.checksum(),
+            number(json.len()),
+            crc32c::crc32c(&json),
         ];
-        frame(SHARD_MAGIC, &fields.map(u32::to_le_bytes).concat())
+        let mut bytes = frame(SHARD_MAGIC, &fields.map(u32::to_le_bytes).concat()).to_vec();
+        bytes.extend(json);
+        bytes
+    }
+
+    /// Label, tokens and checksum of record (`picture`, `view`), if these bytes are that.
+    fn parse<'a>(&self, bytes: &'a [u8], picture: usize, view: usize) -> Option<Record<'a>> {
+        let (content, checksum) = bytes.split_last_chunk()?;
+        let number = |at: usize| u32::from_le_bytes(array(&content[at..])) as usize;
+        let stored_view = u16::from_le_bytes(array(&content[8..]));
+        let right = crc32c::crc32c(content) == u32::from_le_bytes(*checksum)
+            && number(0) == picture
+            && usize::from(stored_view) == view;
+        let record = Record { label: number(4), tokens: &content[FIELDS..] };
+        // What another program wrote may have a good checksum and bad content.
+        let known = right
+            && record.label < self.classes.len()
+            && record.tokens().fold(0, CodebookIndex::max) as usize <= self.codes - 1;
+        known.then_some(record)
+    }
+}
+
+/// The preamble of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Preamble {
+    shard: Shard,
+    header_size: usize,
+    header_checksum: u32,
+}
+
+impl Preamble {
+    /// Reads the first bytes of a file; `None` if they are no preamble.
+    fn read(path: &Path, bytes: &[u8; FRAME]) -> Result<Option<Self>, CacheError> {
+        let number = |at: usize| u32::from_le_bytes(array(&bytes[at..]));
+        if bytes[..8] != SHARD_MAGIC || crc32c::crc32c(&bytes[..28]) != number(28) {
+            return Ok(None);
+        }
+        if number(8) != VERSION {
+            return Err(CacheError::Version { path: path.to_owned(), got: number(8) });
+        }
+        let shard = Shard::new(number(12) as usize, number(16) as usize);
+        Ok(shard.ok().filter(|_| number(20) <= MAX_HEADER).map(|shard| Self {
+            shard,
+            header_size: number(20) as usize,
+            header_checksum: number(24),
+        }))
     }
 }
 
@@ -324,6 +420,14 @@ impl Footer {
     }
 }
 
+/// Integers of any kind as tokens.
+fn array_of_tokens(values: Vec<i64>) -> Result<Vec<CodebookIndex>, String> {
+    let tokens = values.into_iter().map(|value| {
+        CodebookIndex::try_from(value).map_err(|_| format!("{value} is no token; 0 to 65535 are"))
+    });
+    tokens.collect()
+}
+
 /// The first bytes of a slice that has enough of them.
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     *bytes.first_chunk().expect("the caller knows the size")
@@ -337,11 +441,6 @@ fn frame(magic: [u8; 8], fields: &[u8]) -> [u8; FRAME] {
     let checksum = crc32c::crc32c(&bytes[..28]);
     bytes[28..].copy_from_slice(&checksum.to_le_bytes());
     bytes
-}
-
-/// The checksum of record `index` of a shard; `content` are its bytes without the checksum.
-fn record_checksum(index: u64, content: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&index.to_le_bytes()), content)
 }
 
 /// One of several parts of a data set, written `index/count`.

@@ -1,10 +1,13 @@
-//! Making token caches: every picture of a data set encoded once, in all its views.
+//! Making token caches: every picture of a data set encoded once, in all its views; or taken over
+//! from a program that did so.
 
 use std::path::Path;
 
 use pixels::{DataSet, Picture, crop::ten_crop};
 use tokenizer::FrozenEncoder;
-use tokens::cache::{CacheError, CacheHeader, CacheWriter, Shard};
+use tokens::cache::{
+    CacheError, CacheHeader, CacheWriter, Shard, exchange::TokenSource, order_checksum,
+};
 use weights::{ModelFolder, tokenizer_digest};
 
 use crate::{TrainingError, loader::fitted, stage_one::export_tokenizer};
@@ -57,38 +60,26 @@ pub fn build(
 ) -> Result<(), TrainingError> {
     let config = encoder.config();
     let image = config.image;
-    if views == Views::TenCrop && image.height != image.width {
+    let ten_crop_wanted = views == Views::TenCrop;
+    if ten_crop_wanted && image.height != image.width {
         return Err(TrainingError::Data("ten-crop needs a tokenizer of square pictures".into()));
     }
-    let tensors = model.tokenizer_tensors()?;
-    let header = CacheHeader {
-        layout: config.layout(),
-        codes: config.codes,
-        classes: data.classes().to_vec(),
+    let picture = |index: usize| (data.label(index), data.name(index));
+    let described = Described {
+        classes: data.classes(),
+        pictures: data.len(),
         views: views.count(),
-        augmentation: views.description().to_owned(),
-        tokenizer: tokenizer_digest(&tensors),
+        augmentation: views.description(),
     };
-    let mut writer = match CacheWriter::create_or_resume(folder, header, shard) {
-        // A job that is started again after its work was done.
-        Err(CacheError::Complete { .. }) => return Ok(()),
-        writer => writer?,
-    };
-    let tokenizer = folder.join(TOKENIZER);
-    if !tokenizer.exists() {
-        let written = export_tokenizer(config, &tensors, &tokenizer);
-        // The job of another shard may have been first, with the same content.
-        if !tokenizer.join("config.json").exists() {
-            written?;
-        }
-    }
+    let Some(mut writer) = writer(model, described, picture, folder, shard)? else { return Ok(()) };
 
     let range = shard.range(data.len());
     let total = range.len();
     for index in range.skip(writer.len()) {
-        let pictures: Vec<Picture> = match views {
-            Views::Center => vec![fitted(data, index, image)?],
-            Views::TenCrop => ten_crop(&data.picture(index)?, image.width)?,
+        let pictures: Vec<Picture> = if ten_crop_wanted {
+            ten_crop(&data.picture(index)?, image.width)?
+        } else {
+            vec![fitted(data, index, image)?]
         };
         let tokens: Vec<_> = pictures
             .iter()
@@ -101,4 +92,82 @@ pub fn build(
         }
     }
     Ok(writer.finish()?)
+}
+
+/// Puts one shard of the tokens that another program cached into the cache in `folder`, going on
+/// where an earlier call was interrupted. They are taken for those of the model's tokenizer; its
+/// layout and codebook are checked. `progress` is called with the pictures done and their number.
+///
+/// # Errors
+/// If tokens cannot be read or are not of the model's layout and codebook, or the cache holds
+/// something else.
+pub fn import(
+    source: &mut dyn TokenSource,
+    model: &ModelFolder,
+    folder: &Path,
+    shard: Shard,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<(), TrainingError> {
+    let described = Described {
+        classes: source.classes(),
+        pictures: source.len(),
+        views: source.views(),
+        augmentation: "imported: as the program that cached them made them",
+    };
+    let writer = writer(model, described, |index| source.picture(index), folder, shard)?;
+    let Some(mut writer) = writer else { return Ok(()) };
+    let range = shard.range(source.len());
+    let total = range.len();
+    for index in range.skip(writer.len()) {
+        let tokens = source.tokens(index)?;
+        let (label, name) = source.picture(index);
+        writer.append(label, name, &tokens)?;
+        progress(writer.len(), total);
+    }
+    Ok(writer.finish()?)
+}
+
+/// What a cache will hold, as far as the tokenizer does not tell.
+struct Described<'a> {
+    classes: &'a [String],
+    pictures: usize,
+    views: usize,
+    augmentation: &'a str,
+}
+
+/// Begins or resumes a shard, with the tokenizer beside it; nothing if the shard is finished.
+fn writer<'a>(
+    model: &ModelFolder,
+    described: Described<'_>,
+    picture: impl Fn(usize) -> (usize, &'a str),
+    folder: &Path,
+    shard: Shard,
+) -> Result<Option<CacheWriter>, TrainingError> {
+    let config = &model.config.tokenizer;
+    let tensors = model.tokenizer_tensors()?;
+    let Described { classes, pictures, views, augmentation } = described;
+    let header = CacheHeader {
+        layout: config.layout(),
+        codes: config.codes,
+        classes: classes.to_vec(),
+        views,
+        augmentation: augmentation.to_owned(),
+        tokenizer: tokenizer_digest(&tensors),
+        pictures,
+        order: order_checksum((0..pictures).map(&picture)),
+    };
+    let writer = match CacheWriter::create_or_resume(folder, header, shard, picture) {
+        // A job that is started again after its work was done.
+        Err(CacheError::Complete { .. }) => return Ok(None),
+        writer => writer?,
+    };
+    let tokenizer = folder.join(TOKENIZER);
+    if !tokenizer.exists() {
+        let written = export_tokenizer(config, &tensors, &tokenizer);
+        // The job of another shard may have been first, with the same content.
+        if !tokenizer.join("config.json").exists() {
+            written?;
+        }
+    }
+    Ok(Some(writer))
 }

@@ -20,6 +20,9 @@ pub enum TrainingError {
     /// A token cache cannot be read or written.
     #[error(transparent)]
     Cache(#[from] tokens::cache::CacheError),
+    /// Tokens that another program cached cannot be read.
+    #[error(transparent)]
+    Exchange(#[from] tokens::cache::exchange::ExchangeError),
     /// The tokenizer's architecture cannot be built.
     #[error("the tokenizer's architecture: {0}")]
     Tokenizer(#[from] tokenizer::ConfigError),

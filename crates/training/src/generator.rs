@@ -160,16 +160,16 @@ impl GeneratorTrainer {
         let (mut classes, mut tokens) = (Vec::new(), Vec::new());
         for sample in samples.map(|sample| sample as u64) {
             let index = self.order.at(address * schedule.batch as u64 + sample);
-            let record = self.cache.record(index)?;
             let noise = |purpose| Noise::new(schedule.seed, purpose, address, sample);
+            let view = noise(Purpose::Augmentation).below(self.cache.header().views);
+            let record = self.cache.record(index, view)?;
             let dropped = noise(Purpose::ClassDropout).uniform() < self.recipe.class_dropout;
             classes.push(if dropped {
                 vocabulary.unconditional() as i64
             } else {
                 class(&vocabulary, record.label)?
             });
-            let view = noise(Purpose::Augmentation).below(record.views.len());
-            tokens.extend(record.views[view].iter().map(|&token| i64::from(token)));
+            tokens.extend(record.tokens().map(i64::from));
         }
         Ok(self.tensors(classes, tokens, &self.device))
     }
@@ -293,9 +293,9 @@ impl Trainer for GeneratorTrainer {
             let count = samples.len();
             let (mut classes, mut tokens) = (Vec::new(), Vec::new());
             for index in samples {
-                let record = heldout.record(index)?;
+                let record = heldout.record(index, 0)?;
                 classes.push(class(&vocabulary, record.label)?);
-                tokens.extend(record.views[0].iter().map(|&token| i64::from(token)));
+                tokens.extend(record.tokens().map(i64::from));
             }
             let (classes, tokens) = self.tensors(classes, tokens, &device);
             let loss = cross_entropy(predict(&model, classes, &tokens, None, None), tokens);

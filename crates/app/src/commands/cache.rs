@@ -1,15 +1,21 @@
 //! `alitok cache`
 
-use std::path::Path;
+use std::{io, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
-use tokens::cache::{Shard, TokenCache};
-use training::cache::{Views, build};
+use tokens::{
+    cache::{
+        Shard, TokenCache,
+        exchange::{JsonLines, NpzFolder, TokenSource, export_json_lines, export_npz_folder},
+    },
+    npz,
+};
+use training::cache::{Views, build, import};
 
 use crate::{
-    args::{CacheBuildArgs, CacheVerb},
-    model, npz,
+    args::{CacheBuildArgs, CacheImportArgs, CacheVerb},
+    model,
     progress::{self, Progress},
 };
 
@@ -17,7 +23,9 @@ pub(crate) fn run(verb: &CacheVerb, device: &Device) -> Result<()> {
     match verb {
         CacheVerb::Build(args) => run_build(args, device),
         CacheVerb::Info { cache } => info(cache),
+        CacheVerb::Verify { cache } => verify(cache),
         CacheVerb::Export { cache, out } => export(cache, out),
+        CacheVerb::Import(args) => run_import(args),
     }
 }
 
@@ -40,7 +48,7 @@ fn info(path: &Path) -> Result<()> {
     let header = cache.header();
     let layout = header.layout;
     progress::result(&format!(
-        "pictures      {}\nviews         {} ({})\ntokens        {} a view: {} prefix, {} × {} grid\n\
+        "pictures      {}\nviews         {} ({}); an epoch takes one of each picture\ntokens        {} a view: {} prefix, {} × {} grid\n\
          codes         {}\nclasses       {}\nshards        {}\ntokenizer     {}",
         cache.len(),
         header.views,
@@ -56,21 +64,61 @@ fn info(path: &Path) -> Result<()> {
     ))
 }
 
+fn verify(path: &Path) -> Result<()> {
+    let cache = TokenCache::open(path)?;
+    let damages = cache.verify();
+    if damages.is_empty() {
+        let (pictures, views) = (cache.len(), cache.header().views);
+        return progress::result(&format!("{pictures} pictures in {views} views, all sound"));
+    }
+    let damages: Vec<_> = damages.iter().map(ToString::to_string).collect();
+    bail!("{}", damages.join("\n"))
+}
+
+fn run_import(args: &CacheImportArgs) -> Result<()> {
+    let shard: Shard = args.shard.parse()?;
+    let model = model::open(&args.model.model)?;
+    let path = &args.source;
+    let mut source: Box<dyn TokenSource> = if path.is_dir() {
+        Box::new(NpzFolder::open(path)?)
+    } else {
+        Box::new(JsonLines::open(path, args.views.into(), &model.classes)?)
+    };
+    let mut progress = Progress::new("importing", shard.range(source.len()).len() as u64);
+    import(source.as_mut(), &model, &args.out, shard, |done, _| progress.set(done as u64))?;
+    progress.finish();
+    Ok(())
+}
+
 fn export(path: &Path, out: &Path) -> Result<()> {
     let cache = TokenCache::open(path)?;
-    let header = cache.header();
-    let mut codes = Vec::with_capacity(cache.len() * header.views * header.layout.len());
-    let mut labels = Vec::with_capacity(cache.len());
-    for index in 0..cache.len() {
-        let record = cache.record(index)?;
-        labels.push(record.label as i64);
-        codes.extend(record.views.into_iter().flatten());
+    let mut progress = Progress::new("exporting", cache.len() as u64);
+    let ending = out.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    match ending.as_deref() {
+        Some("npz") => export_arrays(&cache, out)?,
+        Some("jsonl") => export_json_lines(&cache, out, |done| progress.set(done as u64))?,
+        _ => export_npz_folder(&cache, out, |done| progress.set(done as u64))?,
     }
+    progress.finish();
+    Ok(())
+}
+
+fn export_arrays(cache: &TokenCache, out: &Path) -> Result<()> {
+    let header = cache.header();
     let shape = [cache.len(), header.views, header.layout.len()].map(|extent| extent as u64);
+    let labels = (0..cache.len())
+        .map(|picture| Ok(cache.record(picture, 0)?.label as i64))
+        .collect::<Result<Vec<_>>>()?;
     let names = cache.names()?;
     npz::write(out, |arrays| {
-        arrays.add("codes", &shape, codes)?;
+        let records = (0..cache.len())
+            .flat_map(|picture| (0..header.views).map(move |view| (picture, view)))
+            .map(|(picture, view)| {
+                cache.record(picture, view).map(|record| record.tokens()).map_err(io::Error::other)
+            });
+        arrays.add_pieces("codes", &shape, records)?;
         arrays.add("labels", &[labels.len() as u64], labels)?;
         arrays.add_texts("names", &names)
     })
+    .with_context(|| format!("cannot write {}", out.display()))
 }

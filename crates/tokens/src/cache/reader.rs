@@ -2,30 +2,44 @@
 
 use std::{
     fs::{self, File},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use memmap2::Mmap;
 
-use super::{CacheError, CacheHeader, FRAME, Footer, Shard, array, file_error, record_checksum};
+use super::{
+    CacheError, CacheHeader, FRAME, Footer, Preamble, Shard, array, file_error, order_checksum,
+};
 use crate::CodebookIndex;
 
-/// One sample of a cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+/// One view of one picture, in the mapped file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
     /// Its class, a position in [`CacheHeader::classes`].
     pub label: usize,
-    /// The tokens of each view, in the order of the layout.
-    pub views: Vec<Vec<CodebookIndex>>,
+    /// Two bytes each.
+    pub(super) tokens: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// The tokens, in the order of the layout.
+    pub fn tokens(&self) -> impl ExactSizeIterator<Item = CodebookIndex> + use<'a> {
+        self.tokens
+            .chunks_exact(size_of::<CodebookIndex>())
+            .map(|token| CodebookIndex::from_le_bytes(array(token)))
+    }
 }
 
 #[derive(Debug)]
 struct MappedShard {
-    /// Number of its first record in the cache.
-    start: usize,
+    /// The pictures it holds.
+    range: Range<usize>,
     footer: Footer,
     path: PathBuf,
     names_path: PathBuf,
+    /// Where the first record begins.
+    records: usize,
     bytes: Mmap,
 }
 
@@ -35,7 +49,6 @@ pub struct TokenCache {
     dir: PathBuf,
     header: CacheHeader,
     shards: Vec<MappedShard>,
-    len: usize,
 }
 
 impl TokenCache {
@@ -45,24 +58,25 @@ impl TokenCache {
     /// # Errors
     /// * [`CacheError::Incomplete`] names a shard that is missing or not finished,
     /// * [`CacheError::Division`] if there are shards of several divisions, or none,
-    /// * [`CacheError::Damaged`] if a file was cut or belongs to another cache,
-    /// * [`CacheError::Header`] or [`CacheError::Version`] if `cache.json` cannot be read,
+    /// * [`CacheError::HeaderMismatch`] or [`CacheError::Tokenizer`] if a shard belongs to another
+    ///   cache,
+    /// * [`CacheError::Damaged`] if a file was cut or changed,
+    /// * [`CacheError::Header`] or [`CacheError::Version`] if a header cannot be understood,
     /// * [`CacheError::File`] if the operating system fails.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, CacheError> {
         let dir = dir.into();
-        let header = CacheHeader::read(&dir)?;
         let count = match Shard::divisions(&dir)?[..] {
             [count] => count,
             ref counts => return Err(CacheError::Division { dir, counts: counts.to_vec() }),
         };
-        let mut len = 0;
-        let mut shards = Vec::with_capacity(count);
-        for index in 0..count {
-            let shard = MappedShard::open(&dir, &header, Shard::new(index, count)?, len)?;
-            len += shard.len();
+        let (first, header) = MappedShard::open(&dir, Shard::new(0, count)?, None)?;
+        let mut shards = vec![first];
+        for index in 1..count {
+            let known = Some((&shards[0], &header));
+            let (shard, _) = MappedShard::open(&dir, Shard::new(index, count)?, known)?;
             shards.push(shard);
         }
-        Ok(Self { dir, header, shards, len })
+        Ok(Self { dir, header, shards })
     }
 
     /// What all records have in common.
@@ -70,19 +84,19 @@ impl TokenCache {
         &self.header
     }
 
-    /// Number of records in all shards.
+    /// Number of pictures in all shards.
     pub fn len(&self) -> usize {
-        self.len
+        self.header.pictures
     }
 
-    /// Whether there are no records.
+    /// Whether there are no pictures.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// Number of records of each shard.
+    /// Number of pictures in each shard.
     pub fn shard_lens(&self) -> Vec<usize> {
-        self.shards.iter().map(MappedShard::len).collect()
+        self.shards.iter().map(|shard| shard.range.len()).collect()
     }
 
     /// Checks that the tokens come from the tokenizer with this digest.
@@ -93,52 +107,68 @@ impl TokenCache {
         self.header.check_tokenizer(&self.dir, digest)
     }
 
-    /// Record `index` of the data set.
+    /// A view of a picture, both counted from 0. Costs no allocation.
     ///
     /// # Errors
     /// [`CacheError::Damaged`] if its bytes were changed; [`CacheError::OutOfRange`] if there is
     /// no such record.
-    pub fn record(&self, index: usize) -> Result<Record, CacheError> {
-        if index >= self.len {
-            return Err(CacheError::OutOfRange { dir: self.dir.clone(), index, len: self.len });
+    pub fn record(&self, picture: usize, view: usize) -> Result<Record<'_>, CacheError> {
+        let CacheHeader { pictures, views, .. } = self.header;
+        if picture >= pictures || view >= views {
+            let dir = self.dir.clone();
+            return Err(CacheError::OutOfRange { dir, picture, view, pictures, views });
         }
-        let shard = &self.shards[self.shards.partition_point(|shard| shard.start <= index) - 1];
-        shard.record(&self.header, index - shard.start)
+        let shard = self.shards.partition_point(|shard| shard.range.end <= picture);
+        self.shards[shard].record(&self.header, picture, view)
     }
 
-    /// The names of all samples.
+    /// The names of all pictures.
     ///
     /// # Errors
     /// [`CacheError::Damaged`] if a names file was changed; [`CacheError::File`] if it cannot be
     /// read.
     pub fn names(&self) -> Result<Vec<String>, CacheError> {
-        let mut names = Vec::with_capacity(self.len);
+        let mut names = Vec::with_capacity(self.len());
         for shard in &self.shards {
             names.extend(shard.names()?.lines().map(str::to_owned));
         }
         Ok(names)
     }
 
-    /// Reads everything once.
-    ///
-    /// # Errors
-    /// [`CacheError::Damaged`] for the first record or names file that was changed.
-    pub fn verify(&self) -> Result<(), CacheError> {
-        for shard in &self.shards {
-            (0..shard.len()).try_for_each(|index| shard.content(&self.header, index).map(drop))?;
-            shard.names()?;
+    /// Reads everything once. Returns the first damage of each shard: nothing if all is well.
+    pub fn verify(&self) -> Vec<CacheError> {
+        let damages = self.shards.iter().map(|shard| shard.verify(&self.header));
+        let mut damages: Vec<_> = damages.filter_map(Result::err).collect();
+        if damages.is_empty() {
+            // All parts are sound; are they parts of the data set that the header tells of?
+            damages.extend(self.check_order().err());
         }
-        Ok(())
+        damages
+    }
+
+    fn check_order(&self) -> Result<(), CacheError> {
+        let names = self.names()?;
+        let mut labels = Vec::with_capacity(self.len());
+        for picture in 0..self.len() {
+            labels.push(self.record(picture, 0)?.label);
+        }
+        if names.len() == labels.len()
+            && order_checksum(labels.into_iter().zip(names)) == self.header.order
+        {
+            return Ok(());
+        }
+        let reason = "its labels and names are not those of the data set it was made for".into();
+        Err(CacheError::Damaged { path: self.dir.clone(), reason })
     }
 }
 
 impl MappedShard {
+    /// Maps a finished shard; `known` is another shard of the cache, and the cache's header.
     fn open(
         dir: &Path,
-        header: &CacheHeader,
         shard: Shard,
-        start: usize,
-    ) -> Result<Self, CacheError> {
+        known: Option<(&Self, &CacheHeader)>,
+    ) -> Result<(Self, CacheHeader), CacheError> {
         let path = shard.tokens_file(dir);
         if !path.exists() {
             let started = shard.partial_file(dir).exists();
@@ -151,30 +181,48 @@ impl MappedShard {
         let bytes = unsafe { Mmap::map(&file) }.map_err(file_error(&path))?;
         let damaged =
             |reason: &str| CacheError::Damaged { path: path.clone(), reason: reason.to_owned() };
-        if bytes.len() < 2 * FRAME {
-            return Err(damaged("it was cut"));
+        let preamble = match bytes.first_chunk() {
+            Some(preamble) => Preamble::read(&path, preamble)?,
+            None => return Err(damaged("it was cut")),
+        };
+        let preamble = preamble.ok_or_else(|| damaged("its first bytes are no preamble"))?;
+        if preamble.shard != shard {
+            let reason = format!("it is shard {}, not what its name says", preamble.shard);
+            return Err(damaged(&reason));
         }
-        if bytes[..FRAME] != header.preamble(shard) {
-            return Err(damaged("its beginning does not fit cache.json and the file's name"));
+        let records = FRAME + preamble.header_size;
+        let json = bytes.get(FRAME..records).ok_or_else(|| damaged("it was cut"))?;
+        let header = match known {
+            Some((other, header)) if other.bytes[FRAME..other.records] == *json => header.clone(),
+            _ if crc32c::crc32c(json) != preamble.header_checksum => {
+                return Err(damaged("its header was changed"));
+            }
+            _ => CacheHeader::from_json(json)
+                .map_err(|reason| CacheError::Header { path: path.clone(), reason })?,
+        };
+        if let Some((_, other)) = known {
+            header.check_same(&path, other)?;
         }
-        let footer = Footer::from_bytes(&array(&bytes[bytes.len() - FRAME..]))
-            .ok_or_else(|| damaged("it was cut, or its end was changed"))?;
-        let records = (bytes.len() - 2 * FRAME) as u64;
-        if footer.records.checked_mul(header.record_size() as u64) != Some(records) {
-            return Err(damaged("it holds another number of records than it says"));
+
+        let range = shard.range(header.pictures);
+        let number = (range.len() * header.views) as u64;
+        let size = u128::from(number) * header.record_size() as u128 + (records + FRAME) as u128;
+        if bytes.len() as u128 != size {
+            return Err(damaged(
+                "it was cut, or holds another number of records than its header says",
+            ));
         }
+        let footer = bytes.last_chunk().and_then(Footer::from_bytes);
+        let footer = footer
+            .filter(|footer| footer.records == number)
+            .ok_or_else(|| damaged("its end was changed"))?;
         let names_path = shard.names_file(dir);
-        let shard = Self { start, footer, path, names_path, bytes };
+        let shard = Self { range, footer, path, names_path, records, bytes };
         let names_size = fs::metadata(&shard.names_path).map_err(file_error(&shard.names_path))?;
         if names_size.len() != shard.footer.names_size {
             return Err(shard.damaged_names());
         }
-        Ok(shard)
-    }
-
-    fn len(&self) -> usize {
-        // As many records are mapped, so their number fits.
-        self.footer.records as usize
+        Ok((shard, header))
     }
 
     fn damaged_names(&self) -> CacheError {
@@ -182,41 +230,41 @@ impl MappedShard {
         CacheError::Damaged { path: self.names_path.clone(), reason }
     }
 
-    /// Label and tokens of a record, as bytes.
-    fn content(&self, header: &CacheHeader, index: usize) -> Result<&[u8], CacheError> {
+    fn record(
+        &self,
+        header: &CacheHeader,
+        picture: usize,
+        view: usize,
+    ) -> Result<Record<'_>, CacheError> {
         let size = header.record_size();
-        let record = &self.bytes[FRAME + index * size..][..size];
-        let (content, checksum) = record.split_at(size - size_of::<u32>());
-        if record_checksum(index as u64, content) == u32::from_le_bytes(array(checksum)) {
-            Ok(content)
-        } else {
-            let reason = format!("the checksum of record {index} does not hold");
-            Err(CacheError::Damaged { path: self.path.clone(), reason })
-        }
+        let number = (picture - self.range.start) * header.views + view;
+        let bytes = &self.bytes[self.records + number * size..][..size];
+        header.parse(bytes, picture, view).ok_or_else(|| {
+            let reason = format!("view {view} of picture {picture} is not what was written");
+            CacheError::Damaged { path: self.path.clone(), reason }
+        })
     }
 
-    fn record(&self, header: &CacheHeader, index: usize) -> Result<Record, CacheError> {
-        let (label, tokens) = self.content(header, index)?.split_at(size_of::<u32>());
-        let label = u32::from_le_bytes(array(label)) as usize;
-        let tokens = tokens.chunks_exact(size_of::<CodebookIndex>());
-        let tokens: Vec<_> =
-            tokens.map(|token| CodebookIndex::from_le_bytes(array(token))).collect();
-        let known = label < header.classes.len()
-            && tokens.iter().all(|&token| usize::from(token) < header.codes);
-        if !known {
-            let reason = format!("record {index} has a label or token out of range");
-            return Err(CacheError::Damaged { path: self.path.clone(), reason });
-        }
-        let views = tokens.chunks_exact(header.layout.len()).map(<[_]>::to_vec).collect();
-        Ok(Record { label, views })
-    }
-
+    /// The names, a line each.
     fn names(&self) -> Result<String, CacheError> {
         let bytes = fs::read(&self.names_path).map_err(file_error(&self.names_path))?;
         let unchanged = crc32c::crc32c(&bytes) == self.footer.names_checksum;
         match String::from_utf8(bytes) {
             Ok(names) if unchanged => Ok(names),
             _ => Err(self.damaged_names()),
+        }
+    }
+
+    fn verify(&self, header: &CacheHeader) -> Result<(), CacheError> {
+        for picture in self.range.clone() {
+            for view in 0..header.views {
+                self.record(header, picture, view)?;
+            }
+        }
+        if self.names()?.lines().count() == self.range.len() {
+            Ok(())
+        } else {
+            Err(self.damaged_names())
         }
     }
 }

@@ -3,12 +3,11 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
-use super::{
-    CacheError, CacheHeader, FRAME, Footer, HEADER_FILE, Shard, array, file_error, record_checksum,
-};
+use super::{CacheError, CacheHeader, FRAME, Footer, Preamble, Shard, file_error};
 use crate::CodebookIndex;
 
 /// How many bytes of records wait in memory before they are written.
@@ -62,31 +61,36 @@ pub struct CacheWriter {
 
 impl CacheWriter {
     /// Starts a shard, or goes on with one that was not finished: see [`len`](Self::len). The
-    /// folder is created where it is missing.
+    /// folder is created where it is missing. `expected` tells label and name of each picture of
+    /// the data set. Of what an earlier writer left, the first pictures are kept whose records
+    /// are whole and whose labels and names are these; the rest is cut off.
     ///
     /// # Errors
     /// * [`CacheError::Complete`] if the shard is finished,
     /// * [`CacheError::Locked`] if another writer is at work on it,
     /// * [`CacheError::Tokenizer`], [`CacheError::HeaderMismatch`] or [`CacheError::Division`] if
-    ///   the folder holds another cache,
+    ///   the folder holds shards of another cache,
     /// * [`CacheError::Header`] if the header makes no sense,
     /// * [`CacheError::File`] if the operating system fails.
-    pub fn create_or_resume(
+    pub fn create_or_resume<N: AsRef<str>>(
         dir: impl Into<PathBuf>,
         header: CacheHeader,
         shard: Shard,
+        expected: impl Fn(usize) -> (usize, N),
     ) -> Result<Self, CacheError> {
         let dir = dir.into();
         if let Err(reason) = header.validate() {
-            return Err(CacheError::Header { path: dir.join(HEADER_FILE), reason });
+            return Err(CacheError::Header { path: dir, reason });
         }
         fs::create_dir_all(&dir).map_err(file_error(&dir))?;
-        check_header(&dir, &header)?;
         let mut counts = Shard::divisions(&dir)?;
         counts.retain(|&count| count != shard.count);
         if !counts.is_empty() {
             counts.push(shard.count);
             return Err(CacheError::Division { dir, counts });
+        }
+        for index in 0..shard.count {
+            check_shard(&dir, Shard::new(index, shard.count)?, &header)?;
         }
 
         // The names file carries the lock, because it is never renamed. The system releases the
@@ -104,23 +108,28 @@ impl CacheWriter {
         if finished.exists() {
             return Err(CacheError::Complete { path: finished });
         }
-        write_header(&dir, &header, shard)?;
 
         let path = shard.partial_file(&dir);
         let file = open(&path)?;
-        let preamble = header.preamble(shard);
-        let records = whole_records(&file, &preamble, &header).map_err(file_error(&path))?;
-        let names = whole_names(&names_file, records).map_err(file_error(&names_path))?;
-        let size = FRAME as u64 + names.count * header.record_size() as u64;
-        let mut records = Appended::new(file, path, size)?;
+        let beginning = header.beginning(shard);
+        let first = shard.range(header.pictures).start;
+        let expected = |index: usize| expected(first + index);
+        let label = |index: usize| expected(index).0;
+        let room = shard.range(header.pictures).len();
+        let whole = whole_pictures(&file, &beginning, &header, first..first + room, label)
+            .map_err(file_error(&path))?;
+        let name = |index: usize| expected(index).1;
+        let names = whole_names(&names_file, whole, name).map_err(file_error(&names_path))?;
+        let kept = names.count * header.views * header.record_size();
+        let mut records = Appended::new(file, path, (beginning.len() + kept) as u64)?;
         records.file.seek(SeekFrom::Start(0)).map_err(file_error(&records.path))?;
-        records.file.write_all(&preamble).map_err(file_error(&records.path))?;
+        records.file.write_all(&beginning).map_err(file_error(&records.path))?;
         records.file.sync_data().map_err(file_error(&records.path))?;
         sync_folder(&dir)?;
         Ok(Self {
             names: Appended::new(names_file, names_path, names.size)?,
             names_checksum: names.checksum,
-            len: usize::try_from(names.count).unwrap_or(usize::MAX),
+            len: names.count,
             dir,
             header,
             shard,
@@ -128,12 +137,12 @@ impl CacheWriter {
         })
     }
 
-    /// How many records the shard has; a resumed writer goes on with the sample of this number.
+    /// How many pictures the shard has; a resumed writer goes on with the one of this number.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether the shard has no records yet.
+    /// Whether the shard has no pictures yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -156,11 +165,14 @@ impl CacheWriter {
         name: &str,
         tokens: &[CodebookIndex],
     ) -> Result<(), CacheError> {
-        let CacheHeader { codes, classes, views, layout, .. } = &self.header;
-        let reason = if label >= classes.len() {
+        let CacheHeader { codes, classes, views, layout, pictures, .. } = &self.header;
+        let range = self.shard.range(*pictures);
+        let length = layout.len();
+        let reason = if self.len == range.len() {
+            Some(format!("the shard has all its {} pictures", range.len()))
+        } else if label >= classes.len() {
             Some(format!("class {label} of {}", classes.len()))
-        } else if tokens.len() != self.header.tokens() {
-            let length = layout.len();
+        } else if tokens.len() != views * length {
             Some(format!("{} tokens instead of {views} views of {length}", tokens.len()))
         } else if let Some(token) = tokens.iter().find(|&&token| usize::from(token) >= *codes) {
             Some(format!("token {token} of a codebook of {codes}"))
@@ -172,17 +184,18 @@ impl CacheWriter {
         if let Some(reason) = reason {
             return Err(CacheError::Sample { name: name.to_owned(), reason });
         }
-        let label = u32::try_from(label).map_err(|_| CacheError::Sample {
-            name: name.to_owned(),
-            reason: format!("class {label} needs more than 32 bits"),
-        })?;
 
+        let number = |value: usize| u32::try_from(value).expect("the header bounds it");
         let waiting = &mut self.records.waiting;
-        let start = waiting.len();
-        waiting.extend(label.to_le_bytes());
-        waiting.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
-        let checksum = record_checksum(self.len as u64, &waiting[start..]);
-        waiting.extend(checksum.to_le_bytes());
+        for (view, tokens) in tokens.chunks_exact(length).enumerate() {
+            let start = waiting.len();
+            waiting.extend(number(range.start + self.len).to_le_bytes());
+            waiting.extend(number(label).to_le_bytes());
+            waiting.extend(u16::try_from(view).expect("the header bounds it").to_le_bytes());
+            waiting.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
+            let checksum = crc32c::crc32c(&waiting[start..]);
+            waiting.extend(checksum.to_le_bytes());
+        }
         let line = self.names.waiting.len();
         self.names.waiting.extend(name.bytes().chain([b'\n']));
         self.names_checksum =
@@ -207,11 +220,17 @@ impl CacheWriter {
     /// Completes the shard.
     ///
     /// # Errors
-    /// If the operating system fails.
+    /// [`CacheError::Short`] if pictures are missing; [`CacheError::File`] if the operating system
+    /// fails.
     pub fn finish(mut self) -> Result<(), CacheError> {
         self.flush()?;
+        let (got, expected) = (self.len, self.shard.range(self.header.pictures).len());
+        if got < expected {
+            let path = self.records.path;
+            return Err(CacheError::Short { path, got, expected });
+        }
         let footer = Footer {
-            records: self.len as u64,
+            records: (self.len * self.header.views) as u64,
             names_size: self.names.size,
             names_checksum: self.names_checksum,
         };
@@ -238,65 +257,57 @@ fn sync_folder(dir: &Path) -> Result<(), CacheError> {
     Ok(())
 }
 
-/// Checks that the folder has no other cache's header.
-fn check_header(dir: &Path, header: &CacheHeader) -> Result<(), CacheError> {
-    let path = dir.join(HEADER_FILE);
-    if !path.exists() {
-        return Ok(());
-    }
-    let found = CacheHeader::read(dir)?;
-    found.check_tokenizer(dir, &header.tokenizer)?;
-    let differences = [
-        ("layout", found.layout != header.layout),
-        ("codebook's size", found.codes != header.codes),
-        ("list of classes", found.classes != header.classes),
-        ("number of views", found.views != header.views),
-        ("augmentation", found.augmentation != header.augmentation),
-    ];
-    match differences.into_iter().find(|(_, differs)| *differs) {
-        Some((field, _)) => Err(CacheError::HeaderMismatch { path, field }),
-        None => Ok(()),
-    }
-}
-
-fn write_header(dir: &Path, header: &CacheHeader, shard: Shard) -> Result<(), CacheError> {
-    let path = dir.join(HEADER_FILE);
-    // Writers of several shards may get here at once, each with the same content.
-    let partial = dir.join(format!("{HEADER_FILE}.{}.partial", shard.suffix()));
-    if path.exists() {
-        // One that a killed writer left behind.
-        return if partial.exists() {
-            fs::remove_file(&partial).map_err(file_error(&partial))
-        } else {
-            Ok(())
+/// Checks that what is there of a shard, finished or not, belongs to the cache with this header.
+fn check_shard(dir: &Path, shard: Shard, header: &CacheHeader) -> Result<(), CacheError> {
+    for path in [shard.tokens_file(dir), shard.partial_file(dir)] {
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(CacheError::File { path, source }),
         };
+        let mut preamble = [0; FRAME];
+        if !read_whole(&mut file, &mut preamble).map_err(file_error(&path))? {
+            continue;
+        }
+        // A damaged beginning is written anew, or found when the cache is opened.
+        let Some(preamble) = Preamble::read(&path, &preamble)? else { continue };
+        let mut json = Vec::new();
+        let size = preamble.header_size as u64;
+        file.take(size).read_to_end(&mut json).map_err(file_error(&path))?;
+        if crc32c::crc32c(&json) == preamble.header_checksum
+            && let Ok(found) = CacheHeader::from_json(&json)
+        {
+            found.check_same(&path, header)?;
+        }
     }
-    File::create(&partial)
-        .and_then(|mut file| {
-            file.write_all(header.to_json().as_bytes())?;
-            file.sync_all()
-        })
-        .map_err(file_error(&partial))?;
-    fs::rename(&partial, &path).map_err(file_error(&path))
+    Ok(())
 }
 
-/// How many records stand whole behind the preamble.
-fn whole_records(file: &File, preamble: &[u8; FRAME], header: &CacheHeader) -> io::Result<u64> {
-    let mut reader = BufReader::new(file);
-    let mut found = [0; FRAME];
-    if !read_whole(&mut reader, &mut found)? || found != *preamble {
+/// How many of the pictures stand whole, in order and with their labels behind the beginning;
+/// labels are asked for by the picture's number in the shard.
+fn whole_pictures(
+    file: &File,
+    beginning: &[u8],
+    header: &CacheHeader,
+    pictures: Range<usize>,
+    label: impl Fn(usize) -> usize,
+) -> io::Result<usize> {
+    let mut reader = BufReader::with_capacity(BUFFER, file);
+    let mut found = vec![0; beginning.len()];
+    if !read_whole(&mut reader, &mut found)? || found != *beginning {
         return Ok(0);
     }
-    let mut record = vec![0; header.record_size()];
-    let mut count = 0;
-    while read_whole(&mut reader, &mut record)? {
-        let (content, checksum) = record.split_at(record.len() - size_of::<u32>());
-        if record_checksum(count, content) != u32::from_le_bytes(array(checksum)) {
-            break;
+    let mut bytes = vec![0; header.record_size()];
+    for (count, picture) in pictures.clone().enumerate() {
+        for view in 0..header.views {
+            let whole = read_whole(&mut reader, &mut bytes)?;
+            let record = header.parse(&bytes, picture, view).filter(|_| whole);
+            if record.is_none_or(|record| record.label != label(count)) {
+                return Ok(count);
+            }
         }
-        count += 1;
     }
-    Ok(count)
+    Ok(pictures.len())
 }
 
 /// Fills the buffer, unless the file ends before.
@@ -311,20 +322,24 @@ fn read_whole(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
 /// The names that count.
 #[derive(Debug, Default)]
 struct WholeNames {
-    count: u64,
+    count: usize,
     size: u64,
     checksum: u32,
 }
 
-/// The first whole lines, at most `count`.
-fn whole_names(file: &File, count: u64) -> io::Result<WholeNames> {
+/// The first lines that are whole and right, at most `count`.
+fn whole_names<N: AsRef<str>>(
+    file: &File,
+    count: usize,
+    name: impl Fn(usize) -> N,
+) -> io::Result<WholeNames> {
     let mut reader = BufReader::new(file);
     let mut names = WholeNames::default();
     let mut line = Vec::new();
     while names.count < count {
         line.clear();
         reader.read_until(b'\n', &mut line)?;
-        if line.last() != Some(&b'\n') {
+        if line.strip_suffix(b"\n") != Some(name(names.count).as_ref().as_bytes()) {
             break;
         }
         names.count += 1;

@@ -39,4 +39,39 @@ pub enum MetricsError {
         /// Height of the pictures in pixels.
         height: usize,
     },
+    /// Rows of another width than expected.
+    #[error("features of width {expected} were expected, these have {got} values")]
+    Width {
+        /// Values that a row must have.
+        expected: usize,
+        /// Values that there are.
+        got: usize,
+    },
+    /// A feature that is infinite or no number.
+    #[error("row {row} of the features holds a value that is not a finite number")]
+    NotFinite {
+        /// The row, counted in its batch.
+        row: usize,
+    },
+    /// A sample that is counted twice.
+    #[error(
+        "row {row} of the features was taken in before; shards of one set must not share samples"
+    )]
+    Overlap {
+        /// The row, counted in the whole set.
+        row: u64,
+    },
+    /// Too few samples for a metric.
+    #[error("{what} needs at least {needed} samples, there are {got}")]
+    TooFew {
+        /// The metric.
+        what: &'static str,
+        /// Samples it needs.
+        needed: usize,
+        /// Samples there are.
+        got: usize,
+    },
+    /// A covariance that has no eigen-decomposition.
+    #[error("a covariance has values that are not finite numbers; its statistics are damaged")]
+    NoConvergence,
 }

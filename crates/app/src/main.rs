@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod device;
+mod extractor;
 mod images;
 mod model;
 mod processes;

@@ -364,7 +364,7 @@ impl CacheHeader {
         // What another program wrote may have a good checksum and bad content.
         let known = right
             && record.label < self.classes.len()
-            && record.tokens().fold(0, CodebookIndex::max) as usize <= self.codes - 1;
+            && (record.tokens().fold(0, CodebookIndex::max) as usize) < self.codes;
         known.then_some(record)
     }
 }

@@ -402,6 +402,19 @@ pub(crate) enum DataVerb {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Read every picture of a data set: counts per class, sizes, and what cannot be read
+    #[command(after_help = "Example:
+  alitok data inspect /data/imagenet/train --sheet sheet.png")]
+    Inspect {
+        /// `bundled`, `bundled:heldout`, a folder, or a path or pattern of shards.
+        data: String,
+        /// PNG file for pictures from all over the data set.
+        #[arg(long)]
+        sheet: Option<PathBuf>,
+        /// Fail at the first picture that cannot be read.
+        #[arg(long)]
+        strict: bool,
+    },
     /// Rebuild the bundled data set from the npm package emoji-datasource-google 16.0.0
     #[command(after_help = "Example:
   npm pack emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz

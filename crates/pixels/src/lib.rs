@@ -9,9 +9,11 @@ pub mod crop;
 pub mod data;
 mod error;
 mod jpeg;
+pub mod loader;
 mod palette;
 mod picture;
 mod resample;
+pub mod survey;
 mod vectorized;
 
 pub use bundled::bundled_path;

@@ -1,18 +1,24 @@
 //! `alitok data`
 
-use std::path::Path;
+use std::{path::Path, sync::Arc, thread};
 
 use anyhow::Result;
 use pixels::{
-    Picture, bundle,
+    DataSet, Picture, bundle,
     crop::{center_crop, ten_crop},
+    survey::{Lengths, survey},
 };
 
-use crate::{args::DataVerb, images, progress};
+use crate::{
+    args::DataVerb,
+    images,
+    progress::{self, Progress},
+};
 
 pub(crate) fn run(verb: &DataVerb) -> Result<()> {
     match verb {
         DataVerb::Crops { image, size, ten_crop, out } => crops(image, *size, *ten_crop, out),
+        DataVerb::Inspect { data, sheet, strict } => inspect(data, sheet.as_deref(), *strict),
         DataVerb::Bundle { package, out } => {
             let summary = bundle::build(package, out)?;
             for class in &summary.classes {
@@ -30,6 +36,37 @@ fn crops(image: &Path, size: usize, ten: bool, out: &Path) -> Result<()> {
     images::make_folder(out)?;
     for (index, crop) in crops.iter().enumerate() {
         crop.write_png(out.join(format!("{index}.png")))?;
+    }
+    Ok(())
+}
+
+fn inspect(source: &str, sheet: Option<&Path>, strict: bool) -> Result<()> {
+    let data: Arc<dyn DataSet> = pixels::data::open(source)?.into();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut progress = Progress::new("reading", data.len() as u64);
+    let survey = survey(Arc::clone(&data), threads, strict, |read| progress.set(read as u64))?;
+    progress.finish();
+
+    for (class, count) in data.classes().iter().zip(&survey.counts) {
+        progress::result(&format!("{class:30} {count:9}"))?;
+    }
+    let unreadable = &survey.unreadable;
+    progress::result(&format!(
+        "{} pictures in {} classes, {} unreadable",
+        data.len(),
+        data.classes().len(),
+        unreadable.count
+    ))?;
+    for (side, lengths) in [("width", survey.widths), ("height", survey.heights)] {
+        if let Some(Lengths { smallest, median, largest }) = lengths {
+            progress::result(&format!("{side} {smallest} to {largest} pixels, median {median}"))?;
+        }
+    }
+    for (&index, why) in &unreadable.samples {
+        progress::result(&format!("unreadable: {}: {why}", data.name(index)))?;
+    }
+    if let (Some(path), Some(picture)) = (sheet, &survey.contact_sheet) {
+        picture.write_png(path)?;
     }
     Ok(())
 }

@@ -1,0 +1,100 @@
+//! What a data set holds: every picture is read once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::loader::{Loader, LoaderOptions, Skipped};
+use crate::{DataSet, Picture, PixelsError, crop::center_crop};
+
+/// Pictures on a contact sheet, at most.
+const SHEET_PICTURES: usize = 96;
+/// Pictures in a row of a contact sheet.
+const SHEET_COLUMNS: usize = 12;
+/// Side of a picture on a contact sheet, in pixels.
+const SHEET_SIZE: usize = 96;
+
+/// The lengths of one side over all pictures, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lengths {
+    /// The smallest.
+    pub smallest: usize,
+    /// The median; of an even number of pictures, the lower of the two in the middle.
+    pub median: usize,
+    /// The largest.
+    pub largest: usize,
+}
+
+/// What [`survey`] found.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// Samples of each class, readable or not, by label.
+    pub counts: Vec<usize>,
+    /// Pictures that could be read.
+    pub readable: usize,
+    /// Their widths; nothing if there are no readable pictures.
+    pub widths: Option<Lengths>,
+    /// Their heights.
+    pub heights: Option<Lengths>,
+    /// What could not be read.
+    pub unreadable: Skipped,
+    /// Centre crops of up to 96 pictures, evenly spread over the data set, 12 in a row.
+    pub contact_sheet: Option<Picture>,
+}
+
+/// Reads every picture of `data` on as many threads as said. Its memory does not grow with the
+/// number of pictures. `progress` is called with the number of pictures read, now and then.
+///
+/// # Errors
+/// None for single pictures, which are listed; that of the last one if a thousand in a row cannot
+/// be read, or of the first if `strict`.
+pub fn survey(
+    data: Arc<dyn DataSet>,
+    threads: usize,
+    strict: bool,
+    mut progress: impl FnMut(usize),
+) -> Result<Survey, PixelsError> {
+    let total = data.len();
+    let mut counts = vec![0; data.classes().len()];
+    (0..total).for_each(|index| counts[data.label(index)] += 1);
+
+    let shown = total.min(SHEET_PICTURES);
+    let on_sheet = move |index: usize| {
+        let place = (index * shown).div_ceil(total);
+        place < shown && place * total / shown == index
+    };
+    let options = LoaderOptions { threads, ahead: 2 * threads.max(1), strict };
+    let mut loader = Loader::start(data, 0..total, options, move |data, index| {
+        let picture = data.picture(index)?;
+        let small = on_sheet(index).then(|| center_crop(&picture, SHEET_SIZE)).transpose()?;
+        Ok((picture.width(), picture.height(), small))
+    });
+
+    let mut lengths: [BTreeMap<usize, usize>; 2] = Default::default();
+    let (mut readable, mut sheet) = (0, Vec::new());
+    for result in &mut loader {
+        let (index, (width, height, small)) = result?;
+        readable += 1;
+        *lengths[0].entry(width).or_default() += 1;
+        *lengths[1].entry(height).or_default() += 1;
+        sheet.extend(small);
+        progress(index + 1);
+    }
+    let [widths, heights] = lengths.map(|lengths| spread(&lengths, readable));
+    let contact_sheet = match sheet.is_empty() {
+        true => None,
+        false => Some(Picture::grid(&sheet, SHEET_COLUMNS, 4, [255; 3])?),
+    };
+    let unreadable = loader.skipped().clone();
+    Ok(Survey { counts, readable, widths, heights, unreadable, contact_sheet })
+}
+
+fn spread(lengths: &BTreeMap<usize, usize>, count: usize) -> Option<Lengths> {
+    let mut seen = 0;
+    let median = lengths.iter().find_map(|(&length, &pictures)| {
+        seen += pictures;
+        (2 * seen >= count).then_some(length)
+    })?;
+    let (&smallest, _) = lengths.first_key_value()?;
+    let (&largest, _) = lengths.last_key_value()?;
+    Some(Lengths { smallest, median, largest })
+}

@@ -15,7 +15,7 @@ use crate::{
     cache::LayerCache,
     config::{GeneratorConfig, NORM_EPSILON},
     dropout::{Dropout, Place},
-    rotary::Rotation,
+    rotation::Rotation,
 };
 
 /// A linear layer of zeros; initialization or loading gives it its values.
@@ -197,7 +197,7 @@ mod tests {
             Some(HostTensor::new(shape, noise(count, name.len() as u64)))
         });
         let x = TensorData::new(noise(160, 0), [2, 5, 16]);
-        let rotation = Rotary::new(&LAYOUT, config.head()).rotation(0..5, device);
+        let rotation = Rotation::new(&Rotary::new(&LAYOUT, config.head()), 0..5, device);
         (block, Tensor::from_data(x, device), rotation)
     }
 

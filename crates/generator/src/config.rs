@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tokens::{CodebookIndex, TokenLayout, Vocabulary};
 
 /// Added to the mean square in every root-mean-square norm (released code, `RMSNorm`).
-pub(crate) const NORM_EPSILON: f64 = 1e-5;
+pub const NORM_EPSILON: f64 = 1e-5;
 
 /// The hidden width of the feed-forward is rounded up to a multiple of this (LlamaGen).
 const HIDDEN_MULTIPLE: usize = 256;

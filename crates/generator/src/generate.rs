@@ -11,14 +11,15 @@ use std::{
 
 use burn::tensor::{DType, Int, Tensor};
 use tokens::{
-    CodebookIndex, VocabularyError,
+    CodebookIndex,
     noise::{Noise, Purpose},
 };
 
 use crate::{
     guidance,
     model::Generator,
-    sampler::{SamplingConfig, SamplingError, choose},
+    request::{GenerateError, Request},
+    sampler::{SamplingConfig, choose},
 };
 
 /// Sequences that are decoded together, always this many.
@@ -32,21 +33,6 @@ use crate::{
 /// pictures hardly more than 16.
 pub const ROWS: usize = 8;
 
-/// One picture to generate. Its tokens depend on this and on the [`SamplingConfig`] alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Class label, from 0.
-    pub class: usize,
-    /// Seed of the noise.
-    pub seed: u64,
-    /// Which of the seed's pictures this is.
-    pub index: u64,
-    /// The first tokens, already known; the others are generated. Empty for a whole picture; the
-    /// prefix and the first rows of the grid to complete one
-    /// (see [`TokenLayout::len_of_rows`](tokens::TokenLayout::len_of_rows)).
-    pub forced: Vec<CodebookIndex>,
-}
-
 /// The tokens of one picture, in the order of the layout.
 type Picture = Vec<CodebookIndex>;
 
@@ -57,34 +43,6 @@ pub struct Progress {
     pub done: usize,
     /// Tokens of all pictures.
     pub total: usize,
-}
-
-/// Why no tokens were generated.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum GenerateError {
-    /// A sampling option is out of range.
-    #[error(transparent)]
-    Sampling(#[from] SamplingError),
-    /// A class label or a forced token is out of range.
-    #[error(transparent)]
-    Vocabulary(#[from] VocabularyError),
-    /// More tokens are forced than a picture has.
-    #[error("{forced} tokens are given for a picture of {length}; give at most all of them")]
-    TooManyForced {
-        /// Number of forced tokens.
-        forced: usize,
-        /// Tokens of a picture.
-        length: usize,
-    },
-    /// The model returned logits that are not numbers.
-    #[error(
-        "the generator's logits of token {token} are not numbers: its weights are damaged, or \
-         its training diverged"
-    )]
-    NotANumber {
-        /// Index of the token in the sequence.
-        token: usize,
-    },
 }
 
 /// Generates the tokens of each request, in order. The model should be on a device without
@@ -102,16 +60,9 @@ pub fn generate(
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Vec<Picture>, GenerateError> {
     sampling.validate()?;
-    let config = model.config();
-    let (vocabulary, length) = (config.vocabulary(), config.layout.len());
+    let length = model.config().layout.len();
     for request in requests {
-        vocabulary.class(request.class)?;
-        for &token in &request.forced {
-            vocabulary.token(i64::from(token))?;
-        }
-        if request.forced.len() > length {
-            return Err(GenerateError::TooManyForced { forced: request.forced.len(), length });
-        }
+        request.validate(model.config(), sampling)?;
     }
 
     let batches: Vec<&[Request]> = requests.chunks(pictures_per_batch(sampling)).collect();
@@ -234,10 +185,10 @@ fn decode(
 mod tests {
     use burn::tensor::Device;
     use layers::parameters::{HostTensor, replace};
-    use tokens::TokenLayout;
+    use tokens::{TokenLayout, VocabularyError};
 
     use super::*;
-    use crate::config::GeneratorConfig;
+    use crate::{config::GeneratorConfig, sampler::SamplingError};
 
     fn model() -> Generator {
         let layout = TokenLayout::new(3, 3, 4);

@@ -17,6 +17,7 @@ use crate::{
     dropout::{Dropout, Place},
     initialization::initialize,
     rotary::Rotary,
+    rotation::Rotation,
 };
 
 /// A decoder-only transformer over [class, tokens…] (paper, section 3.3; LlamaGen's design with
@@ -116,10 +117,11 @@ impl Generator {
             None => x,
         };
         let device = x.device();
-        let rotation = self.rotary.rotation(0..length + 1, &device);
+        let rotation = Rotation::new(&self.rotary, 0..length + 1, &device);
         // Blocks on a tape run without gradients first.
-        let plain =
-            tape.is_some().then(|| self.rotary.rotation(0..length + 1, &device.without_autodiff()));
+        let plain = tape.is_some().then(|| {
+            Rotation::new(&self.rotary, 0..length + 1, &device.without_autodiff())
+        });
         let dropout = dropout.copied();
         let x = stack(tape, &self.blocks, x, move |block, layer, x| {
             let rotation = plain.as_ref().filter(|_| !x.is_autodiff()).unwrap_or(&rotation);
@@ -142,7 +144,7 @@ impl Generator {
         let position = cache.len();
         assert!(position < cache.capacity(), "the cache is full: {position} positions");
         let mut x = self.embedding.forward(ids.reshape([rows, 1]));
-        let rotation = self.rotary.rotation(position..position + 1, &x.device());
+        let rotation = Rotation::new(&self.rotary, position..position + 1, &x.device());
         for ((layer, block), memory) in self.blocks.iter().enumerate().zip(&mut cache.layers) {
             let memory = Some((memory, position));
             let context = Context { rotation: &rotation, layer, dropout: None, memory };

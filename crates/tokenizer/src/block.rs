@@ -11,7 +11,7 @@ use layers::{
     project,
 };
 
-use crate::config::TransformerConfig;
+use crate::config::{NORM_EPSILON, TransformerConfig};
 
 /// A linear layer of zeros; [`Initialization`](crate::Initialization) gives it its values.
 pub(crate) fn linear(inputs: usize, outputs: usize, device: &Device) -> Linear {
@@ -21,9 +21,6 @@ pub(crate) fn linear(inputs: usize, outputs: usize, device: &Device) -> Linear {
 pub(crate) fn layer_norm(width: usize, device: &Device) -> LayerNorm {
     LayerNormConfig::new(width).with_epsilon(NORM_EPSILON).init(device)
 }
-
-/// Added to the variance in every norm (PyTorch's default).
-const NORM_EPSILON: f64 = 1e-5;
 
 /// # Shapes
 /// `[batch, length, width]`, kept.

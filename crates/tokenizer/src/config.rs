@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use tokens::TokenLayout;
 
+/// Added to the variance in every norm (PyTorch's default).
+pub const NORM_EPSILON: f64 = 1e-5;
+
 /// Height and width of the pictures, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

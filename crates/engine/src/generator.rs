@@ -1,0 +1,543 @@
+//! The generator: one step of cached decoding for many sequences.
+
+use std::{io, path::Path, sync::Arc};
+
+use generator::{GeneratorConfig, NORM_EPSILON, Rotary};
+
+use crate::{
+    kernels::{BLOCK, Entries, Kernels, Memory, RowKernels, from_bf16, to_bf16},
+    matrix::{Activations, Finish, Matrix, Outputs, Precision, grow},
+    parallel::Pool,
+    tensors::{LoadError, RandomTensors, Source, TensorFile},
+};
+
+/// Vectors of the codes and classes.
+enum Table {
+    F32(Vec<f32>),
+    Bf16(Vec<u16>),
+}
+
+impl Table {
+    fn new(values: Vec<f32>, precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32(values),
+            _ => Self::Bf16(values.into_iter().map(to_bf16).collect()),
+        }
+    }
+
+    fn copy(&self, id: usize, out: &mut [f32]) {
+        let range = id * out.len()..(id + 1) * out.len();
+        match self {
+            Self::F32(values) => out.copy_from_slice(&values[range]),
+            Self::Bf16(values) => {
+                for (out, &value) in out.iter_mut().zip(&values[range]) {
+                    *out = from_bf16(value);
+                }
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::F32(values) => 4 * values.len(),
+            Self::Bf16(values) => 2 * values.len(),
+        }
+    }
+}
+
+/// A transformer block.
+struct Layer {
+    attention_norm: Vec<f32>,
+    query_key_value: Matrix,
+    query_key_value_bias: Vec<f32>,
+    query_norm: Vec<f32>,
+    key_norm: Vec<f32>,
+    projection: Matrix,
+    projection_bias: Vec<f32>,
+    feed_forward_norm: Vec<f32>,
+    gate_and_up: Matrix,
+    down: Matrix,
+}
+
+/// The AliTok generator with packed weights (`generator::Generator` is its reference).
+///
+/// It is immutable; what it has seen of some sequences is in a [`Session`].
+pub struct Generator {
+    config: GeneratorConfig,
+    precision: Precision,
+    kernels: &'static Kernels,
+    pool: Arc<Pool>,
+    embedding: Table,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    output: Matrix,
+    output_bias: Vec<f32>,
+    rotary: Rotary,
+}
+
+impl std::fmt::Debug for Generator {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { config, precision, kernels, .. } = self;
+        write!(formatter, "Generator {{ {config:?}, {precision:?}, {kernels:?} }}")
+    }
+}
+
+impl Generator {
+    /// Reads and packs the weights of a `generator.safetensors` of this architecture, which must
+    /// be valid.
+    ///
+    /// # Errors
+    /// If the file is missing or damaged, a tensor is missing, superfluous or mis-shaped, or
+    /// there is no memory.
+    pub fn open(
+        path: impl AsRef<Path>,
+        config: &GeneratorConfig,
+        precision: Precision,
+        pool: Arc<Pool>,
+    ) -> Result<Self, LoadError> {
+        let file = TensorFile::open(path.as_ref())?;
+        file.build(|_| true, |tensors| Self::build(tensors, config, precision, pool))?
+            .map_err(LoadError::Memory)
+    }
+
+    /// A generator of random weights, to measure speed without a model.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn random(
+        config: &GeneratorConfig,
+        precision: Precision,
+        pool: Arc<Pool>,
+    ) -> Result<Self, LoadError> {
+        Self::build(&mut RandomTensors, config, precision, pool).map_err(LoadError::Memory)
+    }
+
+    fn build(
+        tensors: &mut dyn Source,
+        config: &GeneratorConfig,
+        precision: Precision,
+        pool: Arc<Pool>,
+    ) -> io::Result<Self> {
+        let kernels = Kernels::detect();
+        let (width, hidden, head) = (config.width, config.hidden(), config.head());
+        let mut layers = Vec::with_capacity(config.layers);
+        for layer in 0..config.layers {
+            let mut get = |name: &str, shape: &[usize]| {
+                tensors.tensor(&format!("blocks.{layer}.{name}"), shape)
+            };
+            let pack = |values: Vec<f32>, depth| Matrix::pack(kernels, precision, &values, depth);
+            let attention = "attention.query_key_value";
+            layers.push(Layer {
+                attention_norm: get("attention_norm.weight", &[width]),
+                query_key_value: pack(
+                    get(&format!("{attention}.weight"), &[3 * width, width]),
+                    width,
+                )?,
+                query_key_value_bias: get(&format!("{attention}.bias"), &[3 * width]),
+                query_norm: get("attention.query_norm.weight", &[head]),
+                key_norm: get("attention.key_norm.weight", &[head]),
+                projection: pack(get("attention.projection.weight", &[width, width]), width)?,
+                projection_bias: get("attention.projection.bias", &[width]),
+                feed_forward_norm: get("feed_forward_norm.weight", &[width]),
+                gate_and_up: Matrix::pack_pair(
+                    kernels,
+                    precision,
+                    [
+                        &get("feed_forward.gate.weight", &[hidden, width]),
+                        &get("feed_forward.up.weight", &[hidden, width]),
+                    ],
+                    width,
+                )?,
+                down: pack(get("feed_forward.down.weight", &[width, hidden]), hidden)?,
+            });
+        }
+        let softer = precision.at_least_bf16();
+        let output = tensors.tensor("output.weight", &[config.codes, width]);
+        Ok(Self {
+            embedding: Table::new(
+                tensors.tensor("embedding.weight", &[config.vocabulary().len(), width]),
+                softer,
+            ),
+            layers,
+            norm: tensors.tensor("norm.weight", &[width]),
+            output: Matrix::pack(kernels, softer, &output, width)?,
+            output_bias: tensors.tensor("output.bias", &[config.codes]),
+            rotary: Rotary::new(&config.layout, head),
+            config: config.clone(),
+            precision,
+            kernels,
+            pool,
+        })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &GeneratorConfig {
+        &self.config
+    }
+
+    /// The number format of the weights.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The instruction set that was found.
+    pub fn instruction_set(&self) -> &'static str {
+        self.kernels.name
+    }
+
+    /// The threads that it computes on.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.layers
+            .iter()
+            .flat_map(|layer| {
+                [&layer.query_key_value, &layer.projection, &layer.gate_and_up, &layer.down]
+            })
+            .chain([&self.output])
+    }
+
+    /// Bytes of all weights that a step reads, without the embedding, of which it reads a row.
+    pub fn streamed_bytes(&self) -> usize {
+        self.matrices().map(Matrix::bytes).sum()
+    }
+
+    /// Bytes of all weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.streamed_bytes() + self.embedding.bytes()
+    }
+
+    /// Multiplications of one row with all weights.
+    pub fn multiplications(&self) -> usize {
+        self.matrices().map(Matrix::multiplications).sum()
+    }
+
+    /// Bytes of keys and values of one position of one sequence.
+    pub fn position_bytes(&self) -> usize {
+        let entry = if self.precision == Precision::F32 { 4 } else { 2 };
+        2 * self.config.layers * self.config.width * entry
+    }
+
+    /// Room for this many sequences side by side.
+    pub fn session(&self, slots: usize) -> Session {
+        let shape = HeadShape::new(&self.config);
+        let length = slots * self.config.heads * shape.len();
+        let caches = match self.precision {
+            Precision::F32 => Caches::F32(vec![vec![0.0; length]; self.config.layers]),
+            _ => Caches::Bf16(vec![vec![0; length]; self.config.layers]),
+        };
+        Session {
+            slots,
+            shape,
+            caches,
+            rows: Vec::new(),
+            firsts: vec![(0, 0); slots],
+            wanted: Vec::new(),
+            x: Vec::new(),
+            activations: Activations::new(&self.pool),
+            query_key_value: Outputs::default(),
+            mixed: Vec::new(),
+            out: Outputs::default(),
+            hidden: Outputs::default(),
+            logits: Outputs::default(),
+            scratch: (0..self.pool.threads())
+                .map(|_| Scratch::new(self.config.head(), shape.capacity))
+                .collect(),
+        }
+    }
+
+    /// Decodes the next positions of some sequences, all of them in one pass over the weights.
+    /// Logits of those that want them are then in the session, in the order of `steps`.
+    ///
+    /// A sequence's logits are the same to the bit whatever other sequences there are, and
+    /// whether its positions come one by one or several at a time.
+    ///
+    /// # Panics
+    /// If a slot or an identifier is out of range, a slot stands in two steps, a step has no
+    /// position or more than [`POSITIONS`], or reaches beyond a whole sequence.
+    pub fn step(&self, session: &mut Session, steps: &[Step<'_>]) {
+        let width = self.config.width;
+        session.rows.clear();
+        session.wanted.clear();
+        session.firsts.fill((0, 0));
+        for step in steps {
+            let count = step.ids.len();
+            assert!((1..=POSITIONS).contains(&count), "{count} positions in one step");
+            assert!(step.start + count <= self.config.layout.len(), "a sequence has an end");
+            assert_eq!(session.firsts[step.slot].1, 0, "one step a slot");
+            session.firsts[step.slot] = (session.rows.len(), count);
+            for (offset, &id) in step.ids.iter().enumerate() {
+                session.rows.push(Row { slot: step.slot, offset, position: step.start + offset });
+                let at = (session.rows.len() - 1) * width;
+                grow(&mut session.x, at + width, 0.0);
+                self.embedding.copy(id, &mut session.x[at..at + width]);
+                if offset + step.logits >= count {
+                    session.wanted.push(session.rows.len() - 1);
+                }
+            }
+        }
+        match std::mem::replace(&mut session.caches, Caches::Taken) {
+            Caches::F32(mut caches) => {
+                self.layers(session, &mut caches);
+                session.caches = Caches::F32(caches);
+            }
+            Caches::Bf16(mut caches) => {
+                self.layers(session, &mut caches);
+                session.caches = Caches::Bf16(caches);
+            }
+            Caches::Taken => unreachable!("caches are put back"),
+        }
+        let Session { x, wanted, activations, logits, .. } = session;
+        let norm = self.kernels.rows.rms_norm;
+        activations.set(&self.pool, &self.output, wanted.len(), |index, out| {
+            let x = &x[wanted[index] * width..][..width];
+            norm(x, &self.norm, NORM_EPSILON as f32, out);
+        });
+        self.output.product(&self.pool, activations, Finish::Bias(&self.output_bias), logits);
+    }
+
+    fn layers<E: Entries>(&self, session: &mut Session, caches: &mut [Vec<E>]) {
+        let (width, heads, head) = (self.config.width, self.config.heads, self.config.head());
+        let Session { shape, rows, firsts, x, activations, query_key_value, mixed, .. } = session;
+        let (out, hidden, scratch) = (&mut session.out, &mut session.hidden, &mut session.scratch);
+        let (pool, count, epsilon) = (&*self.pool, rows.len(), NORM_EPSILON as f32);
+        let x = &mut x[..count * width];
+        let norm = self.kernels.rows.rms_norm;
+        // Slots beyond the last one in use are not looked at.
+        let slots = rows.iter().map(|row| row.slot + 1).max().unwrap_or(0);
+        let most = firsts.iter().map(|&(_, count)| count).max().unwrap_or(0);
+        let (units, unit_len) = (slots * heads, most * head);
+        grow(mixed, units * unit_len, 0.0);
+        for (layer, cache) in self.layers.iter().zip(caches) {
+            activations.set(pool, &layer.query_key_value, count, |row, out| {
+                norm(&x[row * width..][..width], &layer.attention_norm, epsilon, out);
+            });
+            let bias = Finish::Bias(&layer.query_key_value_bias);
+            layer.query_key_value.product(pool, activations, bias, query_key_value);
+
+            let seen: usize = rows.iter().map(|row| row.position + 1).sum();
+            pool.for_work(2 * seen * width).pieces_of_two(
+                &mut cache[..units * shape.len()],
+                shape.len(),
+                &mut mixed[..units * unit_len],
+                unit_len,
+                scratch,
+                |unit, memory, mixed, scratch| {
+                    let (first, count) = firsts[unit / heads];
+                    let rows = &rows[first..first + count];
+                    let attention = HeadAttention {
+                        kernels: &self.kernels.rows,
+                        layer,
+                        rotary: &self.rotary,
+                        shape: *shape,
+                        query_key_value,
+                        start: unit % heads * head,
+                        width,
+                    };
+                    attention.run::<E>(first, rows, memory, mixed, scratch);
+                },
+            );
+            activations.set(pool, &layer.projection, count, |row, out| {
+                let Row { slot, offset, .. } = rows[row];
+                for (part, out) in out.chunks_exact_mut(head).enumerate() {
+                    let at = (slot * heads + part) * unit_len + offset * head;
+                    out.copy_from_slice(&mixed[at..at + head]);
+                }
+            });
+            let bias = Finish::Bias(&layer.projection_bias);
+            layer.projection.product(pool, activations, bias, out);
+            add(x, width, out);
+
+            activations.set(pool, &layer.gate_and_up, count, |row, out| {
+                norm(&x[row * width..][..width], &layer.feed_forward_norm, epsilon, out);
+            });
+            layer.gate_and_up.product(pool, activations, Finish::SiluGate, hidden);
+            activations.set(pool, &layer.down, count, |row, out| hidden.copy(row, 0, out));
+            layer.down.product(pool, activations, Finish::Plain, out);
+            add(x, width, out);
+        }
+    }
+}
+
+/// Adds the rows of a product to the residual stream.
+pub(crate) fn add(x: &mut [f32], width: usize, out: &Outputs) {
+    for (row, x) in x.chunks_exact_mut(width).enumerate() {
+        out.add_to(row, x);
+    }
+}
+
+/// Most positions that one sequence decodes in one step.
+pub const POSITIONS: usize = 32;
+
+/// The next positions of one sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// Where the session keeps the sequence.
+    pub slot: usize,
+    /// Position of the first identifier, 0 for the class. All before must have been decoded in
+    /// this slot; what was decoded from here on is forgotten.
+    pub start: usize,
+    /// Identifiers, see [`tokens::Vocabulary`].
+    pub ids: &'a [usize],
+    /// After how many of the last positions logits are wanted.
+    pub logits: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    slot: usize,
+    offset: usize,
+    position: usize,
+}
+
+enum Caches {
+    F32(Vec<Vec<f32>>),
+    Bf16(Vec<Vec<u16>>),
+    Taken,
+}
+
+/// What one head of one layer keeps of one sequence: keys, then values, see [`Memory`].
+#[derive(Debug, Clone, Copy)]
+struct HeadShape {
+    head: usize,
+    /// Positions there is room for.
+    capacity: usize,
+}
+
+impl HeadShape {
+    fn new(config: &GeneratorConfig) -> Self {
+        // The class and all tokens but the last, which predicts nothing.
+        Self { head: config.head(), capacity: config.layout.len().next_multiple_of(BLOCK) }
+    }
+
+    fn keys(&self) -> usize {
+        self.capacity * self.head
+    }
+
+    fn len(&self) -> usize {
+        self.keys() + self.capacity * self.head.next_multiple_of(BLOCK)
+    }
+}
+
+/// What a [`Generator`] has seen of some sequences, and the memory it works in. After the first
+/// steps nothing is allocated any more.
+pub struct Session {
+    slots: usize,
+    shape: HeadShape,
+    caches: Caches,
+    rows: Vec<Row>,
+    /// For each slot its first row in this step, and how many it has.
+    firsts: Vec<(usize, usize)>,
+    /// Rows whose logits are wanted.
+    wanted: Vec<usize>,
+    /// The residual stream, `[rows, width]`.
+    x: Vec<f32>,
+    activations: Activations,
+    query_key_value: Outputs,
+    /// Mixed values, `[slots, heads, positions, head]`.
+    mixed: Vec<f32>,
+    out: Outputs,
+    hidden: Outputs,
+    logits: Outputs,
+    scratch: Vec<Scratch>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Session of {} slots", self.slots)
+    }
+}
+
+impl Session {
+    /// Sequences there is room for.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Copies the `index`-th wanted logits of the last step, one a code.
+    ///
+    /// # Panics
+    /// If there are fewer, or `out` is not as long as there are codes.
+    pub fn logits(&self, index: usize, out: &mut [f32]) {
+        assert!(index < self.wanted.len(), "logits {index} of {}", self.wanted.len());
+        self.logits.copy(index, 0, out);
+    }
+}
+
+/// A thread's memory for one head.
+struct Scratch {
+    query: Vec<f32>,
+    key: Vec<f32>,
+    rotated: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+impl Scratch {
+    fn new(head: usize, capacity: usize) -> Self {
+        let zeros = |length| vec![0.0; length];
+        Self { query: zeros(head), key: zeros(head), rotated: zeros(head), scores: zeros(capacity) }
+    }
+}
+
+/// Attention of one head for some positions of one sequence.
+struct HeadAttention<'a> {
+    kernels: &'a RowKernels,
+    layer: &'a Layer,
+    rotary: &'a Rotary,
+    shape: HeadShape,
+    query_key_value: &'a Outputs,
+    /// First of the head's numbers in the width.
+    start: usize,
+    width: usize,
+}
+
+impl HeadAttention<'_> {
+    /// Norm of a query or key, then its rotation.
+    fn prepare(&self, weight: &[f32], position: usize, x: &mut [f32], rotated: &mut [f32]) {
+        (self.kernels.rms_norm)(x, weight, NORM_EPSILON as f32, rotated);
+        let (cosines, sines) = (self.rotary.cosines(position), self.rotary.sines(position));
+        for (number, x) in x.iter_mut().enumerate() {
+            *x = rotated[number] * cosines[number] + rotated[number ^ 1] * sines[number];
+        }
+    }
+
+    fn run<E: Entries>(
+        &self,
+        first: usize,
+        rows: &[Row],
+        memory: &mut [E],
+        mixed: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        let HeadShape { head, capacity } = self.shape;
+        let (keys, values) = memory.split_at_mut(self.shape.keys());
+        let Scratch { query, key, rotated, scores } = scratch;
+        // First all keys and values, then all queries: positions of one step see each other.
+        for (index, &Row { position, .. }) in rows.iter().enumerate() {
+            self.query_key_value.copy(first + index, self.width + self.start, key);
+            self.prepare(&self.layer.key_norm, position, key, rotated);
+            let at = position / BLOCK * head * BLOCK + position % BLOCK;
+            for (number, &key) in key.iter().enumerate() {
+                keys[at + number * BLOCK] = E::from_number(key);
+            }
+            self.query_key_value.copy(first + index, 2 * self.width + self.start, key);
+            for (block, part) in key.chunks(BLOCK).enumerate() {
+                let at = (block * capacity + position) * BLOCK;
+                for (value, &number) in values[at..].iter_mut().zip(part) {
+                    *value = E::from_number(number);
+                }
+            }
+        }
+        let attend = E::attend(self.kernels);
+        for (index, (&Row { position, .. }, out)) in
+            rows.iter().zip(mixed.chunks_exact_mut(head)).enumerate()
+        {
+            self.query_key_value.copy(first + index, self.start, query);
+            self.prepare(&self.layer.query_norm, position, query, rotated);
+            let memory = Memory { keys, values, capacity, length: position + 1 };
+            attend(query, memory, scores, out);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Kernels for AVX-512: 16 numbers in a register, 32 registers.
+//!
+//! A tile is six rows by 64 outputs: 24 registers of sums, four of weights, one of activations.
+#![allow(unsafe_code)] // intrinsics; every entry checks its slices and the processor
+
+use std::arch::x86_64::*;
+
+use super::{Bf16Product, Int8Panel, Kernels, RowScale, Rows, Tile, check_tile, rows};
+
+const LANES: usize = 16;
+const VECTORS: usize = 4;
+const WIDTH: usize = VECTORS * LANES;
+
+/// How far ahead of its use a weight is fetched into the cache, in bytes. The processor's own
+/// prefetching stops at the end of each 4 KiB page.
+const AHEAD: usize = 2048;
+
+static WIDE: Kernels = Kernels {
+    name: "avx512",
+    width: WIDTH,
+    product_f32,
+    product_bf16: Bf16Product::Wide(product_bf16),
+    product_int8,
+    rows: row_kernels::TABLE,
+};
+
+static PAIRS: Kernels = Kernels {
+    name: "avx512 with bf16",
+    product_bf16: Bf16Product::Pairs(product_bf16_pairs),
+    rows: row_kernels::TABLE,
+    ..WIDE
+};
+
+/// Both tables, where the processor has all of the instructions; the faster one first.
+///
+/// AMD's Zen 4 multiplies pairs of bf16 twice as fast as f32. Intel's Golden Cove does both at
+/// about the same speed, and then the exact product is the better one. The choice hangs on the
+/// maker alone and not on a measurement, so that a machine always gives the same bits.
+pub(super) fn kernels() -> Vec<&'static Kernels> {
+    if !is_supported() {
+        return Vec::new();
+    }
+    let maker = __cpuid(0);
+    let name = [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).concat();
+    if name == b"AuthenticAMD" { vec![&PAIRS, &WIDE] } else { vec![&WIDE, &PAIRS] }
+}
+
+fn is_supported() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("fma")
+}
+
+rows::row_kernels!("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,avx2,fma");
+
+/// Calls a kernel with its number of rows as a constant.
+macro_rules! with_rows {
+    ($count:expr, $kernel:ident($($argument:expr),*)) => {
+        match $count {
+            1 => $kernel::<1>($($argument),*),
+            2 => $kernel::<2>($($argument),*),
+            3 => $kernel::<3>($($argument),*),
+            4 => $kernel::<4>($($argument),*),
+            5 => $kernel::<5>($($argument),*),
+            _ => $kernel::<6>($($argument),*),
+        }
+    };
+}
+
+fn product_f32(x: Rows<'_, f32>, panel: &[f32], out: &mut Tile) {
+    check_tile(&x, panel, WIDTH);
+    // SAFETY: a panel has `depth · 64` weights, every row `depth` numbers at its stride, the tile
+    // room for six rows; this table is handed out only where the processor has the instructions.
+    unsafe { with_rows!(x.count, tile_f32(&x, panel.as_ptr(), out)) }
+}
+
+fn product_bf16(x: Rows<'_, f32>, panel: &[u16], out: &mut Tile) {
+    check_tile(&x, panel, WIDTH);
+    assert_eq!(x.depth % 2, 0, "bf16 products read pairs");
+    // SAFETY: as above, with the depth in pairs.
+    unsafe { with_rows!(x.count, tile_bf16(&x, panel.as_ptr(), out)) }
+}
+
+fn product_bf16_pairs(x: Rows<'_, u16>, panel: &[u16], out: &mut Tile) {
+    check_tile(&x, panel, WIDTH);
+    assert_eq!(x.depth % 2, 0, "bf16 products read pairs");
+    // SAFETY: as above, with the depth in pairs.
+    unsafe { with_rows!(x.count, tile_bf16_pairs(&x, panel.as_ptr(), out)) }
+}
+
+fn product_int8(x: Rows<'_, u8>, scales: &[RowScale], panel: Int8Panel<'_>, out: &mut Tile) {
+    check_tile(&x, panel.weights, WIDTH);
+    assert_eq!(x.depth % 4, 0, "8-bit products read four at a time");
+    assert!(scales.len() >= x.count && panel.scales.len() == WIDTH && panel.sums.len() == WIDTH);
+    // SAFETY: as above, with the depth in fours; scales and sums are as many as are read.
+    unsafe { with_rows!(x.count, tile_int8(&x, scales, panel, out)) }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn tile_f32<const R: usize>(x: &Rows<'_, f32>, panel: *const f32, out: &mut Tile) {
+    let (start, stride) = (x.values.as_ptr(), x.stride);
+    let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
+    for k in 0..x.depth {
+        // SAFETY: the caller answers for all that is read.
+        unsafe {
+            let weights = panel.add(k * WIDTH);
+            let weights: [__m512; VECTORS] = std::array::from_fn(|vector| {
+                let at = weights.add(vector * LANES);
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(AHEAD).cast());
+                _mm512_loadu_ps(at)
+            });
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(*start.add(row * stride + k));
+                for (sum, weights) in sums.iter_mut().zip(weights) {
+                    *sum = _mm512_fmadd_ps(x, weights, *sum);
+                }
+            }
+        }
+    }
+    store(&sums, out);
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn tile_bf16<const R: usize>(x: &Rows<'_, f32>, panel: *const u16, out: &mut Tile) {
+    let (start, stride) = (x.values.as_ptr(), x.stride);
+    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
+    for pair in 0..x.depth / 2 {
+        // SAFETY: the caller answers for all that is read.
+        unsafe {
+            let weights = panel.add(pair * 2 * WIDTH).cast::<i32>();
+            let x = start.add(2 * pair);
+            // A bf16 is the upper half of an f32; of a pair the first is the lower half. Weights
+            // are read once for either: there is no register left to keep them.
+            let even: [__m512; VECTORS] = std::array::from_fn(|vector| {
+                let at = weights.add(vector * LANES);
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(AHEAD).cast());
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_loadu_si512(at.cast())))
+            });
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(*x.add(row * stride));
+                for (sum, weights) in sums.iter_mut().zip(even) {
+                    *sum = _mm512_fmadd_ps(x, weights, *sum);
+                }
+            }
+            let odd: [__m512; VECTORS] = std::array::from_fn(|vector| {
+                let at = weights.add(vector * LANES);
+                _mm512_castsi512_ps(_mm512_and_si512(upper, _mm512_loadu_si512(at.cast())))
+            });
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(*x.add(row * stride + 1));
+                for (sum, weights) in sums.iter_mut().zip(odd) {
+                    *sum = _mm512_fmadd_ps(x, weights, *sum);
+                }
+            }
+        }
+    }
+    store(&sums, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn tile_bf16_pairs<const R: usize>(x: &Rows<'_, u16>, panel: *const u16, out: &mut Tile) {
+    let (start, stride) = (x.values.as_ptr(), x.stride);
+    let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
+    for pair in 0..x.depth / 2 {
+        // SAFETY: the caller answers for all that is read. Both types are 512 plain bits.
+        unsafe {
+            let weights = panel.add(pair * 2 * WIDTH);
+            let weights: [__m512bh; VECTORS] = std::array::from_fn(|vector| {
+                let at = weights.add(vector * 2 * LANES);
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(AHEAD).cast());
+                std::mem::transmute(_mm512_loadu_si512(at.cast()))
+            });
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let both = start.add(row * stride + 2 * pair).cast::<i32>().read_unaligned();
+                let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(both));
+                for (sum, weights) in sums.iter_mut().zip(weights) {
+                    *sum = _mm512_dpbf16_ps(*sum, x, weights);
+                }
+            }
+        }
+    }
+    store(&sums, out);
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn tile_int8<const R: usize>(
+    x: &Rows<'_, u8>,
+    scales: &[RowScale],
+    panel: Int8Panel<'_>,
+    out: &mut Tile,
+) {
+    let (start, stride, weights) = (x.values.as_ptr(), x.stride, panel.weights.as_ptr());
+    let mut sums = [[_mm512_setzero_si512(); VECTORS]; R];
+    for four in 0..x.depth / 4 {
+        // SAFETY: the caller answers for all that is read.
+        unsafe {
+            let weights = weights.add(four * 4 * WIDTH);
+            let weights: [__m512i; VECTORS] = std::array::from_fn(|vector| {
+                let at = weights.add(vector * 4 * LANES);
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(AHEAD));
+                _mm512_loadu_si512(at.cast())
+            });
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let all = start.add(row * stride + 4 * four).cast::<i32>().read_unaligned();
+                let x = _mm512_set1_epi32(all);
+                for (sum, weights) in sums.iter_mut().zip(weights) {
+                    *sum = _mm512_dpbusd_epi32(*sum, x, weights);
+                }
+            }
+        }
+    }
+    let mut floats = [[_mm512_setzero_ps(); VECTORS]; R];
+    for (row, (floats, sums)) in floats.iter_mut().zip(&sums).enumerate() {
+        let RowScale { scale, zero } = scales[row];
+        for (vector, (float, &sum)) in floats.iter_mut().zip(sums).enumerate() {
+            // SAFETY: the caller has checked that both have 64 numbers.
+            let (of_weights, scales) = unsafe {
+                (
+                    _mm512_loadu_si512(panel.sums.as_ptr().add(vector * LANES).cast()),
+                    _mm512_loadu_ps(panel.scales.as_ptr().add(vector * LANES)),
+                )
+            };
+            let offset = _mm512_mullo_epi32(_mm512_set1_epi32(zero), of_weights);
+            let exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, offset));
+            *float = _mm512_mul_ps(exact, _mm512_mul_ps(_mm512_set1_ps(scale), scales));
+        }
+    }
+    store(&floats, out);
+}
+
+#[target_feature(enable = "avx512f")]
+fn store<const R: usize>(sums: &[[__m512; VECTORS]; R], out: &mut Tile) {
+    for (row, sums) in sums.iter().enumerate() {
+        for (vector, &sum) in sums.iter().enumerate() {
+            let to = &mut out[row * WIDTH + vector * LANES..][..LANES];
+            // SAFETY: the slice has 16 numbers.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), sum) }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The innermost loops, for each instruction set.
+//!
+//! A [`Kernels`] is a table of functions for one instruction set; [`Kernels::detect`] picks the
+//! best that the processor has. What they have in common:
+//!
+//! - **A result does not depend on its company.** Each number of a product is one chain of
+//!   multiply-adds in the order of the inputs, whatever rows and outputs are computed beside it;
+//!   so is each number of a norm, a softmax or an attention. A row has the same bits in any batch.
+//! - **Weights lie in panels** of [`Kernels::width`] outputs, one group of inputs after the other
+//!   (see [`crate::matrix`]), so that a product reads each weight once and in order.
+//!
+//! `portable` is the definition: every other table is tested against it.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use rows::{BLOCK, Entries, Memory, RowKernels};
+
+/// Rows that one call of a product kernel computes at most.
+pub(crate) const TILE_ROWS: usize = 6;
+
+/// Outputs of the widest panel.
+pub(crate) const MAX_WIDTH: usize = 64;
+
+/// Results of one tile, `TILE_ROWS` rows of at most `MAX_WIDTH` numbers.
+pub(crate) type Tile = [f32; TILE_ROWS * MAX_WIDTH];
+
+/// How a row of 8-bit activations stands for numbers: `scale · (value − zero)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct RowScale {
+    pub(crate) scale: f32,
+    pub(crate) zero: i32,
+}
+
+/// Rows of activations: row r begins at `r · stride` and has `depth` numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a, T> {
+    values: &'a [T],
+    stride: usize,
+    count: usize,
+    depth: usize,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// # Panics
+    /// If the rows reach beyond the slice.
+    pub(crate) fn new(values: &'a [T], stride: usize, count: usize, depth: usize) -> Self {
+        assert!(count == 0 || (count - 1) * stride + depth <= values.len(), "rows in their slice");
+        Self { values, stride, count, depth }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn row(&self, index: usize) -> &'a [T] {
+        &self.values[index * self.stride..][..self.depth]
+    }
+}
+
+/// A panel of 8-bit weights and what turns its sums into numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Int8Panel<'a> {
+    /// `[depth / 4, width, 4]`.
+    pub(crate) weights: &'a [i8],
+    /// One for each output.
+    pub(crate) scales: &'a [f32],
+    /// Sum of each output's weights.
+    pub(crate) sums: &'a [i32],
+}
+
+/// How an instruction set multiplies with bf16 weights, summing in f32.
+#[derive(Clone, Copy)]
+pub(crate) enum Bf16Product {
+    /// By multiply-adds on weights that are widened to f32, which is exact. A sum has the bits
+    /// that the f32 product gives for the widened panel.
+    Wide(fn(Rows<'_, f32>, &[u16], &mut Tile)),
+    /// By an instruction for pairs of bf16; activations are rounded to bf16.
+    Pairs(fn(Rows<'_, u16>, &[u16], &mut Tile)),
+}
+
+/// The functions of one instruction set. All are safe: they check their slices, and a table is
+/// only handed out where the processor has its instructions.
+pub(crate) struct Kernels {
+    /// Name for people.
+    pub(crate) name: &'static str,
+    /// Outputs of a panel.
+    pub(crate) width: usize,
+    /// Products of at most [`TILE_ROWS`] rows and one panel `[depth, width]`.
+    pub(crate) product_f32: fn(Rows<'_, f32>, &[f32], &mut Tile),
+    /// The same for a panel `[depth / 2, width, 2]` of bf16. The depth is even.
+    pub(crate) product_bf16: Bf16Product,
+    /// The same for 8-bit integers. The depth is a multiple of 4.
+    pub(crate) product_int8: fn(Rows<'_, u8>, &[RowScale], Int8Panel<'_>, &mut Tile),
+    /// Operations on rows of numbers.
+    pub(crate) rows: rows::RowKernels,
+}
+
+impl Kernels {
+    /// The fastest kernels that this processor runs.
+    pub(crate) fn detect() -> &'static Self {
+        Self::available()[0]
+    }
+
+    /// All that this processor runs, fastest first.
+    pub(crate) fn available() -> Vec<&'static Self> {
+        let mut found: Vec<&'static Self> = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            found.extend(avx512::kernels());
+            found.extend(avx2::kernels());
+        }
+        #[cfg(target_arch = "aarch64")]
+        found.extend(neon::kernels());
+        found.push(&portable::KERNELS);
+        found
+    }
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.name)
+    }
+}
+
+/// Checks what a product kernel is about to read and write.
+fn check_tile<T, W>(x: &Rows<'_, T>, panel: &[W], width: usize) {
+    assert!((1..=TILE_ROWS).contains(&x.count()), "{} rows in one tile", x.count());
+    assert!(width <= MAX_WIDTH, "a tile holds panels of {MAX_WIDTH}");
+    assert_eq!(panel.len(), x.depth * width, "a panel of {width} outputs");
+}
+
+/// The bf16 that is nearest to a number, ties to even.
+#[inline(always)]
+pub(crate) fn to_bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    // A NaN's payload must not carry over into infinity.
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    let quiet = (bits >> 16) | 0x40;
+    (if value.is_nan() { quiet } else { rounded }) as u16
+}
+
+#[inline(always)]
+pub(crate) fn from_bf16(value: u16) -> f32 {
+    f32::from_bits(u32::from(value) << 16)
+}

@@ -1,0 +1,471 @@
+//! Operations on rows of numbers, written once. The compiler turns them into the vector
+//! instructions of each table: loops run over blocks of [`BLOCK`] numbers, which the widest
+//! registers hold at once.
+//!
+//! Sums run in a fixed order: one partial sum a lane, then the lanes in halves. `FUSED` says
+//! whether the instruction set multiplies and adds in one rounding.
+
+use super::{RowScale, from_bf16, to_bf16};
+
+/// Numbers that are worked on at a time.
+pub(crate) const BLOCK: usize = 16;
+
+/// How keys and values are stored: as f32 or as bf16.
+pub(crate) trait Entries: Copy + Default + Send + Sync + 'static {
+    fn number(self) -> f32;
+    fn from_number(number: f32) -> Self;
+    /// The attention of a table that reads such entries.
+    fn attend(kernels: &RowKernels) -> Attend<Self>;
+}
+
+/// Attention of one query to all positions seen. Scores have room for them, filled up to whole
+/// blocks; query and output are one head.
+pub(crate) type Attend<E> = fn(&[f32], Memory<'_, E>, &mut [f32], &mut [f32]);
+
+impl Entries for f32 {
+    #[inline(always)]
+    fn number(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn from_number(number: f32) -> Self {
+        number
+    }
+
+    fn attend(kernels: &RowKernels) -> Attend<Self> {
+        kernels.attend_f32
+    }
+}
+
+impl Entries for u16 {
+    #[inline(always)]
+    fn number(self) -> f32 {
+        from_bf16(self)
+    }
+
+    #[inline(always)]
+    fn from_number(number: f32) -> Self {
+        to_bf16(number)
+    }
+
+    fn attend(kernels: &RowKernels) -> Attend<Self> {
+        kernels.attend_bf16
+    }
+}
+
+/// Keys and values of one head, as attention to them reads them.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory<'a, E> {
+    /// `[capacity / BLOCK, head, BLOCK]`: blocks of positions.
+    pub(crate) keys: &'a [E],
+    /// `[head / BLOCK, capacity, BLOCK]`: blocks of the head's numbers, the last one filled up.
+    pub(crate) values: &'a [E],
+    /// Positions there is room for, a multiple of [`BLOCK`].
+    pub(crate) capacity: usize,
+    /// Positions that are seen.
+    pub(crate) length: usize,
+}
+
+/// A row, weight, bias and epsilon, and where the result goes.
+pub(crate) type LayerNorm = fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
+
+/// The operations of one instruction set.
+pub(crate) struct RowKernels {
+    /// x / √(mean square + epsilon) · weight.
+    pub(crate) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
+    /// (x − mean) / √(variance + epsilon) · weight + bias.
+    pub(crate) layer_norm: LayerNorm,
+    /// Rounds to bf16.
+    pub(crate) round: fn(&[f32], &mut [u16]),
+    /// Widens a panel of bf16, `[depth / 2, width, 2]` on a boundary of four bytes, to one of f32,
+    /// `[depth, width]`.
+    pub(crate) widen: fn(&[u16], usize, &mut [f32]),
+    /// Rounds to 256 levels between the least and the greatest number; one of them is 0.
+    pub(crate) quantize: fn(&[f32], &mut [u8]) -> RowScale,
+    /// silu(gate) · up, into the gate.
+    pub(crate) silu_gate: fn(&mut [f32], &[f32]),
+    /// x Φ(x), in place, within 3e-7.
+    pub(crate) gelu: fn(&mut [f32]),
+    /// 1 / (1 + e⁻ˣ), in place.
+    pub(crate) sigmoid: fn(&mut [f32]),
+    /// Replaces scores by e^(scale · (score − greatest)); returns 1 / their sum. The scale is
+    /// positive.
+    pub(crate) softmax: fn(&mut [f32], f32) -> f32,
+    /// Attention to keys and values in f32.
+    pub(crate) attend_f32: Attend<f32>,
+    /// Attention to keys and values in bf16.
+    pub(crate) attend_bf16: Attend<u16>,
+}
+
+pub(super) const PORTABLE: RowKernels = RowKernels {
+    rms_norm: rms_norm::<false>,
+    layer_norm: layer_norm::<false>,
+    round: round::<false>,
+    widen: widen::<false>,
+    quantize: quantize::<false>,
+    silu_gate: silu_gate::<false>,
+    gelu: gelu::<false>,
+    sigmoid: sigmoid::<false>,
+    softmax: softmax::<false>,
+    attend_f32: attend_f32::<false>,
+    attend_bf16: attend_bf16::<false>,
+};
+
+/// Makes the table of an instruction set: each operation, compiled with its features.
+macro_rules! row_kernels {
+    ($features:literal) => {
+        mod row_kernels {
+            use super::super::{
+                RowScale,
+                rows::{self, Memory, RowKernels, row_kernels},
+            };
+
+            type Row<'a> = &'a [f32];
+            type Out<'a> = &'a mut [f32];
+
+            row_kernels!(@ $features rms_norm(x: Row<'_>, weight: Row<'_>, epsilon: f32, out: Out<'_>));
+            row_kernels!(@ $features
+                layer_norm(x: Row<'_>, weight: Row<'_>, bias: Row<'_>, epsilon: f32, out: Out<'_>));
+            row_kernels!(@ $features round(x: Row<'_>, out: &mut [u16]));
+            row_kernels!(@ $features widen(panel: &[u16], width: usize, out: Out<'_>));
+            row_kernels!(@ $features quantize(x: Row<'_>, out: &mut [u8]) -> RowScale);
+            row_kernels!(@ $features silu_gate(gate: Out<'_>, up: Row<'_>));
+            row_kernels!(@ $features gelu(x: Out<'_>));
+            row_kernels!(@ $features sigmoid(x: Out<'_>));
+            row_kernels!(@ $features softmax(scores: Out<'_>, scale: f32) -> f32);
+            row_kernels!(@ $features
+                attend_f32(query: Row<'_>, memory: Memory<'_, f32>, scores: Out<'_>, out: Out<'_>));
+            row_kernels!(@ $features
+                attend_bf16(query: Row<'_>, memory: Memory<'_, u16>, scores: Out<'_>, out: Out<'_>));
+
+            pub(super) const TABLE: RowKernels = RowKernels {
+                rms_norm,
+                layer_norm,
+                round,
+                widen,
+                quantize,
+                silu_gate,
+                gelu,
+                sigmoid,
+                softmax,
+                attend_f32,
+                attend_bf16,
+            };
+        }
+    };
+    (@ $features:literal $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        fn $name($($argument: $type),*) $(-> $result)? {
+            #[target_feature(enable = $features)]
+            fn compiled($($argument: $type),*) $(-> $result)? {
+                rows::$name::<true>($($argument),*)
+            }
+            // SAFETY: the table is handed out only where the processor has these instructions.
+            unsafe { compiled($($argument),*) }
+        }
+    };
+}
+
+pub(super) use row_kernels;
+
+/// a · b + c.
+#[inline(always)]
+fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+#[inline(always)]
+fn polynomial<const FUSED: bool, const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
+    let mut series = coefficients[0];
+    for &coefficient in &coefficients[1..] {
+        series = multiply_add::<FUSED>(series, x, coefficient);
+    }
+    series
+}
+
+/// eˣ to two units in the last place for −87 ≤ x ≤ 88; the ends are continued as constants, and
+/// NaN stays NaN. Reduction by ln 2 in two parts and the polynomial of `expf` in Moshier's Cephes.
+#[inline(always)]
+fn exp<const FUSED: bool>(x: f32) -> f32 {
+    // 1.5 · 2²³: adding it rounds to a whole number, which then stands in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x > 88.0 { 88.0 } else { x };
+    let shifted = multiply_add::<FUSED>(x, std::f32::consts::LOG2_E, ROUND);
+    let whole = shifted - ROUND;
+    let rest = multiply_add::<FUSED>(whole, -355.0 / 512.0, x);
+    let rest = multiply_add::<FUSED>(whole, 2.121_944_4e-4, rest);
+    let series = polynomial::<FUSED, 6>(
+        rest,
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5],
+    );
+    let fraction = multiply_add::<FUSED>(series, rest * rest, rest) + 1.0;
+    fraction * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
+}
+
+#[inline(always)]
+fn join(mut lanes: [f32; BLOCK], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = BLOCK / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = join(lanes[lane], lanes[lane + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Folds a row into one partial result per lane, then these into one.
+#[inline(always)]
+fn fold(
+    row: &[f32],
+    start: f32,
+    each: impl Fn(f32, f32) -> f32,
+    both: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let mut lanes = [start; BLOCK];
+    let (blocks, tail) = row.as_chunks::<BLOCK>();
+    for block in blocks {
+        for lane in 0..BLOCK {
+            lanes[lane] = each(lanes[lane], block[lane]);
+        }
+    }
+    for (lane, &value) in lanes.iter_mut().zip(tail) {
+        *lane = each(*lane, value);
+    }
+    join(lanes, both)
+}
+
+/// Replaces each number by `f` of it. The last ones, which fill no block, are filled up, so that
+/// none is computed by other instructions.
+#[inline(always)]
+fn map(row: &mut [f32], f: impl Fn(f32) -> f32) {
+    let (blocks, tail) = row.as_chunks_mut::<BLOCK>();
+    for block in blocks {
+        for value in block {
+            *value = f(*value);
+        }
+    }
+    if !tail.is_empty() {
+        let mut block = [0.0; BLOCK];
+        block[..tail.len()].copy_from_slice(tail);
+        for value in &mut block {
+            *value = f(*value);
+        }
+        tail.copy_from_slice(&block[..tail.len()]);
+    }
+}
+
+#[inline(always)]
+fn add(a: f32, b: f32) -> f32 {
+    a + b
+}
+
+#[inline(always)]
+fn greater(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
+#[inline(always)]
+pub(super) fn rms_norm<const FUSED: bool>(
+    x: &[f32],
+    weight: &[f32],
+    epsilon: f32,
+    out: &mut [f32],
+) {
+    let squares = fold(x, 0.0, |sum, x| multiply_add::<FUSED>(x, x, sum), add);
+    let scale = 1.0 / (squares / x.len() as f32 + epsilon).sqrt();
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * scale * weight;
+    }
+}
+
+#[inline(always)]
+pub(super) fn layer_norm<const FUSED: bool>(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    epsilon: f32,
+    out: &mut [f32],
+) {
+    let count = x.len() as f32;
+    let mean = fold(x, 0.0, add, add) / count;
+    let square = |sum, x: f32| multiply_add::<FUSED>(x - mean, x - mean, sum);
+    let scale = 1.0 / (fold(x, 0.0, square, add) / count + epsilon).sqrt();
+    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = multiply_add::<FUSED>((x - mean) * scale, *weight, *bias);
+    }
+}
+
+#[inline(always)]
+pub(super) fn round<const FUSED: bool>(x: &[f32], out: &mut [u16]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = to_bf16(x);
+    }
+}
+
+#[inline(always)]
+pub(super) fn widen<const FUSED: bool>(panel: &[u16], width: usize, out: &mut [f32]) {
+    // On the machines that this runs on, the first of two is the lower half of both.
+    const { assert!(cfg!(target_endian = "little")) };
+    let pairs: &[u32] = bytemuck::cast_slice(panel);
+    for (pairs, out) in pairs.chunks_exact(width).zip(out.chunks_exact_mut(2 * width)) {
+        let (first, second) = out.split_at_mut(width);
+        for ((pair, first), second) in pairs.iter().zip(first).zip(second) {
+            *first = f32::from_bits(pair << 16);
+            *second = f32::from_bits(pair & 0xffff_0000);
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn quantize<const FUSED: bool>(x: &[f32], out: &mut [u8]) -> RowScale {
+    const ROUND: f32 = 12_582_912.0;
+    let highest = fold(x, 0.0, greater, greater);
+    let lowest = -fold(x, 0.0, |a, b| greater(a, -b), greater);
+    // Zero, unless something in the row is infinite or no number; then so is all that follows.
+    let damage = fold(x, 0.0, |sum, x| multiply_add::<FUSED>(x, 0.0, sum), add);
+    let range = highest - lowest;
+    let scale = if range > 0.0 { range / 255.0 } else { 1.0 };
+    let inverse = 1.0 / scale;
+    let zero = ((-lowest * inverse + ROUND) - ROUND).min(255.0);
+    for (out, &x) in out.iter_mut().zip(x) {
+        let level = multiply_add::<FUSED>(x, inverse, zero);
+        let level = if level > 0.0 { level } else { 0.0 };
+        let level = if level < 255.0 { level } else { 255.0 };
+        *out = (level + ROUND).to_bits() as u8;
+    }
+    RowScale { scale: scale + damage, zero: zero as i32 }
+}
+
+#[inline(always)]
+pub(super) fn silu_gate<const FUSED: bool>(gate: &mut [f32], up: &[f32]) {
+    map(gate, |x| x / (1.0 + exp::<FUSED>(-x)));
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate *= up;
+    }
+}
+
+/// The upper tail of the normal distribution at |x| is e^(−x²/2) times a polynomial in
+/// 1 / (1 + 0.3 |x|) (the form of Abramowitz and Stegun 7.1.26, fitted for least relative error).
+#[inline(always)]
+pub(super) fn gelu<const FUSED: bool>(x: &mut [f32]) {
+    map(x, |x| {
+        let magnitude = x.abs();
+        let power = exp::<FUSED>(-0.5 * magnitude * magnitude);
+        let t = 1.0 / multiply_add::<FUSED>(0.3, magnitude, 1.0);
+        let series = polynomial::<FUSED, 8>(
+            t,
+            [
+                0.035_931_956,
+                -0.158_276_84,
+                0.208_207_95,
+                -0.055_394_977,
+                0.129_469_74,
+                0.099_637_344,
+                0.120_798_38,
+                0.119_626_39,
+            ],
+        );
+        let positive = if x < 0.0 { 0.0 } else { x };
+        positive - magnitude * (series * t * power)
+    });
+}
+
+#[inline(always)]
+pub(super) fn sigmoid<const FUSED: bool>(x: &mut [f32]) {
+    map(x, |x| 1.0 / (1.0 + exp::<FUSED>(-x)));
+}
+
+#[inline(always)]
+pub(super) fn softmax<const FUSED: bool>(scores: &mut [f32], scale: f32) -> f32 {
+    let highest = fold(scores, f32::NEG_INFINITY, greater, greater);
+    map(scores, |score| {
+        let score = (score - highest) * scale;
+        // What is this far below has no weight, and minus infinity is a mask.
+        if score < -87.0 { 0.0 } else { exp::<FUSED>(score) }
+    });
+    1.0 / fold(scores, 0.0, add, add)
+}
+
+#[inline(always)]
+pub(super) fn attend_f32<const FUSED: bool>(
+    query: &[f32],
+    memory: Memory<'_, f32>,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    attend::<f32, FUSED>(query, memory, scores, out);
+}
+
+#[inline(always)]
+pub(super) fn attend_bf16<const FUSED: bool>(
+    query: &[f32],
+    memory: Memory<'_, u16>,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    attend::<u16, FUSED>(query, memory, scores, out);
+}
+
+/// Adds four multiples of blocks to four sums, so that no addition waits for the one before.
+#[inline(always)]
+fn accumulate<E: Entries, const FUSED: bool>(
+    sums: &mut [[f32; BLOCK]; 4],
+    factors: &[f32; 4],
+    blocks: &[E; 4 * BLOCK],
+) {
+    for part in 0..4 {
+        for lane in 0..BLOCK {
+            let entry = blocks[part * BLOCK + lane].number();
+            sums[part][lane] = multiply_add::<FUSED>(factors[part], entry, sums[part][lane]);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_up(sums: [[f32; BLOCK]; 4]) -> [f32; BLOCK] {
+    std::array::from_fn(|lane| (sums[0][lane] + sums[1][lane]) + (sums[2][lane] + sums[3][lane]))
+}
+
+#[inline(always)]
+fn attend<E: Entries, const FUSED: bool>(
+    query: &[f32],
+    memory: Memory<'_, E>,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let Memory { keys, values, capacity, length } = memory;
+    let head = query.len();
+    let blocks = length.div_ceil(BLOCK);
+    let (query_parts, rest) = query.as_chunks::<4>();
+    assert!(rest.is_empty(), "heads are multiples of 4");
+    for (block, scores) in scores.as_chunks_mut::<BLOCK>().0[..blocks].iter_mut().enumerate() {
+        let keys = &keys[block * head * BLOCK..][..head * BLOCK];
+        let mut sums = [[0.0; BLOCK]; 4];
+        for (query, keys) in query_parts.iter().zip(keys.as_chunks::<{ 4 * BLOCK }>().0) {
+            accumulate::<E, FUSED>(&mut sums, query, keys);
+        }
+        *scores = add_up(sums);
+    }
+    let scores = &mut scores[..blocks * BLOCK];
+    scores[length..].fill(f32::NEG_INFINITY);
+    let inverse = softmax::<FUSED>(scores, (head as f32).sqrt().recip());
+    let (weights, rest) = scores[..length].as_chunks::<4>();
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let values = &values[block * capacity * BLOCK..][..length * BLOCK];
+        let (values, last) = values.as_chunks::<{ 4 * BLOCK }>();
+        let mut sums = [[0.0; BLOCK]; 4];
+        for (weights, values) in weights.iter().zip(values) {
+            accumulate::<E, FUSED>(&mut sums, weights, values);
+        }
+        for (&weight, values) in rest.iter().zip(last.as_chunks::<BLOCK>().0) {
+            for lane in 0..BLOCK {
+                sums[0][lane] = multiply_add::<FUSED>(weight, values[lane].number(), sums[0][lane]);
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(add_up(sums)) {
+            *out = sum * inverse;
+        }
+    }
+}

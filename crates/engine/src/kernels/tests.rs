@@ -1,0 +1,331 @@
+use tokens::noise::{Noise, Purpose};
+
+use super::*;
+use crate::kernels::rows::Memory;
+
+fn numbers(count: usize, address: u64) -> Vec<f32> {
+    let mut noise = Noise::new(address, Purpose::Initialization, 0, 0);
+    (0..count).map(|_| noise.normal() as f32).collect()
+}
+
+/// Each output of each row in f64: `[rows, width]`, and the same sum of magnitudes.
+fn exact(
+    rows: usize,
+    depth: usize,
+    width: usize,
+    x: impl Fn(usize, usize) -> f64,
+    weight: impl Fn(usize, usize) -> f64,
+) -> Vec<(f64, f64)> {
+    let cell = |cell: usize| {
+        let terms = (0..depth).map(|k| x(cell / width, k) * weight(k, cell % width));
+        terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
+    };
+    (0..rows * width).map(cell).collect()
+}
+
+fn assert_near(got: &[f32], exact: &[(f64, f64)], kernels: &Kernels) {
+    for (&got, &(sum, size)) in got.iter().zip(exact) {
+        assert!(
+            (f64::from(got) - sum).abs() <= 2e-6 * size + 1e-30,
+            "{}: {got} for {sum}",
+            kernels.name
+        );
+    }
+}
+
+const SHAPES: [(usize, usize); 9] =
+    [(1, 4), (1, 768), (2, 8), (2, 260), (3, 64), (4, 12), (5, 132), (6, 4), (6, 1024)];
+
+#[test]
+fn should_multiply_f32_tiles_of_any_shape() {
+    for kernels in Kernels::available() {
+        let width = kernels.width;
+        for (count, depth) in SHAPES {
+            // Rows with a gap between them, which must not be read.
+            let stride = depth + 3;
+            let mut x = numbers(count * stride, 1);
+            for row in 0..count {
+                x[row * stride + depth..(row + 1) * stride].fill(f32::NAN);
+            }
+            let panel = numbers(depth * width, 2);
+            let mut tile: Tile = [f32::NAN; _];
+            (kernels.product_f32)(Rows::new(&x, stride, count, depth), &panel, &mut tile);
+            let exact = exact(
+                count,
+                depth,
+                width,
+                |row, k| x[row * stride + k].into(),
+                |k, output| panel[k * width + output].into(),
+            );
+            assert_near(&tile, &exact, kernels);
+        }
+    }
+}
+
+#[test]
+fn should_multiply_bf16_tiles_of_any_shape() {
+    for kernels in Kernels::available() {
+        let width = kernels.width;
+        for (count, depth) in SHAPES {
+            // Numbers that bf16 holds, so that rounding activations changes nothing.
+            let x: Vec<u16> = numbers(count * depth, 3).into_iter().map(to_bf16).collect();
+            let wide: Vec<f32> = x.iter().copied().map(from_bf16).collect();
+            let panel: Vec<u16> = numbers(depth * width, 4).into_iter().map(to_bf16).collect();
+            let mut tile: Tile = [f32::NAN; _];
+            match kernels.product_bf16 {
+                Bf16Product::Wide(product) => {
+                    product(Rows::new(&wide, depth, count, depth), &panel, &mut tile);
+                    // The same bits as with the widened panel, which other products rely on.
+                    let mut widened = vec![f32::NAN; depth * width];
+                    (kernels.rows.widen)(&panel, width, &mut widened);
+                    let mut other: Tile = [f32::NAN; _];
+                    let rows = Rows::new(&wide, depth, count, depth);
+                    (kernels.product_f32)(rows, &widened, &mut other);
+                    assert_eq!(tile[..count * width], other[..count * width]);
+                }
+                Bf16Product::Pairs(product) => {
+                    product(Rows::new(&x, depth, count, depth), &panel, &mut tile);
+                }
+            }
+            let weight = |k: usize, output: usize| {
+                from_bf16(panel[k / 2 * 2 * width + 2 * output + k % 2]).into()
+            };
+            let exact = exact(count, depth, width, |row, k| wide[row * depth + k].into(), weight);
+            assert_near(&tile, &exact, kernels);
+        }
+    }
+}
+
+#[test]
+fn should_multiply_int8_tiles_exactly() {
+    for kernels in Kernels::available() {
+        let width = kernels.width;
+        for (count, depth) in SHAPES {
+            let mut noise = Noise::new(5, Purpose::Initialization, 0, 0);
+            let mut x: Vec<u8> = (0..count * depth).map(|_| noise.bits() as u8).collect();
+            let mut panel: Vec<i8> = (0..depth * width).map(|_| noise.below(255) as i8).collect();
+            // The largest products there are: a 16-bit sum of two would overflow.
+            x[..4].fill(255);
+            panel[..4].fill(-127);
+            let rows: Vec<RowScale> = (0..count)
+                .map(|row| RowScale { scale: 0.5 + row as f32, zero: 40 * row as i32 })
+                .collect();
+            let weight =
+                |k: usize, output: usize| i32::from(panel[k / 4 * 4 * width + 4 * output + k % 4]);
+            let sums: Vec<i32> =
+                (0..width).map(|n| (0..depth).map(|k| weight(k, n)).sum()).collect();
+            let scales: Vec<f32> = (0..width).map(|n| 0.25 * (1 + n) as f32).collect();
+            let mut tile: Tile = [f32::NAN; _];
+            let weights = Int8Panel { weights: &panel, scales: &scales, sums: &sums };
+            (kernels.product_int8)(Rows::new(&x, depth, count, depth), &rows, weights, &mut tile);
+            for (row, RowScale { scale, zero }) in rows.into_iter().enumerate() {
+                for output in 0..width {
+                    let of = |k: usize| (i32::from(x[row * depth + k]) - zero) * weight(k, output);
+                    let sum: i32 = (0..depth).map(of).sum();
+                    let expected = sum as f32 * (scale * scales[output]);
+                    assert_eq!(tile[row * width + output], expected, "{}", kernels.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn should_give_a_row_the_same_bits_in_any_tile() {
+    for kernels in Kernels::available() {
+        let (width, depth) = (kernels.width, 772);
+        let x = numbers(TILE_ROWS * depth, 6);
+        let panel = numbers(depth * width, 7);
+        let x_bf16: Vec<u16> = x.iter().copied().map(to_bf16).collect();
+        let panel_bf16: Vec<u16> = panel.iter().copied().map(to_bf16).collect();
+        let mut alone: Tile = [0.0; _];
+        let mut together: Tile = [0.0; _];
+        for count in 1..=TILE_ROWS {
+            for place in 0..count {
+                let rows = |start, count| Rows::new(&x[start * depth..], depth, count, depth);
+                (kernels.product_f32)(rows(0, count), &panel, &mut together);
+                (kernels.product_f32)(rows(place, 1), &panel, &mut alone);
+                assert_eq!(together[place * width..][..width], alone[..width]);
+                match kernels.product_bf16 {
+                    Bf16Product::Wide(product) => {
+                        product(rows(0, count), &panel_bf16, &mut together);
+                        product(rows(place, 1), &panel_bf16, &mut alone);
+                    }
+                    Bf16Product::Pairs(product) => {
+                        let rows =
+                            |start, count| Rows::new(&x_bf16[start * depth..], depth, count, depth);
+                        product(rows(0, count), &panel_bf16, &mut together);
+                        product(rows(place, 1), &panel_bf16, &mut alone);
+                    }
+                }
+                assert_eq!(together[place * width..][..width], alone[..width]);
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a panel of")]
+fn should_refuse_a_panel_of_another_depth() {
+    let kernels = Kernels::detect();
+    let panel = vec![0.0; 3 * kernels.width];
+    (kernels.product_f32)(Rows::new(&[0.0; 4], 4, 1, 4), &panel, &mut [0.0; _]);
+}
+
+#[test]
+#[should_panic(expected = "rows in their slice")]
+fn should_refuse_rows_beyond_their_slice() {
+    Rows::new(&[0.0f32; 7], 4, 2, 4);
+}
+
+#[test]
+fn should_compute_rows_as_defined() {
+    for kernels in Kernels::available() {
+        let rows = &kernels.rows;
+        for count in [1, 4, 15, 16, 17, 48, 768, 1001] {
+            let (x, weight, bias) = (numbers(count, 8), numbers(count, 9), numbers(count, 10));
+            let wide: Vec<f64> = x.iter().map(|&x| x.into()).collect();
+            let mut got = vec![0.0; count];
+            let near = |got: &[f32], expected: &dyn Fn(usize) -> f64| {
+                for (index, &got) in got.iter().enumerate() {
+                    let expected = expected(index);
+                    let error = (f64::from(got) - expected).abs();
+                    assert!(error < 1e-5 * expected.abs() + 2e-6, "{got} {expected}");
+                }
+            };
+
+            let mean_square = wide.iter().map(|x| x * x).sum::<f64>() / count as f64;
+            (rows.rms_norm)(&x, &weight, 1e-5, &mut got);
+            let scale = (mean_square + 1e-5).sqrt().recip();
+            near(&got, &|i| wide[i] * scale * f64::from(weight[i]));
+
+            let mean = wide.iter().sum::<f64>() / count as f64;
+            let variance = wide.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count as f64;
+            let scale = (variance + 1e-5).sqrt().recip();
+            (rows.layer_norm)(&x, &weight, &bias, 1e-5, &mut got);
+            near(&got, &|i| (wide[i] - mean) * scale * f64::from(weight[i]) + f64::from(bias[i]));
+
+            got.copy_from_slice(&x);
+            (rows.silu_gate)(&mut got, &weight);
+            near(&got, &|i| wide[i] / (1.0 + (-wide[i]).exp()) * f64::from(weight[i]));
+
+            got.copy_from_slice(&x);
+            (rows.sigmoid)(&mut got);
+            near(&got, &|i| (1.0 + (-wide[i]).exp()).recip());
+
+            got.copy_from_slice(&x);
+            let inverse = (rows.softmax)(&mut got, 3.0);
+            let highest = wide.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total: f64 = wide.iter().map(|x| (3.0 * (x - highest)).exp()).sum();
+            near(&got, &|i| (3.0 * (wide[i] - highest)).exp());
+            assert!((f64::from(inverse) * total - 1.0).abs() < 1e-5);
+
+            let mut rounded = vec![0; count];
+            (rows.round)(&x, &mut rounded);
+            assert!(rounded.iter().zip(&x).all(|(&r, &x)| r == to_bf16(x)));
+
+            let mut levels = vec![0; count];
+            let RowScale { scale, zero } = (rows.quantize)(&x, &mut levels);
+            for (&level, &x) in levels.iter().zip(&x) {
+                let back = scale * (i32::from(level) - zero) as f32;
+                assert!((back - x).abs() <= 1.001 * scale, "{x} became {back}");
+            }
+        }
+    }
+}
+
+#[test]
+fn should_compute_gelu_everywhere() {
+    // x Φ(x) from the series of erf and the continued fraction of its tail, to f64.
+    fn upper_tail(x: f64) -> f64 {
+        if x < 3.0 {
+            let mut term = x;
+            let mut sum = x;
+            let mut n = 0.0;
+            while term.abs() > 1e-18 {
+                n += 1.0;
+                term *= -x * x / (2.0 * n);
+                sum += term / (2.0 * n + 1.0);
+            }
+            0.5 - sum / (std::f64::consts::TAU).sqrt()
+        } else {
+            let fraction = (1..200).rev().fold(x, |rest, n| x + f64::from(n) / rest);
+            (-0.5 * x * x).exp() / (std::f64::consts::TAU).sqrt() / fraction
+        }
+    }
+    let x: Vec<f32> = (-1200..=1200).map(|i| i as f32 / 100.0).collect();
+    for kernels in Kernels::available() {
+        let mut got = x.clone();
+        (kernels.rows.gelu)(&mut got);
+        for (&x, got) in x.iter().zip(got) {
+            let tail = upper_tail(f64::from(x).abs());
+            let expected = f64::from(x) * if x < 0.0 { tail } else { 1.0 - tail };
+            assert!(
+                (f64::from(got) - expected).abs() < 5e-7 * expected.abs().max(1.0),
+                "{x} {got}"
+            );
+        }
+    }
+}
+
+#[test]
+fn should_keep_damage_visible() {
+    for kernels in Kernels::available() {
+        for damage in [f32::NAN, f32::INFINITY] {
+            let mut x = numbers(40, 11);
+            x[33] = damage;
+            let mut levels = [0; 40];
+            assert!(!(kernels.rows.quantize)(&x, &mut levels).scale.is_finite());
+        }
+        assert!(from_bf16(to_bf16(f32::from_bits(0x7f80_0001))).is_nan());
+        assert_eq!(from_bf16(to_bf16(f32::MAX)), f32::INFINITY);
+    }
+}
+
+fn attend<E: Entries>(kernels: &Kernels, head: usize, length: usize, tolerance: f64) {
+    let capacity = 48;
+    let chunks = head.div_ceil(BLOCK);
+    let query = numbers(head, 12);
+    let (key, value) = (numbers(capacity * head, 13), numbers(capacity * head, 14));
+    // Whatever lies beyond the positions seen must not matter.
+    let mut keys = vec![E::from_number(f32::NAN); capacity * head];
+    let mut values = vec![E::from_number(f32::NAN); chunks * capacity * BLOCK];
+    for position in 0..length {
+        for number in 0..head {
+            let (block, lane) = (position / BLOCK, position % BLOCK);
+            keys[(block * head + number) * BLOCK + lane] =
+                E::from_number(key[position * head + number]);
+            let (block, lane) = (number / BLOCK, number % BLOCK);
+            values[(block * capacity + position) * BLOCK + lane] =
+                E::from_number(value[position * head + number]);
+        }
+    }
+    let stored = |x: f32| f64::from(E::from_number(x).number());
+    let scores: Vec<f64> = (0..length)
+        .map(|position| {
+            let dot: f64 =
+                (0..head).map(|n| f64::from(query[n]) * stored(key[position * head + n])).sum();
+            (dot / (head as f64).sqrt()).exp()
+        })
+        .collect();
+    let total: f64 = scores.iter().sum();
+    let mut got = vec![0.0; head];
+    let memory = Memory { keys: &keys, values: &values, capacity, length };
+    E::attend(&kernels.rows)(&query, memory, &mut [0.0; 48], &mut got);
+    for (number, got) in got.into_iter().enumerate() {
+        let sum: f64 = (0..length).map(|p| scores[p] * stored(value[p * head + number])).sum();
+        assert!((f64::from(got) - sum / total).abs() < tolerance, "{got} {}", sum / total);
+    }
+}
+
+#[test]
+fn should_attend_to_exactly_what_is_seen() {
+    for kernels in Kernels::available() {
+        for head in [4, 12, 16, 48, 64, 80] {
+            for length in [1, 2, 15, 16, 17, 33, 48] {
+                attend::<f32>(kernels, head, length, 1e-5);
+                attend::<u16>(kernels, head, length, 1e-5);
+            }
+        }
+    }
+}

@@ -1,0 +1,657 @@
+//! Matrix products with packed weights.
+//!
+//! A weight `[outputs, inputs]` is stored in panels of [`Kernels::width`] outputs. A panel holds,
+//! one group of inputs after the other, all of its outputs: groups are one number in f32, two in
+//! bf16 and four in int8, as the products of each instruction set read them. Inputs are filled
+//! up to whole groups, and outputs to whole panels, with zeros.
+
+use std::io;
+
+use memmap2::{Advice, MmapMut};
+
+use crate::{
+    kernels::{Bf16Product, Int8Panel, Kernels, RowScale, Rows, TILE_ROWS, Tile, to_bf16},
+    parallel::Pool,
+};
+
+/// Number format of weights, and of the activations that they are multiplied with. Norms,
+/// softmax, attention and logits are computed in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// 32-bit floating point.
+    F32,
+    /// bf16 weights, summed in f32; keys and values are kept in bf16. Activations are rounded to
+    /// bf16 where the processor is faster so.
+    Bf16,
+    /// 8-bit weights with a scale for each output, 8-bit activations with a scale and a zero for
+    /// each row, summed exactly; keys and values, embedding and output layer are kept in bf16.
+    Int8,
+}
+
+impl Precision {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// Bytes of one weight.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
+    /// The format of what must not be rounded to 8 bits.
+    pub(crate) const fn at_least_bf16(self) -> Self {
+        match self {
+            Self::Int8 => Self::Bf16,
+            other => other,
+        }
+    }
+
+    /// Inputs that a product reads together.
+    const fn group(self) -> usize {
+        4 / self.bytes()
+    }
+}
+
+/// Memory of the operating system, in large pages where it has them: streaming weights then
+/// misses no address translation.
+struct Storage(MmapMut);
+
+impl Storage {
+    fn zeros(bytes: usize) -> io::Result<Self> {
+        let memory = MmapMut::map_anon(bytes.max(1))?;
+        #[cfg(target_os = "linux")]
+        if bytes >= 1 << 21 {
+            // A wish: without large pages everything works as well, a little slower.
+            let _ = memory.advise(Advice::HugePage);
+        }
+        Ok(Self(memory))
+    }
+}
+
+/// A packed weight, or two of the same shape whose panels alternate.
+pub(crate) struct Matrix {
+    kernels: &'static Kernels,
+    precision: Precision,
+    outputs: usize,
+    parts: usize,
+    depth: usize,
+    weights: Storage,
+    /// int8 only: for each output of each panel.
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+/// What happens to the sums of a product before they are stored.
+#[derive(Clone, Copy)]
+pub(crate) enum Finish<'a> {
+    /// Nothing.
+    Plain,
+    /// A bias is added, one number an output.
+    Bias(&'a [f32]),
+    /// A bias is added, and x Φ(x) taken.
+    Gelu(&'a [f32]),
+    /// The first of two matrices goes through silu and opens the second.
+    SiluGate,
+}
+
+impl Matrix {
+    /// Packs a weight of row-major values `[outputs, depth]`.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub(crate) fn pack(
+        kernels: &'static Kernels,
+        precision: Precision,
+        values: &[f32],
+        depth: usize,
+    ) -> io::Result<Self> {
+        Self::pack_parts(kernels, precision, &[values], depth)
+    }
+
+    /// Packs two weights of one shape, to be multiplied with the same rows.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub(crate) fn pack_pair(
+        kernels: &'static Kernels,
+        precision: Precision,
+        values: [&[f32]; 2],
+        depth: usize,
+    ) -> io::Result<Self> {
+        Self::pack_parts(kernels, precision, &values, depth)
+    }
+
+    fn pack_parts(
+        kernels: &'static Kernels,
+        precision: Precision,
+        parts: &[&[f32]],
+        depth: usize,
+    ) -> io::Result<Self> {
+        let outputs = parts[0].len() / depth;
+        let panels = outputs.div_ceil(kernels.width) * parts.len();
+        let mut matrix = Self {
+            kernels,
+            precision,
+            outputs,
+            parts: parts.len(),
+            depth,
+            weights: Storage::zeros(0)?,
+            scales: Vec::new(),
+            sums: Vec::new(),
+        };
+        matrix.weights = Storage::zeros(panels * matrix.panel_len() * precision.bytes())?;
+        let (width, group) = (kernels.width, precision.group());
+        let padded = matrix.padded_depth();
+        if precision == Precision::Int8 {
+            matrix.scales = vec![0.0; panels * width];
+            matrix.sums = vec![0; panels * width];
+        }
+        for panel in 0..panels {
+            for lane in 0..width {
+                let output = panel / parts.len() * width + lane;
+                if output >= outputs {
+                    break;
+                }
+                let values = &parts[panel % parts.len()][output * depth..][..depth];
+                let place = |input: usize| {
+                    panel * width * padded + (input / group * width + lane) * group + input % group
+                };
+                match precision {
+                    Precision::F32 => {
+                        let packed: &mut [f32] = bytemuck::cast_slice_mut(&mut matrix.weights.0);
+                        for (input, &value) in values.iter().enumerate() {
+                            packed[place(input)] = value;
+                        }
+                    }
+                    Precision::Bf16 => {
+                        let packed: &mut [u16] = bytemuck::cast_slice_mut(&mut matrix.weights.0);
+                        for (input, &value) in values.iter().enumerate() {
+                            packed[place(input)] = to_bf16(value);
+                        }
+                    }
+                    Precision::Int8 => {
+                        let packed: &mut [i8] = bytemuck::cast_slice_mut(&mut matrix.weights.0);
+                        let largest = values.iter().fold(0f32, |max, value| max.max(value.abs()));
+                        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+                        let mut sum = 0;
+                        for (input, &value) in values.iter().enumerate() {
+                            let level = (value / scale).round_ties_even() as i8;
+                            packed[place(input)] = level;
+                            sum += i32::from(level);
+                        }
+                        // A weight that is no number becomes 0, but its scale tells.
+                        let damage = values.iter().fold(0.0, |sum, value| sum + 0.0 * value);
+                        matrix.scales[panel * width + lane] = scale + damage;
+                        matrix.sums[panel * width + lane] = sum;
+                    }
+                }
+            }
+        }
+        Ok(matrix)
+    }
+
+    /// Inputs, filled up to whole groups.
+    fn padded_depth(&self) -> usize {
+        self.depth.next_multiple_of(self.precision.group())
+    }
+
+    /// Weights of one panel.
+    fn panel_len(&self) -> usize {
+        self.kernels.width * self.padded_depth()
+    }
+
+    /// Bytes of the weights.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts * self.outputs * self.depth * self.precision.bytes()
+    }
+
+    /// Multiplications for one row.
+    pub(crate) fn multiplications(&self) -> usize {
+        self.parts * self.outputs * self.depth
+    }
+
+    /// In which form this weight takes activations.
+    fn form(&self) -> Form {
+        match (self.precision, self.kernels.product_bf16) {
+            (Precision::F32, _) | (Precision::Bf16, Bf16Product::Wide(_)) => Form::F32,
+            (Precision::Bf16, Bf16Product::Pairs(_)) => Form::Bf16,
+            (Precision::Int8, _) => Form::Int8,
+        }
+    }
+
+    /// Widens a panel for products with many rows, where that is the faster way; the sums have
+    /// the same bits either way.
+    fn widen(&self, panel: usize, rows: usize, widened: &mut Vec<f32>) -> bool {
+        let wide = matches!(self.kernels.product_bf16, Bf16Product::Wide(_));
+        if !wide || self.precision != Precision::Bf16 || rows < WIDENED_ROWS {
+            return false;
+        }
+        let length = self.panel_len();
+        let weights: &[u16] = bytemuck::cast_slice(&self.weights.0);
+        grow(widened, length, 0.0);
+        let panel = &weights[panel * length..][..length];
+        (self.kernels.rows.widen)(panel, self.kernels.width, &mut widened[..length]);
+        true
+    }
+
+    /// One tile: some rows times one panel, which may have been widened.
+    fn tile(
+        &self,
+        x: &Activations,
+        rows: (usize, usize),
+        panel: usize,
+        widened: Option<&[f32]>,
+        tile: &mut Tile,
+    ) {
+        let (start, count) = rows;
+        let length = self.panel_len();
+        let range = panel * length..(panel + 1) * length;
+        let (kernels, depth) = (self.kernels, self.padded_depth());
+        if let Some(widened) = widened {
+            let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
+            return (kernels.product_f32)(x, &widened[..length], tile);
+        }
+        match self.precision {
+            Precision::F32 => {
+                let weights: &[f32] = bytemuck::cast_slice(&self.weights.0);
+                let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
+                (kernels.product_f32)(x, &weights[range], tile);
+            }
+            Precision::Bf16 => {
+                let weights: &[u16] = bytemuck::cast_slice(&self.weights.0);
+                match kernels.product_bf16 {
+                    Bf16Product::Wide(product) => {
+                        let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
+                        product(x, &weights[range], tile);
+                    }
+                    Bf16Product::Pairs(product) => {
+                        let x = Rows::new(&x.bf16[start * depth..], depth, count, depth);
+                        product(x, &weights[range], tile);
+                    }
+                }
+            }
+            Precision::Int8 => {
+                let weights: &[i8] = bytemuck::cast_slice(&self.weights.0);
+                let lanes = panel * kernels.width..(panel + 1) * kernels.width;
+                let panel = Int8Panel {
+                    weights: &weights[range],
+                    scales: &self.scales[lanes.clone()],
+                    sums: &self.sums[lanes],
+                };
+                let rows = Rows::new(&x.int8[start * depth..], depth, count, depth);
+                (kernels.product_int8)(rows, &x.scales[start..start + count], panel, tile);
+            }
+        }
+    }
+
+    /// Multiplies rows with the weight.
+    ///
+    /// # Panics
+    /// If the rows were prepared for another depth or precision.
+    pub(crate) fn product(
+        &self,
+        pool: &Pool,
+        x: &Activations,
+        finish: Finish<'_>,
+        out: &mut Outputs,
+    ) {
+        assert_eq!((x.depth, x.form), (self.depth, self.form()), "rows fit the weight");
+        let width = self.kernels.width;
+        let panels = self.outputs.div_ceil(width);
+        // Few rows: a unit is a panel. Many: it is cut, so that every thread has several.
+        let cuts = (4 * pool.threads()).div_ceil(panels).min(x.rows.div_ceil(TILE_ROWS)).max(1);
+        let block = x.rows.div_ceil(cuts).next_multiple_of(if cuts > 1 { TILE_ROWS } else { 1 });
+        let cuts = x.rows.div_ceil(block.max(1));
+        out.shape(x.rows, self.outputs, width, cuts * block);
+        let work = x.rows * self.multiplications();
+        if out.widened.len() < pool.threads() {
+            out.widened.resize_with(pool.threads(), Default::default);
+        }
+        pool.for_work(work).pieces(
+            &mut out.values[..panels * cuts * block * width],
+            block * width,
+            &mut out.widened,
+            |unit, piece, widened| {
+                let (panel, first) = (unit / cuts, unit % cuts * block);
+                let rows = block.min(x.rows - first);
+                let [one, two] = widened;
+                let wide = self.widen(panel * self.parts, rows, one)
+                    && (self.parts == 1 || self.widen(panel * 2 + 1, rows, two));
+                let (one, two) = (wide.then_some(&one[..]), wide.then_some(&two[..]));
+                // Tiles of nearly the same height, since a low one is as slow as a high one.
+                let tiles = rows.div_ceil(TILE_ROWS);
+                let mut done = 0;
+                for tile_index in 0..tiles {
+                    let count = (rows - done).div_ceil(tiles - tile_index);
+                    let mut tile: Tile = [0.0; _];
+                    let at = (first + done, count);
+                    self.tile(x, at, panel * self.parts, one, &mut tile);
+                    let piece = &mut piece[done * width..][..count * width];
+                    if self.parts == 2 {
+                        let mut second: Tile = [0.0; _];
+                        self.tile(x, at, panel * 2 + 1, two, &mut second);
+                        let gate = &mut tile[..count * width];
+                        (self.kernels.rows.silu_gate)(gate, &second[..count * width]);
+                    }
+                    piece.copy_from_slice(&tile[..count * width]);
+                    if let Finish::Bias(bias) | Finish::Gelu(bias) = finish {
+                        let lanes = panel * width..bias.len().min((panel + 1) * width);
+                        for row in piece.chunks_exact_mut(width) {
+                            for (value, bias) in row.iter_mut().zip(&bias[lanes.clone()]) {
+                                *value += bias;
+                            }
+                        }
+                    }
+                    if let Finish::Gelu(_) = finish {
+                        (self.kernels.rows.gelu)(piece);
+                    }
+                    done += count;
+                }
+            },
+        );
+        debug_assert_eq!(self.parts == 2, matches!(finish, Finish::SiluGate));
+    }
+}
+
+/// Rows from which on widening a panel costs less than it saves.
+const WIDENED_ROWS: usize = 8 * TILE_ROWS;
+
+/// How activations are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    F32,
+    Bf16,
+    Int8,
+}
+
+/// Rows that are multiplied with weights, in the form that these take.
+pub(crate) struct Activations {
+    form: Form,
+    rows: usize,
+    depth: usize,
+    f32: Vec<f32>,
+    bf16: Vec<u16>,
+    int8: Vec<u8>,
+    scales: Vec<RowScale>,
+    /// A row in f32 for each thread.
+    scratch: Vec<Vec<f32>>,
+}
+
+/// Makes a vector as long as it must be; it never becomes shorter.
+pub(crate) fn grow<T: Clone>(values: &mut Vec<T>, length: usize, value: T) {
+    if values.len() < length {
+        values.resize(length, value);
+    }
+}
+
+impl Activations {
+    pub(crate) fn new(pool: &Pool) -> Self {
+        Self {
+            form: Form::F32,
+            rows: 0,
+            depth: 0,
+            f32: Vec::new(),
+            bf16: Vec::new(),
+            int8: Vec::new(),
+            scales: Vec::new(),
+            scratch: vec![Vec::new(); pool.threads()],
+        }
+    }
+
+    /// Takes `rows` rows of `depth` numbers, each written by `fill`, for products with `matrix`.
+    pub(crate) fn set(
+        &mut self,
+        pool: &Pool,
+        matrix: &Matrix,
+        rows: usize,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let (depth, padded) = (matrix.depth, matrix.padded_depth());
+        let kernels = &matrix.kernels.rows;
+        (self.form, self.rows, self.depth) = (matrix.form(), rows, depth);
+        // A row costs about as much as forty products of its numbers.
+        let pool = pool.for_work(rows * depth * 40);
+        match self.form {
+            Form::F32 => {
+                grow(&mut self.f32, rows * padded, 0.0);
+                let values = &mut self.f32[..rows * padded];
+                pool.pieces(values, padded, &mut self.scratch, |row, piece, _| {
+                    fill(row, &mut piece[..depth]);
+                    piece[depth..].fill(0.0);
+                });
+            }
+            Form::Bf16 => {
+                grow(&mut self.bf16, rows * padded, 0);
+                let values = &mut self.bf16[..rows * padded];
+                pool.pieces(values, padded, &mut self.scratch, |row, piece, scratch| {
+                    grow(scratch, depth, 0.0);
+                    fill(row, &mut scratch[..depth]);
+                    (kernels.round)(&scratch[..depth], &mut piece[..depth]);
+                    piece[depth..].fill(0);
+                });
+            }
+            Form::Int8 => {
+                grow(&mut self.int8, rows * padded, 0);
+                grow(&mut self.scales, rows, RowScale { scale: 1.0, zero: 0 });
+                pool.pieces_of_two(
+                    &mut self.int8[..rows * padded],
+                    padded,
+                    &mut self.scales[..rows],
+                    1,
+                    &mut self.scratch,
+                    |row, piece, scale, scratch| {
+                        grow(scratch, depth, 0.0);
+                        fill(row, &mut scratch[..depth]);
+                        scale[0] = (kernels.quantize)(&scratch[..depth], &mut piece[..depth]);
+                        piece[depth..].fill(0);
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// Results of a product: for each panel its rows, one after the other. So every panel is one
+/// piece of memory, which one thread writes.
+#[derive(Default)]
+pub(crate) struct Outputs {
+    values: Vec<f32>,
+    rows: usize,
+    width: usize,
+    /// Rows that there is room for in a panel.
+    stride: usize,
+    outputs: usize,
+    /// For each thread the panels that it has widened.
+    widened: Vec<[Vec<f32>; 2]>,
+}
+
+impl Outputs {
+    fn shape(&mut self, rows: usize, outputs: usize, width: usize, stride: usize) {
+        (self.rows, self.outputs, self.width, self.stride) = (rows, outputs, width, stride);
+        grow(&mut self.values, outputs.div_ceil(width) * stride * width, 0.0);
+    }
+
+    /// Calls `each` with pieces of a row's numbers from `start` on, `length` of them in all, and
+    /// how many came before.
+    #[inline]
+    pub(crate) fn row(
+        &self,
+        row: usize,
+        start: usize,
+        length: usize,
+        mut each: impl FnMut(usize, &[f32]),
+    ) {
+        debug_assert!(row < self.rows && start + length <= self.outputs);
+        let mut done = 0;
+        while done < length {
+            let (panel, lane) = ((start + done) / self.width, (start + done) % self.width);
+            let count = (self.width - lane).min(length - done);
+            let at = (panel * self.stride + row) * self.width + lane;
+            each(done, &self.values[at..at + count]);
+            done += count;
+        }
+    }
+
+    /// Copies a row's numbers from `start` on.
+    pub(crate) fn copy(&self, row: usize, start: usize, out: &mut [f32]) {
+        self.row(row, start, out.len(), |done, piece| {
+            out[done..done + piece.len()].copy_from_slice(piece);
+        });
+    }
+
+    /// Adds a row's numbers.
+    pub(crate) fn add_to(&self, row: usize, out: &mut [f32]) {
+        self.row(row, 0, out.len(), |done, piece| {
+            for (out, value) in out[done..].iter_mut().zip(piece) {
+                *out += value;
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokens::noise::{Noise, Purpose};
+
+    use super::*;
+
+    fn numbers(count: usize, address: u64) -> Vec<f32> {
+        let mut noise = Noise::new(address, Purpose::Initialization, 0, 0);
+        (0..count).map(|_| noise.normal() as f32).collect()
+    }
+
+    fn all(outputs: &Outputs) -> Vec<Vec<f32>> {
+        let row = |row| {
+            let mut values = vec![0.0; outputs.outputs];
+            outputs.copy(row, 0, &mut values);
+            values
+        };
+        (0..outputs.rows).map(row).collect()
+    }
+
+    /// Rows times weights in f64.
+    fn exact(x: &[f32], weights: &[f32], depth: usize) -> Vec<Vec<f64>> {
+        let dot = |x: &[f32], weights: &[f32]| {
+            x.iter().zip(weights).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum()
+        };
+        x.chunks(depth)
+            .map(|x| weights.chunks(depth).map(|weights| dot(x, weights)).collect())
+            .collect()
+    }
+
+    const PRECISIONS: [(Precision, f64); 3] =
+        [(Precision::F32, 1e-5), (Precision::Bf16, 0.03), (Precision::Int8, 0.05)];
+
+    #[test]
+    fn should_multiply_any_shape_in_any_precision_on_any_number_of_threads() {
+        for kernels in Kernels::available() {
+            for (rows, depth, outputs) in
+                [(1, 1, 1), (1, 30, 65), (7, 33, 64), (13, 64, 7), (64, 97, 130), (200, 20, 70)]
+            {
+                let (x, weights) = (numbers(rows * depth, 1), numbers(outputs * depth, 2));
+                let bias = numbers(outputs, 3);
+                let exact = exact(&x, &weights, depth);
+                for (precision, tolerance) in PRECISIONS {
+                    let matrix = Matrix::pack(kernels, precision, &weights, depth).unwrap();
+                    let mut before: Option<Vec<Vec<f32>>> = None;
+                    for threads in [1, 3] {
+                        let pool = Pool::new(threads);
+                        let mut activations = Activations::new(&pool);
+                        activations.set(&pool, &matrix, rows, |row, out| {
+                            out.copy_from_slice(&x[row * depth..][..depth]);
+                        });
+                        let mut out = Outputs::default();
+                        matrix.product(&pool, &activations, Finish::Bias(&bias), &mut out);
+                        let got = all(&out);
+                        for (got, exact) in got.iter().zip(&exact) {
+                            for ((&got, exact), &bias) in got.iter().zip(exact).zip(&bias) {
+                                let error = (f64::from(got) - exact - f64::from(bias)).abs();
+                                let size = (depth as f64).sqrt();
+                                assert!(
+                                    error < tolerance * size,
+                                    "{kernels:?} {precision:?} {error}"
+                                );
+                            }
+                        }
+                        assert!(before.as_ref().is_none_or(|before| *before == got));
+                        before = Some(got);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn should_give_a_row_the_same_bits_among_any_number_of_rows() {
+        let (depth, outputs) = (100, 150);
+        let (x, weights) = (numbers(64 * depth, 4), numbers(outputs * depth, 5));
+        let pool = Pool::new(2);
+        for (precision, _) in PRECISIONS {
+            let matrix = Matrix::pack(Kernels::detect(), precision, &weights, depth).unwrap();
+            let run = |first: usize, rows: usize| {
+                let mut activations = Activations::new(&pool);
+                activations.set(&pool, &matrix, rows, |row, out| {
+                    out.copy_from_slice(&x[(first + row) * depth..][..depth]);
+                });
+                let mut out = Outputs::default();
+                matrix.product(&pool, &activations, Finish::Plain, &mut out);
+                all(&out)
+            };
+            let together = run(0, 64);
+            for rows in [1, 2, 5, 8, 33] {
+                assert_eq!(run(7, rows), together[7..7 + rows], "{precision:?} {rows}");
+            }
+        }
+    }
+
+    #[test]
+    fn should_gate_one_matrix_by_another() {
+        let (rows, depth, outputs) = (9, 40, 100);
+        let (x, gate, up) =
+            (numbers(rows * depth, 6), numbers(outputs * depth, 7), numbers(outputs * depth, 8));
+        let (gates, ups) = (exact(&x, &gate, depth), exact(&x, &up, depth));
+        let pool = Pool::new(2);
+        for kernels in Kernels::available() {
+            let matrix = Matrix::pack_pair(kernels, Precision::F32, [&gate, &up], depth).unwrap();
+            let mut activations = Activations::new(&pool);
+            activations.set(&pool, &matrix, rows, |row, out| {
+                out.copy_from_slice(&x[row * depth..][..depth]);
+            });
+            let mut out = Outputs::default();
+            matrix.product(&pool, &activations, Finish::SiluGate, &mut out);
+            for (row, got) in all(&out).into_iter().enumerate() {
+                for (output, got) in got.into_iter().enumerate() {
+                    let gate = gates[row][output];
+                    let expected = gate / (1.0 + (-gate).exp()) * ups[row][output];
+                    let error = (f64::from(got) - expected).abs();
+                    assert!(error < 1e-4 * (1.0 + expected.abs()), "{got} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn should_keep_a_damaged_weight_visible() {
+        let mut weights = numbers(20, 9);
+        weights[13] = f32::NAN;
+        let pool = Pool::new(1);
+        for (precision, _) in PRECISIONS {
+            let matrix = Matrix::pack(Kernels::detect(), precision, &weights, 10).unwrap();
+            let mut activations = Activations::new(&pool);
+            activations.set(&pool, &matrix, 1, |_, out| out.fill(1.0));
+            let mut out = Outputs::default();
+            matrix.product(&pool, &activations, Finish::Plain, &mut out);
+            let got = all(&out).remove(0);
+            assert!(got[0].is_finite() && got[1].is_nan(), "{precision:?} {got:?}");
+        }
+    }
+}

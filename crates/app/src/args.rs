@@ -55,6 +55,9 @@ pub(crate) enum Verb {
     /// Measure a model
     #[command(subcommand)]
     Evaluate(EvaluateVerb),
+    /// Measure how fast the packed engine is on this machine
+    #[command(subcommand)]
+    Bench(BenchVerb),
     /// Make a model folder from the authors' released weights
     #[command(after_help = "Example:
   alitok import AliTok.pth alitok_b.bin --out models/alitok-b")]
@@ -109,11 +112,35 @@ pub(crate) struct CropArgs {
     pub(crate) no_crop: bool,
 }
 
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineName {
+    /// Packed weights and kernels of our own, on the CPU.
+    Packed,
+    /// The models on Burn, on any device: the reference.
+    Burn,
+}
+
 /// Number format of the computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PrecisionName {
     /// 32-bit floating point.
     F32,
+    /// 16-bit brain floating point: half the memory, about the same pictures.
+    Bf16,
+    /// 8-bit integers: a quarter of the memory, similar pictures.
+    Int8,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComputeArgs {
+    /// What computes. Default: `packed` on the CPU, `burn` on other devices.
+    #[arg(long, value_enum)]
+    pub(crate) engine: Option<EngineName>,
+    /// Number format of the computation. Each draws the same pictures from the same seed, every
+    /// time; from one format to another they differ.
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    pub(crate) precision: PrecisionName,
 }
 
 #[derive(Debug, Args)]
@@ -136,11 +163,8 @@ pub(crate) struct SamplingArgs {
     /// Keep only the likeliest tokens that sum to probability P; 1 keeps all.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f64>,
-    /// Number format of the computation.
-    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
-    pub(crate) precision: PrecisionName,
-    /// Pictures that are drawn before the next are begun; changes memory, not results.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Pictures that are drawn side by side; changes memory and speed, not results.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: u32,
 }
 
@@ -148,6 +172,8 @@ pub(crate) struct SamplingArgs {
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
     /// Classes, by name or number; `alitok inspect MODEL` lists them.
     #[arg(long, required = true, num_args = 1.., value_name = "NAME_OR_ID")]
     pub(crate) class: Vec<String>,
@@ -172,6 +198,8 @@ pub(crate) struct EncodeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    #[command(flatten)]
     pub(crate) crop: CropArgs,
     /// A .safetensors file for `tokens [N, L]`.
     #[arg(long)]
@@ -184,6 +212,8 @@ pub(crate) struct DecodeArgs {
     pub(crate) tokens: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) decoder: DecoderArgs,
     /// Folder for the pictures.
@@ -198,6 +228,8 @@ pub(crate) struct ReconstructArgs {
     pub(crate) images: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) decoder: DecoderArgs,
     #[command(flatten)]
@@ -222,6 +254,8 @@ pub(crate) struct CompleteArgs {
     pub(crate) count: u32,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
@@ -553,10 +587,111 @@ pub(crate) struct EvaluateReconstructionArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    #[command(flatten)]
     pub(crate) decoder: DecoderArgs,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchVerb {
+    /// Draw guided pictures with random weights (paper, Tables 11 and 12)
+    #[command(after_help = "Examples:
+  alitok bench generator --preset b --precision bf16 --batch 1 --json
+  alitok bench generator --preset xl --size 512 --steps 20
+  alitok bench generator --preset b --no-cache --steps 8")]
+    Generator(BenchGeneratorArgs),
+    /// Encode and decode pictures with random weights
+    #[command(after_help = "Example:
+  alitok bench tokenizer --preset paper --precision bf16 --json")]
+    Tokenizer(BenchTokenizerArgs),
+}
+
+/// A generator's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GeneratorPreset {
+    /// The bundled model's.
+    Mini,
+    /// AliTok-B.
+    B,
+    /// AliTok-L.
+    L,
+    /// AliTok-XL.
+    Xl,
+}
+
+/// A tokenizer's architecture, and with it the layout of its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenizerPreset {
+    /// The paper's.
+    Paper,
+    /// The authors' released one: one prefix token more.
+    Released,
+    /// The bundled model's, at 64 pixels.
+    Mini,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Number format of the computation.
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    pub(crate) precision: PrecisionName,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// A peer's figures on this machine, a JSON object with some of the same keys, to be placed
+    /// beside.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) against: Option<PathBuf>,
+}
+
+fn side(text: &str) -> Result<usize, String> {
+    match text {
+        "256" => Ok(256),
+        "512" => Ok(512),
+        _ => Err("the paper's pictures have 256 or 512 pixels a side".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchGeneratorArgs {
+    /// Size of the generator.
+    #[arg(long, value_enum, default_value_t = GeneratorPreset::B)]
+    pub(crate) preset: GeneratorPreset,
+    /// Layout of the tokens.
+    #[arg(long, value_enum, default_value_t = TokenizerPreset::Paper)]
+    pub(crate) layout: TokenizerPreset,
+    /// Side of the pictures in pixels, in the paper's layout.
+    #[arg(long, default_value_t = 256, value_parser = side)]
+    pub(crate) size: usize,
+    /// Leave the prefix out.
+    #[arg(long)]
+    pub(crate) no_prefix: bool,
+    /// Compute all positions so far again in every step.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Pictures that are drawn side by side.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
+    /// Time only this many steps, evenly spread over the sequence. Default: all.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: Option<u32>,
+    #[command(flatten)]
+    pub(crate) bench: BenchArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchTokenizerArgs {
+    /// Architecture.
+    #[arg(long, value_enum, default_value_t = TokenizerPreset::Paper)]
+    pub(crate) preset: TokenizerPreset,
+    /// How often each half is timed; the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: u32,
+    #[command(flatten)]
+    pub(crate) bench: BenchArgs,
 }
 
 /// How weights are stored.

@@ -7,29 +7,15 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use pixels::{Picture, crop::Crop};
-use tokenizer::{FrozenEncoder, ImageSize};
+use tokenizer::ImageSize;
 use tokens::{CodebookIndex, npz};
 
-use crate::{args::CropArgs, model::Decoding, progress::Progress, token_file};
+use crate::{args::CropArgs, compute::Decoding, progress::Progress, token_file};
 
 /// Reads a picture at a tokenizer's size.
 pub(crate) fn read(path: &Path, image: ImageSize, crop: &CropArgs) -> Result<Picture> {
     let crop = if crop.no_crop { Crop::Never } else { Crop::Center };
     Ok(crop.fit(Picture::read(path)?, image.width, image.height, &path.display().to_string())?)
-}
-
-/// The tokens of a picture at the tokenizer's size.
-pub(crate) fn encode(encoder: &FrozenEncoder, picture: &Picture) -> Vec<CodebookIndex> {
-    encoder.encode_picture(picture.to_unit_planes())
-}
-
-impl Decoding {
-    /// The picture of tokens.
-    pub(crate) fn picture(&self, tokens: &[CodebookIndex]) -> Result<Picture> {
-        let ImageSize { height, width } = self.tokenizer.config().image;
-        let planes = self.tokenizer.decode_picture(tokens, self.kind)?;
-        Ok(Picture::from_unit_planes(width, height, &planes)?)
-    }
 }
 
 /// Makes the folder that pictures are written to.

@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod compute;
 mod device;
 mod extractor;
 mod images;

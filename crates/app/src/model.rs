@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use burn::tensor::Device;
-use tokenizer::{DecoderKind, Tokenizer, TokenizerConfig};
+use tokenizer::{DecoderKind, TokenizerConfig};
 use weights::ModelFolder;
 
 use crate::args::{DecoderArgs, DecoderName, StorageName};
@@ -32,21 +31,6 @@ pub(crate) fn of_run(path: &Path) -> PathBuf {
 /// Reads the configuration of a model.
 pub(crate) fn open(name: &str) -> Result<ModelFolder> {
     Ok(ModelFolder::read(folder(name)?)?)
-}
-
-/// A model's tokenizer and one of its decoders.
-pub(crate) struct Decoding {
-    pub(crate) tokenizer: Tokenizer,
-    pub(crate) kind: DecoderKind,
-}
-
-pub(crate) fn decoding(
-    model: &ModelFolder,
-    decoder: &DecoderArgs,
-    device: &Device,
-) -> Result<Decoding> {
-    let kind = decoder_kind(&model.config.tokenizer, decoder)?;
-    Ok(Decoding { tokenizer: model.tokenizer(device)?, kind })
 }
 
 /// The decoder that was asked for, or the model's best.

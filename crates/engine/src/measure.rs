@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use generator::{SamplingConfig, choose, guidance};
+use tokens::noise::{Noise, Purpose};
+
 use crate::{
+    generator::{Generator, POSITIONS, Step},
     kernels::Kernels,
     matrix::{Activations, Finish, Matrix, Outputs, Precision},
     parallel::Pool,
@@ -98,4 +102,72 @@ pub fn limits(pool: &Pool, precision: Precision) -> io::Result<Limits> {
 pub fn least_seconds(limits: &Limits, bytes: f64, products: f64) -> f64 {
     let reading = bytes / limits.read_bytes_per_second.max(limits.copy_bytes_per_second);
     reading.max(products / limits.products_per_second)
+}
+
+/// How one step of decoding was timed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepTime {
+    /// Seconds that the step took, choice of tokens included.
+    pub seconds: f64,
+    /// Bytes of weights, keys and values that it had to read.
+    pub bytes: f64,
+    /// Multiplications that it had to do.
+    pub products: f64,
+}
+
+/// Times the steps of guided pictures at these positions of the sequence; between them the cache
+/// is taken to be filled, whatever stands in it. Without the cache, a step computes all positions
+/// so far again.
+///
+/// # Panics
+/// If a position is beyond the sequence.
+pub fn steps(
+    generator: &Generator,
+    pictures: usize,
+    positions: &[usize],
+    cached: bool,
+) -> Vec<StepTime> {
+    let config = generator.config();
+    let rows = 2 * pictures;
+    let ids: Vec<Vec<usize>> = (0..rows)
+        .map(|row| (0..config.layout.len()).map(|at| (row + 7 * at) % config.codes).collect())
+        .collect();
+    let mut session = generator.session(rows);
+    let mut chosen = vec![None; pictures];
+    let mut logits =
+        vec![[vec![0.0; config.codes], vec![0.0; config.codes]]; generator.pool().threads()];
+    let sampling = SamplingConfig::default();
+    let mut step = |position: usize| {
+        let started = Instant::now();
+        let first = if cached { position } else { 0 };
+        for start in (first..=position).step_by(POSITIONS) {
+            let end = (start + POSITIONS).min(position + 1);
+            let logits = usize::from(end > position);
+            let step = |slot: usize| Step { slot, start, ids: &ids[slot][start..end], logits };
+            let steps: Vec<Step<'_>> = (0..rows).map(step).collect();
+            generator.step(&mut session, &steps);
+        }
+        generator.pool().pieces(&mut chosen, 1, &mut logits, |picture, chosen, [one, two]| {
+            session.logits(2 * picture, one);
+            session.logits(2 * picture + 1, two);
+            guidance::guide(one, two, 2.0);
+            let mut noise = Noise::new(0, Purpose::Sampling, position as u64, picture as u64);
+            chosen[0] = choose(one, &sampling, &mut noise);
+        });
+        let seconds = started.elapsed().as_secs_f64();
+        let computed = (position + 1 - first) as f64 * rows as f64;
+        let seen = rows as f64 * (position + 1) as f64;
+        let pairs = if cached { seen } else { seen * (position + 2) as f64 / 2.0 };
+        StepTime {
+            seconds,
+            bytes: generator.streamed_bytes() as f64 + seen * generator.position_bytes() as f64,
+            products: computed * generator.multiplications() as f64
+                + 2.0 * pairs * (config.width * config.layers) as f64,
+        }
+    };
+    // Memory is touched for the first time before the clock matters.
+    for position in [0, positions.last().copied().unwrap_or(0)] {
+        step(position);
+    }
+    positions.iter().map(|&position| step(position)).collect()
 }

@@ -29,14 +29,18 @@ struct Shared {
     units: AtomicUsize,
     next: AtomicUsize,
     round: AtomicUsize,
-    active: AtomicUsize,
+    /// [`OPEN`] while helpers may join the round, and how many are in it.
+    gate: AtomicUsize,
     asleep: Vec<AtomicBool>,
     panicked: AtomicBool,
     stop: AtomicBool,
 }
 
-// SAFETY: `work` is written only by the owner of the round, before it announces the round and
-// after all helpers have left the one before, and read only by helpers in between.
+/// Flag of a gate that helpers may pass.
+const OPEN: usize = 1 << (usize::BITS - 1);
+
+// SAFETY: `work` is written only by the owner of the round, while the gate is closed and nobody
+// is behind it, and read only by helpers that have passed it.
 unsafe impl Sync for Shared {}
 
 /// Most threads of a pool.
@@ -79,7 +83,7 @@ impl Pool {
             units: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
             round: AtomicUsize::new(0),
-            active: AtomicUsize::new(0),
+            gate: AtomicUsize::new(0),
             asleep: (1..threads).map(|_| AtomicBool::new(false)).collect(),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -118,12 +122,12 @@ impl Pool {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
         let work: Work<'_> = &work;
-        // SAFETY: helpers use the work only while they are counted as active, and this function
-        // does not return, nor unwind, before there is none.
+        // SAFETY: helpers use the work only behind the gate, and this function does not return, nor
+        // unwind, before the gate is closed and nobody is left behind it.
         unsafe { *shared.work.get() = Some(std::mem::transmute::<Work<'_>, Work<'static>>(work)) };
         shared.units.store(units, Ordering::Relaxed);
         shared.next.store(0, Ordering::Relaxed);
-        shared.active.store(self.helpers.len(), Ordering::Relaxed);
+        shared.gate.store(OPEN, Ordering::SeqCst);
         shared.round.fetch_add(1, Ordering::SeqCst);
         for ((_, helper), asleep) in self.helpers.iter().zip(&shared.asleep) {
             if asleep.swap(false, Ordering::SeqCst) {
@@ -131,8 +135,11 @@ impl Pool {
             }
         }
         let result = catch_unwind(AssertUnwindSafe(|| take_units(shared, work, 0)));
+        // There is nothing left to take. Who has not come yet need not come: where other programs
+        // hold the processors, waiting for a helper that is not running would take longest.
+        shared.gate.fetch_and(!OPEN, Ordering::AcqRel);
         let mut spins = 0;
-        while shared.active.load(Ordering::Acquire) > 0 {
+        while shared.gate.load(Ordering::Acquire) > 0 {
             pause(&mut spins);
         }
         let panicked = shared.panicked.swap(false, Ordering::Relaxed);
@@ -276,8 +283,12 @@ fn help(shared: &Shared, helper: usize) {
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
-        // SAFETY: the round was announced and counts this helper as active, so the owner neither
-        // writes the work nor ends its life before the helper leaves below.
+        let enter = |gate| (gate & OPEN != 0).then_some(gate + 1);
+        if shared.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_err() {
+            continue;
+        }
+        // SAFETY: this helper has passed the gate, so the owner neither writes the work nor ends
+        // its life before the helper leaves below.
         let work = unsafe { *shared.work.get() };
         let done = catch_unwind(AssertUnwindSafe(|| {
             if let Some(work) = work {
@@ -287,7 +298,7 @@ fn help(shared: &Shared, helper: usize) {
         if done.is_err() {
             shared.panicked.store(true, Ordering::Relaxed);
         }
-        shared.active.fetch_sub(1, Ordering::Release);
+        shared.gate.fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -156,6 +156,11 @@ impl<'a> Scheduler<'a> {
         self.running.len()
     }
 
+    /// Tokens of these pictures that are decided, forced ones included.
+    pub fn decided(&self) -> usize {
+        self.running.iter().map(|job| job.tokens.len()).sum()
+    }
+
     fn leave(&mut self, place: usize) -> Job {
         let job = self.running.remove(place);
         self.free.push(job.conditional.slot);

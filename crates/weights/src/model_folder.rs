@@ -258,6 +258,16 @@ impl ModelFolder {
             .ok_or_else(|| ModelFolderError::NoGenerator { path: self.path.clone() })
     }
 
+    /// Where the tokenizer's weights are.
+    pub fn tokenizer_path(&self) -> PathBuf {
+        self.path.join(TOKENIZER)
+    }
+
+    /// Where the generator's weights are, if there is one.
+    pub fn generator_path(&self) -> PathBuf {
+        self.path.join(GENERATOR)
+    }
+
     /// The tokenizer's parameters by name, unchecked.
     ///
     /// # Errors

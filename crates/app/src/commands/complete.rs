@@ -1,17 +1,18 @@
 //! `alitok complete`
 
 use anyhow::{Result, ensure};
-use burn::tensor::Device;
 use generator::Request;
 
 use super::generate::{draw, sampling};
 use crate::{
     args::CompleteArgs,
+    compute::Compute,
+    device::DeviceName,
     images::{self, SampleWriter},
     model,
 };
 
-pub(crate) fn run(args: &CompleteArgs, device: &Device) -> Result<()> {
+pub(crate) fn run(args: &CompleteArgs, device: DeviceName) -> Result<()> {
     let model = model::open(&args.model.model)?;
     model.generator_config()?;
     let sampling = sampling(&model, &args.sampling)?;
@@ -25,8 +26,8 @@ pub(crate) fn run(args: &CompleteArgs, device: &Device) -> Result<()> {
         layout.rows(),
     );
     let picture = images::read(&args.image, config.image, &args.crop)?;
-    let decoding = model::decoding(&model, &args.decoder, device)?;
-    let mut forced = images::encode(&decoding.tokenizer.frozen_encoder(), &picture);
+    let compute = Compute::new(&args.compute, device)?;
+    let mut forced = compute.encoding(&model)?.tokens(&picture);
     forced.truncate(layout.len_of_rows(args.rows));
     let count = args.count as usize;
     let requests: Vec<Request> = (0..count as u64)
@@ -34,8 +35,16 @@ pub(crate) fn run(args: &CompleteArgs, device: &Device) -> Result<()> {
         .collect();
     let columns = (count as f64).sqrt().ceil() as usize;
     let mut samples = SampleWriter::new(&args.out, count, columns)?;
-    let generator = model.generator(device)?;
-    let decoding = Some(&decoding);
-    draw(&generator, decoding, &requests, &sampling, args.sampling.batch, &mut samples)?;
+    let decoding =
+        samples.needs_pictures().then(|| compute.decoding(&model, &args.decoder)).transpose()?;
+    let decoding = decoding.as_ref();
+    draw(
+        &compute.drawing(&model)?,
+        decoding,
+        &requests,
+        &sampling,
+        args.sampling.batch,
+        &mut samples,
+    )?;
     samples.finish(decoding)
 }

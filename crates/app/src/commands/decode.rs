@@ -1,18 +1,20 @@
 //! `alitok decode`
 
 use anyhow::Result;
-use burn::tensor::Device;
 use tokens::Vocabulary;
 
-use crate::{args::DecodeArgs, images, model, progress::Progress, token_file};
+use crate::{
+    args::DecodeArgs, compute::Compute, device::DeviceName, images, model, progress::Progress,
+    token_file,
+};
 
-pub(crate) fn run(args: &DecodeArgs, device: &Device) -> Result<()> {
+pub(crate) fn run(args: &DecodeArgs, device: DeviceName) -> Result<()> {
     let model = model::open(&args.model.model)?;
     let config = &model.config.tokenizer;
     model::decoder_kind(config, &args.decoder)?;
     let vocabulary = Vocabulary::new(config.codes, 0);
     let tokens = token_file::read(&args.tokens, config.layout().len(), vocabulary)?;
-    let decoding = model::decoding(&model, &args.decoder, device)?;
+    let decoding = Compute::new(&args.compute, device)?.decoding(&model, &args.decoder)?;
     images::make_folder(&args.out)?;
     let mut progress = Progress::new("decoding", tokens.len() as u64);
     for (index, sequence) in tokens.iter().enumerate() {

@@ -3,33 +3,35 @@
 mod generation;
 
 use anyhow::{Context, Result};
-use burn::tensor::Device;
 use metrics::{FeatureExtractor, Mean, frechet_distance};
 use pixels::{Picture, crop::Crop};
 
 use crate::{
     args::{EvaluateReconstructionArgs, EvaluateVerb},
+    compute::Compute,
+    device::DeviceName,
     extractor::{self, Seen},
-    images, model,
+    model,
     progress::{self, Progress},
 };
 
-pub(crate) fn run(verb: &EvaluateVerb, device: &Device) -> Result<()> {
+pub(crate) fn run(verb: &EvaluateVerb, device: DeviceName) -> Result<()> {
     match verb {
-        EvaluateVerb::Generation(args) => generation::run(args, device),
-        EvaluateVerb::Statistics(args) => generation::make_statistics(args, device),
+        EvaluateVerb::Generation(args) => generation::run(args, &device.device()),
+        EvaluateVerb::Statistics(args) => generation::make_statistics(args, &device.device()),
         EvaluateVerb::Reconstruction(args) => reconstruction(args, device),
     }
 }
 
-fn reconstruction(args: &EvaluateReconstructionArgs, device: &Device) -> Result<()> {
+fn reconstruction(args: &EvaluateReconstructionArgs, device: DeviceName) -> Result<()> {
     let data = pixels::data::open(&args.data.data)?;
     let model = model::open(&args.model.model)?;
-    let decoding = model::decoding(&model, &args.decoder, device)?;
-    let encoder = decoding.tokenizer.frozen_encoder();
-    let config = encoder.config();
+    let compute = Compute::new(&args.compute, device)?;
+    let decoding = compute.decoding(&model, &args.decoder)?;
+    let encoding = compute.encoding(&model)?;
+    let config = encoding.config();
     let size = (config.image.width, config.image.height);
-    let extractor = extractor::open(&args.extractor.extractor, device)?;
+    let extractor = extractor::open(&args.extractor.extractor, &device.device())?;
     let (mut psnr, mut ssim) = (Mean::default(), Mean::default());
     let mut used = vec![0_u64; config.codes];
     let patch = config.patch;
@@ -51,7 +53,7 @@ fn reconstruction(args: &EvaluateReconstructionArgs, device: &Device) -> Result<
     let mut progress = Progress::new("reconstructing", data.len() as u64);
     for index in 0..data.len() {
         let picture = Crop::Center.fit(data.picture(index)?, size.0, size.1, data.name(index))?;
-        let tokens = images::encode(&encoder, &picture);
+        let tokens = encoding.tokens(&picture);
         for &token in &tokens {
             used[usize::from(token)] += 1;
         }

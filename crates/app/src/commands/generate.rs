@@ -1,14 +1,15 @@
 //! `alitok generate`
 
 use anyhow::Result;
-use burn::tensor::Device;
-use generator::{Generator, Request, SamplingConfig};
+use generator::{Request, SamplingConfig};
 use weights::ModelFolder;
 
 use crate::{
     args::{GenerateArgs, SamplingArgs},
+    compute::{Compute, Decoding, Drawing},
+    device::DeviceName,
     images::SampleWriter,
-    model::{self, Decoding},
+    model,
     progress::Progress,
 };
 
@@ -28,30 +29,27 @@ pub(crate) fn sampling(model: &ModelFolder, args: &SamplingArgs) -> Result<Sampl
 
 /// Draws requests, `batch` at a time, and hands the tokens on.
 pub(crate) fn draw(
-    generator: &Generator,
+    drawing: &Drawing,
     decoding: Option<&Decoding>,
     requests: &[Request],
     sampling: &SamplingConfig,
     batch: u32,
     samples: &mut SampleWriter,
 ) -> Result<()> {
-    let length = generator.config().layout.len();
+    let length = drawing.config().layout.len();
     let mut progress = Progress::new("tokens", (requests.len() * length) as u64);
-    let mut before = 0;
-    for requests in requests.chunks(batch as usize) {
-        let tokens = generator::generate(generator, requests, sampling, |step| {
-            progress.set((before + step.done) as u64);
-        })?;
-        before += requests.len() * length;
-        for (request, tokens) in requests.iter().zip(tokens) {
-            samples.add(request.class, tokens, decoding)?;
-        }
-    }
+    drawing.draw(
+        requests,
+        sampling,
+        batch as usize,
+        |done| progress.set(done as u64),
+        |request, tokens| samples.add(request.class, tokens, decoding),
+    )?;
     progress.finish();
     Ok(())
 }
 
-pub(crate) fn run(args: &GenerateArgs, device: &Device) -> Result<()> {
+pub(crate) fn run(args: &GenerateArgs, device: DeviceName) -> Result<()> {
     let model = model::open(&args.model.model)?;
     model.generator_config()?;
     let sampling = sampling(&model, &args.sampling)?;
@@ -72,12 +70,11 @@ pub(crate) fn run(args: &GenerateArgs, device: &Device) -> Result<()> {
         several => several,
     };
     let mut samples = SampleWriter::new(&args.out, count, columns)?;
-    let generator = model.generator(device)?;
-    let decoding = samples
-        .needs_pictures()
-        .then(|| model::decoding(&model, &args.decoder, device))
-        .transpose()?;
+    let compute = Compute::new(&args.compute, device)?;
+    let drawing = compute.drawing(&model)?;
+    let decoding =
+        samples.needs_pictures().then(|| compute.decoding(&model, &args.decoder)).transpose()?;
     let decoding = decoding.as_ref();
-    draw(&generator, decoding, &requests, &sampling, args.sampling.batch, &mut samples)?;
+    draw(&drawing, decoding, &requests, &sampling, args.sampling.batch, &mut samples)?;
     samples.finish(decoding)
 }

@@ -1,5 +1,6 @@
 //! One file a verb: from arguments to work.
 
+mod bench;
 mod cache;
 mod complete;
 mod data;
@@ -23,17 +24,19 @@ use crate::args::{Arguments, Verb};
 
 /// Does what the command line says.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
-    let device = arguments.device.device();
+    let name = arguments.device;
+    let device = name.device();
     match arguments.verb {
-        Verb::Generate(args) => generate::run(&args, &device),
-        Verb::Encode(args) => encode::run(&args, &device),
-        Verb::Decode(args) => decode::run(&args, &device),
-        Verb::Reconstruct(args) => reconstruct::run(&args, &device),
-        Verb::Complete(args) => complete::run(&args, &device),
+        Verb::Generate(args) => generate::run(&args, name),
+        Verb::Encode(args) => encode::run(&args, name),
+        Verb::Decode(args) => decode::run(&args, name),
+        Verb::Reconstruct(args) => reconstruct::run(&args, name),
+        Verb::Complete(args) => complete::run(&args, name),
         Verb::Train(verb) => train::run(&verb, &device),
         Verb::Cache(verb) => cache::run(&verb, &device),
         Verb::Data(verb) => data::run(&verb),
-        Verb::Evaluate(verb) => evaluate::run(&verb, &device),
+        Verb::Evaluate(verb) => evaluate::run(&verb, name),
+        Verb::Bench(verb) => bench::run(&verb),
         Verb::Import(args) => import::run(&args),
         Verb::Export(args) => export::run(&args),
         Verb::Weights(verb) => weights::run(&verb),

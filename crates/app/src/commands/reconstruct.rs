@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use burn::tensor::Device;
 
-use crate::{args::ReconstructArgs, images, model, progress};
+use crate::{args::ReconstructArgs, compute::Compute, device::DeviceName, images, model, progress};
 
-pub(crate) fn run(args: &ReconstructArgs, device: &Device) -> Result<()> {
+pub(crate) fn run(args: &ReconstructArgs, device: DeviceName) -> Result<()> {
     let model = model::open(&args.model.model)?;
-    let decoding = model::decoding(&model, &args.decoder, device)?;
-    let encoder = decoding.tokenizer.frozen_encoder();
-    let image = encoder.config().image;
+    let compute = Compute::new(&args.compute, device)?;
+    let decoding = compute.decoding(&model, &args.decoder)?;
+    let encoding = compute.encoding(&model)?;
+    let image = encoding.config().image;
     // Before any work: each input must be readable, and no output may overwrite one.
     let pictures = args
         .images
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &ReconstructArgs, device: &Device) -> Result<()> {
     }
     images::make_folder(&args.out)?;
     for ((path, picture), output) in args.images.iter().zip(&pictures).zip(outputs) {
-        let rebuilt = decoding.picture(&images::encode(&encoder, picture))?;
+        let rebuilt = decoding.picture(&encoding.tokens(picture))?;
         rebuilt.write_png(&output)?;
         let psnr = metrics::psnr(picture.rgb(), rebuilt.rgb())?;
         let ssim = metrics::ssim(picture.rgb(), rebuilt.rgb(), image.width, image.height, 3)?;

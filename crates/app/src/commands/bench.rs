@@ -1,0 +1,195 @@
+//! `alitok bench`
+
+use std::{fs, path::Path, sync::Arc, time::Instant};
+
+use anyhow::{Context, Result};
+use engine::{Decoder, Encoder, Generator, Pool, measure};
+use generator::{GeneratorConfig, presets};
+use serde_json::{Map, Value, json};
+use tokenizer::TokenizerConfig;
+use tokens::TokenLayout;
+
+use crate::{
+    args::{
+        BenchArgs, BenchGeneratorArgs, BenchTokenizerArgs, BenchVerb, GeneratorPreset,
+        TokenizerPreset,
+    },
+    progress::{self, Progress},
+};
+
+pub(crate) fn run(verb: &BenchVerb) -> Result<()> {
+    match verb {
+        BenchVerb::Generator(args) => generator(args),
+        BenchVerb::Tokenizer(args) => tokenizer(args),
+    }
+}
+
+fn architecture(preset: TokenizerPreset, side: usize) -> TokenizerConfig {
+    match preset {
+        TokenizerPreset::Paper => tokenizer::presets::paper(side, 4096),
+        TokenizerPreset::Released => tokenizer::presets::released(),
+        TokenizerPreset::Mini => tokenizer::presets::mini(),
+    }
+}
+
+fn generator_config(args: &BenchGeneratorArgs) -> GeneratorConfig {
+    let tokenizer = architecture(args.layout, args.size);
+    let layout = tokenizer.layout();
+    let layout = match args.no_prefix {
+        true => TokenLayout::new(0, layout.rows(), layout.columns()),
+        false => layout,
+    };
+    let preset = match args.preset {
+        GeneratorPreset::Mini => presets::mini,
+        GeneratorPreset::B => presets::b,
+        GeneratorPreset::L => presets::l,
+        GeneratorPreset::Xl => presets::xl,
+    };
+    preset(layout, tokenizer.codes, 1000)
+}
+
+fn generator(args: &BenchGeneratorArgs) -> Result<()> {
+    let config = generator_config(args);
+    let precision = args.bench.precision.into();
+    let pool = Arc::<Pool>::default();
+    let limits = measure::limits(&pool, precision)?;
+    let generator = Generator::random(&config, precision, Arc::clone(&pool))?;
+    let (length, batch) = (config.layout.len(), args.batch as usize);
+    let count = args.steps.map_or(length, |steps| (steps as usize).min(length));
+    let positions: Vec<usize> =
+        (0..count).map(|step| (2 * step + 1) * length / (2 * count)).collect();
+    let steps = measure::steps(&generator, batch, &positions, !args.no_cache);
+    let mean = |of: &dyn Fn(&measure::StepTime) -> f64| {
+        steps.iter().map(of).sum::<f64>() / steps.len() as f64
+    };
+    let seconds = mean(&|step| step.seconds);
+    let least = mean(&|step| measure::least_seconds(&limits, step.bytes, step.products));
+    let half = steps.len().div_ceil(2);
+    let part = |steps: &[measure::StepTime]| {
+        1e3 * steps.iter().map(|step| step.seconds).sum::<f64>() / steps.len() as f64
+    };
+    let per_image = seconds * length as f64 / batch as f64;
+    let figures = json!({
+        "parameters": config.parameter_count(),
+        "tokens": length,
+        "batch": batch,
+        "steps_timed": steps.len(),
+        "seconds_per_image": per_image,
+        "images_per_second": 1.0 / per_image,
+        "ms_per_step": 1e3 * seconds,
+        "ms_per_step_first_half": part(&steps[..half]),
+        "ms_per_step_second_half": part(&steps[steps.len() - half..]),
+        "bytes_per_step": mean(&|step| step.bytes),
+        "products_per_step": mean(&|step| step.products),
+        "percent_of_limit": 100.0 * least / seconds,
+        "weight_bytes": generator.weight_bytes(),
+        "cache_bytes": 2 * batch * length * generator.position_bytes(),
+        "instruction_set": generator.instruction_set(),
+    });
+    report(figures, &limits, &pool, &args.bench)
+}
+
+fn tokenizer(args: &BenchTokenizerArgs) -> Result<()> {
+    let config = architecture(args.preset, 256);
+    let precision = args.bench.precision.into();
+    let pool = Arc::<Pool>::default();
+    let limits = measure::limits(&pool, precision)?;
+    let mut progress = Progress::new("rounds", u64::from(2 * args.steps));
+    let mut rounds = 0;
+    let mut median = |work: &mut dyn FnMut()| {
+        // The first one touches memory for the first time.
+        work();
+        let mut times: Vec<f64> = (0..args.steps)
+            .map(|_| {
+                let started = Instant::now();
+                work();
+                rounds += 1;
+                progress.set(rounds);
+                started.elapsed().as_secs_f64()
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let encoder = Encoder::random(&config, precision, Arc::clone(&pool))?;
+    let mut work = encoder.workspace();
+    let planes = vec![0.5; 3 * config.image.height * config.image.width];
+    let encode = median(&mut || drop(encoder.encode(&planes, &mut work)));
+    let kind = config.best_decoder().context("the tokenizer has no decoder")?;
+    let decoder = Decoder::random(&config, kind, precision, Arc::clone(&pool))?;
+    let mut work = decoder.workspace();
+    let tokens = vec![1; config.layout().len()];
+    let decode = median(&mut || drop(decoder.decode(&tokens, &mut work)));
+    progress.finish();
+    let percent = |products: usize, bytes: usize, seconds: f64| {
+        100.0 * measure::least_seconds(&limits, bytes as f64, products as f64) / seconds
+    };
+    let encode_percent = percent(encoder.multiplications(), encoder.weight_bytes(), encode);
+    let decode_percent = percent(decoder.multiplications(), decoder.weight_bytes(), decode);
+    let figures = json!({
+        "encode_seconds_per_image": encode,
+        "decode_seconds_per_image": decode,
+        "images_per_second": 1.0 / (encode + decode),
+        "encode_percent_of_limit": encode_percent,
+        "decode_percent_of_limit": decode_percent,
+        "percent_of_limit": (encode_percent * encode + decode_percent * decode) / (encode + decode),
+        "decoder": kind.name(),
+    });
+    report(figures, &limits, &pool, &args.bench)
+}
+
+/// Adds what all measurements have, and prints.
+fn report(figures: Value, limits: &measure::Limits, pool: &Pool, args: &BenchArgs) -> Result<()> {
+    let common = json!({
+        "precision": engine::Precision::from(args.precision).name(),
+        "threads": pool.threads(),
+        "copy_bytes_per_second": limits.copy_bytes_per_second,
+        "read_bytes_per_second": limits.read_bytes_per_second,
+        "product_limit_per_second": limits.products_per_second,
+        "peak_bytes": peak_bytes(),
+    });
+    let mut all = Map::new();
+    for object in [figures, common] {
+        if let Value::Object(object) = object {
+            all.extend(object);
+        }
+    }
+    if let Some(path) = &args.against {
+        all.insert("against".to_owned(), against(path)?);
+    }
+    if args.json {
+        return progress::result(&Value::Object(all).to_string());
+    }
+    let peer = all.remove("against").unwrap_or_default();
+    let lines: Vec<String> = all
+        .iter()
+        .map(|(name, value)| {
+            let beside = peer.get(name).map_or(String::new(), |peer| format!("  {}", shown(peer)));
+            format!("{name:<26} {}{beside}", shown(value))
+        })
+        .collect();
+    progress::result(&lines.join("\n"))
+}
+
+fn shown(value: &Value) -> String {
+    match value.as_f64() {
+        Some(number) if value.is_f64() => format!("{number:>14.4}"),
+        Some(number) => format!("{number:>14}"),
+        None => format!("{:>14}", value.as_str().unwrap_or("–")),
+    }
+}
+
+fn against(path: &Path) -> Result<Value> {
+    let name = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    let value: Value = serde_json::from_str(&text).with_context(|| format!("{name} is no JSON"))?;
+    anyhow::ensure!(value.is_object(), "{name}: expected one object of figures");
+    Ok(value)
+}
+
+/// The most memory that this process has had, where the system tells.
+fn peak_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| 1024 * kilobytes)
+}

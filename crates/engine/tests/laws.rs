@@ -1,0 +1,262 @@
+//! What must hold of the engine whatever the weights: a picture is its own request's, to the bit.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use engine::{
+    Decoder, Encoder, Event, Generator, JobId, Pool, Precision, Scheduler, generate,
+    generator::{POSITIONS, Step},
+};
+use generator::{GenerateError, GeneratorConfig, Request, SamplingConfig};
+use tokenizer::{
+    DecoderConfig, DecoderKind, EncoderInput, ImageSize, TokenizerConfig, TransformerConfig,
+};
+use tokens::{
+    CodebookIndex, TokenLayout,
+    noise::{Noise, Purpose},
+};
+
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+
+fn model(precision: Precision, threads: usize) -> Generator {
+    let layout = TokenLayout::new(5, 6, 7);
+    // Heads that fill no block of 16, a hidden width of several panels.
+    let config = GeneratorConfig { layout, codes: 70, classes: 4, width: 48, layers: 2, heads: 4 };
+    Generator::random(&config, precision, Arc::new(Pool::new(threads))).unwrap()
+}
+
+fn request(index: u64, forced: usize) -> Request {
+    let forced = (0..forced).map(|token| (token * 5 % 70) as CodebookIndex).collect();
+    Request { class: index as usize % 4, seed: 11, index, forced }
+}
+
+fn sampling(index: u64) -> SamplingConfig {
+    let guidance = [1.0, 3.0, 0.0, 7.5][index as usize % 4];
+    let guidance_power = [1.0, 12.0][index as usize / 4 % 2];
+    SamplingConfig { guidance, guidance_power, ..SamplingConfig::default() }
+}
+
+fn alone(model: &Generator, request: &Request, sampling: &SamplingConfig) -> Vec<CodebookIndex> {
+    generate(model, std::slice::from_ref(request), sampling, 1, |_| ()).unwrap().remove(0)
+}
+
+#[test]
+fn should_draw_a_picture_as_if_it_were_alone_while_others_come_and_go() {
+    for precision in PRECISIONS {
+        let model = model(precision, 2);
+        let expected: Vec<Vec<CodebookIndex>> = (0..14)
+            .map(|index| alone(&model, &request(index, index as usize * 4 % 48), &sampling(index)))
+            .collect();
+        for round in 0..3 {
+            let mut noise = Noise::new(round, Purpose::Order, 0, 0);
+            let mut scheduler = Scheduler::new(&model, 1 + noise.below(4));
+            let mut jobs: BTreeMap<JobId, usize> = BTreeMap::new();
+            let mut cancelled = Vec::new();
+            let (mut finished, mut events, mut next) = (Vec::new(), Vec::new(), 0);
+            while next < 14 || !scheduler.is_idle() {
+                while next < 14 && noise.below(3) == 0 {
+                    let request = request(next, next as usize * 4 % 48);
+                    jobs.insert(scheduler.submit(request, sampling(next)).unwrap(), next as usize);
+                    next += 1;
+                }
+                if noise.below(25) == 0 && !jobs.is_empty() {
+                    let job = *jobs.keys().nth(noise.below(jobs.len())).unwrap();
+                    if scheduler.cancel(job) {
+                        cancelled.push(job);
+                    }
+                    assert!(!scheduler.cancel(job));
+                }
+                scheduler.step(&mut events);
+                for event in events.drain(..) {
+                    match event {
+                        Event::Row { job, tokens } => {
+                            assert!(!cancelled.contains(&job));
+                            assert_eq!(tokens, expected[jobs[&job]][..tokens.len()]);
+                        }
+                        Event::Finished { job, tokens } => {
+                            assert!(!cancelled.contains(&job));
+                            assert_eq!(tokens, expected[jobs[&job]], "{precision:?}");
+                            finished.push(job);
+                        }
+                        Event::Failed { error, .. } => panic!("{error}"),
+                    }
+                }
+            }
+            assert_eq!(finished.len() + cancelled.len(), 14);
+        }
+    }
+}
+
+#[test]
+fn should_tell_of_every_row_once() {
+    let model = model(Precision::F32, 1);
+    let layout = model.config().layout;
+    let mut scheduler = Scheduler::new(&model, 1);
+    let job = scheduler.submit(request(1, layout.len_of_rows(2)), sampling(1)).unwrap();
+    let mut events = Vec::new();
+    while !scheduler.is_idle() {
+        scheduler.step(&mut events);
+    }
+    let mut lengths = Vec::new();
+    for event in &events {
+        if let Event::Row { job: of, tokens } = event {
+            assert_eq!(*of, job);
+            lengths.push(tokens.len());
+        }
+    }
+    assert_eq!(lengths, (3..=6).map(|row| layout.len_of_rows(row)).collect::<Vec<_>>());
+    assert!(matches!(events.last(), Some(Event::Finished { .. })));
+}
+
+#[test]
+fn should_draw_the_same_on_any_number_of_threads() {
+    let requests: Vec<Request> = (0..5).map(|index| request(index, 0)).collect();
+    for precision in PRECISIONS {
+        let one = generate(&model(precision, 1), &requests, &sampling(1), 3, |_| ()).unwrap();
+        let three = generate(&model(precision, 3), &requests, &sampling(1), 5, |_| ()).unwrap();
+        assert_eq!(one, three, "{precision:?}");
+    }
+}
+
+/// Logits at every position, decoded in pieces of these lengths.
+fn logits(model: &Generator, ids: &[usize], pieces: &[usize]) -> Vec<Vec<f32>> {
+    let mut session = model.session(2);
+    let (mut start, mut found) = (0, Vec::new());
+    for &piece in pieces.iter().cycle() {
+        let piece = piece.min(ids.len() - start);
+        if piece == 0 {
+            return found;
+        }
+        let step = Step { slot: 1, start, ids: &ids[start..start + piece], logits: piece };
+        model.step(&mut session, &[step]);
+        for index in 0..piece {
+            let mut row = vec![0.0; model.config().codes];
+            session.logits(index, &mut row);
+            found.push(row);
+        }
+        start += piece;
+    }
+    found
+}
+
+#[test]
+fn should_give_a_position_the_same_bits_alone_and_among_others_of_its_sequence() {
+    for precision in PRECISIONS {
+        let model = model(precision, 2);
+        let length = model.config().layout.len();
+        let ids: Vec<usize> = (0..length).map(|at| at * 13 % 70).collect();
+        let one_by_one = logits(&model, &ids, &[1]);
+        assert_eq!(one_by_one.len(), length);
+        for pieces in [&[POSITIONS][..], &[2, 7, 1, 16]] {
+            assert!(logits(&model, &ids, pieces) == one_by_one, "{precision:?} {pieces:?}");
+        }
+    }
+}
+
+#[test]
+fn should_see_no_later_token_and_the_class_everywhere() {
+    let model = model(Precision::F32, 1);
+    let length = model.config().layout.len();
+    let ids: Vec<usize> = (0..length).map(|at| at * 13 % 70).collect();
+    let before = logits(&model, &ids, &[POSITIONS]);
+    for changed in [0, 3, 20, length - 1] {
+        let mut other = ids.clone();
+        other[changed] = (other[changed] + 1) % 70;
+        let after = logits(&model, &other, &[POSITIONS]);
+        for position in 0..length {
+            assert_eq!(before[position] == after[position], position < changed);
+        }
+    }
+}
+
+#[test]
+fn should_forget_what_a_slot_held_before() {
+    let model = model(Precision::Bf16, 1);
+    let mut scheduler = Scheduler::new(&model, 1);
+    let mut drawn = Vec::new();
+    let mut events = Vec::new();
+    for index in [1, 5, 1] {
+        scheduler.submit(request(index, 0), sampling(1)).unwrap();
+        while !scheduler.is_idle() {
+            scheduler.step(&mut events);
+        }
+        let Some(Event::Finished { tokens, .. }) = events.pop() else { panic!("{events:?}") };
+        drawn.push(tokens);
+    }
+    assert_eq!(drawn[0], drawn[2]);
+    assert_ne!(drawn[0], drawn[1]);
+}
+
+#[test]
+fn should_refuse_what_cannot_be_drawn_and_return_what_is_whole() {
+    let model = model(Precision::F32, 1);
+    let mut scheduler = Scheduler::new(&model, 1);
+    let class = Request { class: 4, ..request(0, 0) };
+    assert!(matches!(scheduler.submit(class, sampling(0)), Err(GenerateError::Vocabulary(_))));
+    let whole = request(0, 47);
+    assert_eq!(alone(&model, &whole, &sampling(1)), whole.forced);
+    assert!(generate(&model, &[], &sampling(0), 4, |_| ()).unwrap().is_empty());
+}
+
+fn tokenizer() -> TokenizerConfig {
+    let transformer = TransformerConfig { width: 60, layers: 2, heads: 3 };
+    let decoder = DecoderConfig { transformer, leading: 3, prefix_head: false };
+    TokenizerConfig {
+        image: ImageSize { height: 24, width: 40 },
+        patch: 8,
+        prefix: 5,
+        codes: 50,
+        token_size: 6,
+        encoder_input: EncoderInput::PatchesAndLatents,
+        encoder: transformer,
+        causal_decoder: Some(decoder),
+        bidirectional_decoder: Some(decoder),
+    }
+}
+
+#[test]
+fn should_decode_rows_causally_as_they_come() {
+    let config = tokenizer();
+    let layout = config.layout();
+    let tokens: Vec<CodebookIndex> = (0..layout.len()).map(|at| (at * 7 % 50) as _).collect();
+    for precision in PRECISIONS {
+        let decoder =
+            Decoder::random(&config, DecoderKind::Causal, precision, Arc::new(Pool::new(2)))
+                .unwrap();
+        let mut work = decoder.workspace();
+        let whole = decoder.decode(&tokens, &mut work);
+        assert!(whole.iter().all(|value| (0.0..=1.0).contains(value)));
+        for rows in 0..layout.rows() {
+            let part = decoder.decode(&tokens[..layout.len_of_rows(rows)], &mut work);
+            let pixels = rows * config.patch * config.image.width;
+            assert_eq!(part.len(), 3 * pixels);
+            let plane = config.image.height * config.image.width;
+            for channel in 0..3 {
+                assert!(
+                    part[channel * pixels..][..pixels] == whole[channel * plane..][..pixels],
+                    "{precision:?}, {rows} rows"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn should_encode_and_decode_the_same_bits_on_any_number_of_threads() {
+    let config = tokenizer();
+    let mut noise = Noise::new(3, Purpose::Initialization, 0, 0);
+    let planes: Vec<f32> = (0..3 * 24 * 40).map(|_| noise.uniform() as f32).collect();
+    for precision in PRECISIONS {
+        let run = |threads: usize| {
+            let pool = Arc::new(Pool::new(threads));
+            let encoder = Encoder::random(&config, precision, Arc::clone(&pool)).unwrap();
+            let kind = DecoderKind::Bidirectional;
+            let decoder = Decoder::random(&config, kind, precision, pool).unwrap();
+            let tokens = encoder.encode(&planes, &mut encoder.workspace());
+            let picture = decoder.decode(&tokens, &mut decoder.workspace());
+            (tokens, picture)
+        };
+        assert!(run(1) == run(3), "{precision:?}");
+    }
+}

@@ -167,3 +167,47 @@ fn should_describe_itself() {
     // The mean of the training pictures has 11.2 dB.
     assert!(told["psnr"].as_f64().unwrap() > 18.0, "{told}");
 }
+
+#[test]
+fn should_measure_the_engine_and_place_a_peer_beside() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.path("peer.json"), r#"{"ms_per_step": 1.5}"#).unwrap();
+    let bench = ["bench", "generator", "--preset", "mini", "--layout", "mini", "--steps", "3"];
+    let json: serde_json::Value = serde_json::from_str(
+        &scratch.ok(&[&bench[..], &["--precision", "int8", "--batch", "2", "--json"]].concat()),
+    )
+    .unwrap();
+    assert_eq!((&json["tokens"], &json["steps_timed"]), (&72.into(), &3.into()));
+    let number = |key: &str| json[key].as_f64().unwrap();
+    assert!(number("percent_of_limit") > 0.0 && number("peak_bytes") > 0.0);
+    let per_image = number("ms_per_step") / 1e3 * 72.0 / 2.0;
+    assert!((number("seconds_per_image") / per_image - 1.0).abs() < 1e-9);
+    let told = scratch.ok(&[&bench[..], &["--no-cache", "--against", "peer.json"]].concat());
+    let line = told.lines().find(|line| line.starts_with("ms_per_step ")).unwrap();
+    assert!(line.ends_with("1.5000"), "{told}");
+
+    let told = scratch.ok(&["bench", "tokenizer", "--preset", "mini", "--steps", "1", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    for key in ["encode_seconds_per_image", "decode_seconds_per_image"] {
+        assert!(told[key].as_f64().unwrap() > 0.0, "{key} in {told}");
+    }
+}
+
+#[test]
+fn should_keep_the_reference_path_beside_the_engine() {
+    let scratch = Scratch::new();
+    held_out(&scratch, 3, "a.png");
+    for engine in ["packed", "burn"] {
+        let out = format!("{engine}.safetensors");
+        scratch.ok(&["generate", "--class", "2", "--engine", engine, "--out", &out]);
+        let out = format!("{engine}-e.safetensors");
+        scratch.ok(&["encode", "a.png", "--engine", engine, "--out", &out]);
+    }
+    for end in [".safetensors", "-e.safetensors"] {
+        let read = |engine: &str| scratch.read(&format!("{engine}{end}"));
+        assert_eq!(read("packed"), read("burn"), "{end}");
+    }
+    let burn = ["generate", "--class", "2", "--engine", "burn", "--out", "x.png"];
+    let told = scratch.refused(&[&burn[..], &["--precision", "bf16"]].concat());
+    assert!(told.contains("f32 only"), "{told}");
+}

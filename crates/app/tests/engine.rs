@@ -8,6 +8,8 @@ use burn::tensor::{Device, Int, Tensor};
 use engine::{Pool, Precision, generator::Step};
 use generator::{Request, SamplingConfig};
 use layers::parameters::HostTensor;
+use tokenizer::DecoderKind;
+use tokens::CodebookIndex;
 use weights::ModelFolder;
 
 static MODEL: LazyLock<ModelFolder> =
@@ -19,7 +21,7 @@ fn pool() -> Arc<Pool> {
 }
 
 fn generator(precision: Precision) -> engine::Generator {
-    let path = MODEL.path.join("generator.safetensors");
+    let path = MODEL.generator_path();
     engine::Generator::open(path, MODEL.generator_config().unwrap(), precision, pool()).unwrap()
 }
 
@@ -108,14 +110,15 @@ fn should_draw_the_references_tokens_from_the_same_seed() {
     }
 }
 
+fn logarithms(logits: &[f32]) -> Vec<f64> {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let shifted: Vec<f64> = logits.iter().map(|&logit| f64::from(logit - highest)).collect();
+    let total = shifted.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+    shifted.into_iter().map(|logit| logit - total).collect()
+}
+
 /// Mean over positions of Σ p (ln p − ln q).
 fn divergence(exact: &[Vec<Vec<f32>>], rounded: &[Vec<Vec<f32>>]) -> f64 {
-    let logarithms = |logits: &[f32]| -> Vec<f64> {
-        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let shifted: Vec<f64> = logits.iter().map(|&logit| f64::from(logit - highest)).collect();
-        let total = shifted.iter().map(|logit| logit.exp()).sum::<f64>().ln();
-        shifted.into_iter().map(|logit| logit - total).collect()
-    };
     let (mut sum, mut count) = (0.0, 0);
     for (exact, rounded) in exact.iter().flatten().zip(rounded.iter().flatten()) {
         let (p, q) = (logarithms(exact), logarithms(rounded));
@@ -125,24 +128,84 @@ fn divergence(exact: &[Vec<Vec<f32>>], rounded: &[Vec<Vec<f32>>]) -> f64 {
     sum / f64::from(count)
 }
 
+fn encoder() -> engine::Encoder {
+    let config = &MODEL.config.tokenizer;
+    engine::Encoder::open(MODEL.tokenizer_path(), config, Precision::F32, pool()).unwrap()
+}
+
+/// Classes and tokens of some held-out pictures.
+fn held_out(count: usize) -> Vec<(usize, Vec<CodebookIndex>)> {
+    let data = pixels::data::open("bundled:heldout").unwrap();
+    let encoder = encoder();
+    let mut work = encoder.workspace();
+    (0..count)
+        .map(|index| {
+            let index = index * data.len() / count;
+            let planes = data.picture(index).unwrap().to_unit_planes();
+            (data.label(index), encoder.encode(&planes, &mut work))
+        })
+        .collect()
+}
+
+/// −ln p of the tokens that follow, on average.
+fn loss(logits: &[Vec<Vec<f32>>], pictures: &[(usize, Vec<CodebookIndex>)]) -> f64 {
+    let (mut sum, mut count) = (0.0, 0);
+    for (logits, (_, tokens)) in logits.iter().zip(pictures) {
+        for (logits, &token) in logits.iter().zip(tokens) {
+            sum -= logarithms(logits)[usize::from(token)];
+            count += 1;
+        }
+    }
+    sum / f64::from(count)
+}
+
 #[test]
-fn should_stay_close_in_less_precision() {
+fn should_predict_held_out_tokens_as_well_in_less_precision() {
     let exact = generator(Precision::F32);
-    let drawn =
-        engine::generate(&exact, &requests(18), &MODEL.config.sampling, 18, |_| ()).unwrap();
-    let sequences: Vec<Vec<usize>> = drawn
+    let pictures = held_out(48);
+    let sequences: Vec<Vec<usize>> = pictures
         .iter()
-        .enumerate()
-        .map(|(index, tokens)| {
-            let class = exact.config().vocabulary().class(index % 9).unwrap();
+        .map(|(class, tokens)| {
+            let class = exact.config().vocabulary().class(*class).unwrap();
             let tokens = tokens[..tokens.len() - 1].iter().map(|&token| token.into());
             std::iter::once(class).chain(tokens).collect()
         })
         .collect();
     let expected = logits(&exact, &sequences);
     for (precision, limit) in [(Precision::Bf16, 1e-3), (Precision::Int8, 1e-2)] {
-        let divergence = divergence(&expected, &logits(&generator(precision), &sequences));
-        eprintln!("{precision:?} {divergence}");
+        let got = logits(&generator(precision), &sequences);
+        let divergence = divergence(&expected, &got);
+        let change = loss(&got, &pictures) / loss(&expected, &pictures) - 1.0;
+        println!("{precision:?}: divergence {divergence:.2e}, loss {:+.3} %", 100.0 * change);
         assert!(divergence > 0.0 && divergence < limit, "{precision:?}: {divergence}");
+        assert!(change.abs() < 0.005, "{precision:?}: {change}");
+    }
+}
+
+#[test]
+fn should_encode_and_decode_as_the_reference_and_nearly_so_in_less_precision() {
+    let reference = MODEL.tokenizer(&Device::flex()).unwrap();
+    let config = &MODEL.config.tokenizer;
+    let frozen = reference.frozen_encoder();
+    let data = pixels::data::open("bundled:heldout").unwrap();
+    let open = |kind, precision| {
+        engine::Decoder::open(MODEL.tokenizer_path(), config, kind, precision, pool()).unwrap()
+    };
+    for (index, (_, tokens)) in held_out(6).into_iter().enumerate() {
+        let planes = data.picture(index * data.len() / 6).unwrap().to_unit_planes();
+        assert_eq!(frozen.encode_picture(planes), tokens);
+        for kind in [DecoderKind::Causal, DecoderKind::Bidirectional] {
+            let expected = reference.decode_picture(&tokens, kind).unwrap();
+            for (precision, least) in
+                [(Precision::F32, 90.0), (Precision::Bf16, 45.0), (Precision::Int8, 35.0)]
+            {
+                let decoder = open(kind, precision);
+                let got = decoder.decode(&tokens, &mut decoder.workspace());
+                let squares = got.iter().zip(&expected).map(|(a, b)| f64::from(a - b).powi(2));
+                let psnr = -10.0 * (squares.sum::<f64>() / got.len() as f64).log10();
+                println!("{kind} {precision:?} {psnr:.1} dB");
+                assert!(psnr >= least, "{kind} {precision:?}: {psnr}");
+            }
+        }
     }
 }

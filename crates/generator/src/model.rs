@@ -119,9 +119,9 @@ impl Generator {
         let device = x.device();
         let rotation = Rotation::new(&self.rotary, 0..length + 1, &device);
         // Blocks on a tape run without gradients first.
-        let plain = tape.is_some().then(|| {
-            Rotation::new(&self.rotary, 0..length + 1, &device.without_autodiff())
-        });
+        let plain = tape
+            .is_some()
+            .then(|| Rotation::new(&self.rotary, 0..length + 1, &device.without_autodiff()));
         let dropout = dropout.copied();
         let x = stack(tape, &self.blocks, x, move |block, layer, x| {
             let rotation = plain.as_ref().filter(|_| !x.is_autodiff()).unwrap_or(&rotation);

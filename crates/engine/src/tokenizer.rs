@@ -50,6 +50,18 @@ impl std::fmt::Debug for Encoder {
     }
 }
 
+/// What the names of the parameters begin with that a tokenizer has beside the encoder (`None`) or
+/// one of its decoders. Any other name must be that part's own, or the quantizer's, which all use.
+fn of_other_parts(
+    config: &TokenizerConfig,
+    part: Option<DecoderKind>,
+) -> impl Iterator<Item = String> {
+    let decoders = [DecoderKind::Causal, DecoderKind::Bidirectional].into_iter();
+    let others = decoders.filter(move |&kind| Some(kind) != part && config.decoder(kind).is_ok());
+    let encoder = part.is_some().then(|| "encoder.".to_owned());
+    others.map(|kind| format!("{kind}_decoder.")).chain(encoder)
+}
+
 impl Encoder {
     /// Reads and packs what a `tokenizer.safetensors` of this valid architecture holds of it.
     ///
@@ -64,7 +76,7 @@ impl Encoder {
     ) -> Result<Self, LoadError> {
         TensorFile::open(path.as_ref())?
             .build(
-                |name| name.starts_with("encoder.") || name.starts_with("quantizer."),
+                |name| !of_other_parts(config, None).any(|part| name.starts_with(&part)),
                 |tensors| Self::build(tensors, config, precision, pool),
             )?
             .map_err(LoadError::Memory)
@@ -286,9 +298,8 @@ impl Decoder {
         pool: Arc<Pool>,
     ) -> Result<Self, DecoderError> {
         config.decoder(kind)?;
-        let prefix = format!("{kind}_decoder.");
         let built = TensorFile::open(path.as_ref())?.build(
-            |name| name.starts_with("quantizer.") || name.starts_with(&prefix),
+            |name| !of_other_parts(config, Some(kind)).any(|part| name.starts_with(&part)),
             |tensors| Self::build(tensors, config, kind, precision, pool),
         )?;
         built?.map_err(|error| LoadError::Memory(error).into())

@@ -63,10 +63,12 @@ impl Compute {
                 let config = &model.config.tokenizer;
                 let path = model.tokenizer_path();
                 let encoder = engine::Encoder::open(path, config, *precision, Arc::clone(pool))?;
-                let work = Mutex::new(encoder.workspace());
+                let work = Box::new(Mutex::new(encoder.workspace()));
                 Encoding::Engine { encoder: Box::new(encoder), work }
             }
-            Self::Burn { device } => Encoding::Burn(model.tokenizer(device)?.frozen_encoder()),
+            Self::Burn { device } => {
+                Encoding::Burn(Box::new(model.tokenizer(device)?.frozen_encoder()))
+            }
         })
     }
 
@@ -79,7 +81,7 @@ impl Compute {
                 let path = model.tokenizer_path();
                 let decoder =
                     engine::Decoder::open(path, config, kind, *precision, Arc::clone(pool))?;
-                let work = Mutex::new(decoder.workspace());
+                let work = Box::new(Mutex::new(decoder.workspace()));
                 DecodingHalf::Engine { decoder: Box::new(decoder), work }
             }
             Self::Burn { device } => DecodingHalf::Burn(Box::new(model.tokenizer(device)?)),
@@ -104,8 +106,8 @@ impl Compute {
 
 /// Pictures to tokens.
 pub(crate) enum Encoding {
-    Engine { encoder: Box<engine::Encoder>, work: Mutex<Workspace> },
-    Burn(FrozenEncoder),
+    Engine { encoder: Box<engine::Encoder>, work: Box<Mutex<Workspace>> },
+    Burn(Box<FrozenEncoder>),
 }
 
 impl Encoding {
@@ -136,7 +138,7 @@ pub(crate) struct Decoding {
 }
 
 enum DecodingHalf {
-    Engine { decoder: Box<engine::Decoder>, work: Mutex<Workspace> },
+    Engine { decoder: Box<engine::Decoder>, work: Box<Mutex<Workspace>> },
     Burn(Box<Tokenizer>),
 }
 

@@ -687,6 +687,9 @@ pub(crate) struct BenchTokenizerArgs {
     /// Architecture.
     #[arg(long, value_enum, default_value_t = TokenizerPreset::Paper)]
     pub(crate) preset: TokenizerPreset,
+    /// Pictures a timing, one after the other: the halves take one picture at a time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
     /// How often each half is timed; the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: u32,

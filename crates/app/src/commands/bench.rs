@@ -102,10 +102,10 @@ fn tokenizer(args: &BenchTokenizerArgs) -> Result<()> {
         let mut times: Vec<f64> = (0..args.steps)
             .map(|_| {
                 let started = Instant::now();
-                work();
+                (0..args.batch).for_each(|_| work());
                 rounds += 1;
                 progress.set(rounds);
-                started.elapsed().as_secs_f64()
+                started.elapsed().as_secs_f64() / f64::from(args.batch)
             })
             .collect();
         times.sort_by(f64::total_cmp);
@@ -127,6 +127,7 @@ fn tokenizer(args: &BenchTokenizerArgs) -> Result<()> {
     let encode_percent = percent(encoder.multiplications(), encoder.weight_bytes(), encode);
     let decode_percent = percent(decoder.multiplications(), decoder.weight_bytes(), decode);
     let figures = json!({
+        "batch": args.batch,
         "encode_seconds_per_image": encode,
         "decode_seconds_per_image": decode,
         "images_per_second": 1.0 / (encode + decode),

@@ -1,16 +1,19 @@
-//! The parameters of a tokenizer for pictures of another size.
+//! The parameters of a tokenizer for pictures of another size, or with more codes.
 
 use layers::parameters::{HostTensor, TensorMap};
-use tokens::TokenLayout;
+use tokens::{TokenLayout, noise::Noise};
 
 use crate::config::TokenizerConfig;
 
+const CODEBOOK: &str = "quantizer.codebook";
+
 /// Fits a tokenizer's parameters to pictures of another size, for training to go on from (paper,
-/// 4.3, "Scalability in high-resolution generation").
+/// 4.3, "Scalability in high-resolution generation"), or to a larger codebook.
 ///
 /// Tables with a row a position are interpolated linearly: those of the grid in two dimensions,
-/// those of the prefix in one, as PyTorch does with `align_corners=False`. Leading tokens and all
-/// other parameters stay as they are. What else differs between the two architectures is left for
+/// those of the prefix in one, as PyTorch does with `align_corners=False`. A larger codebook
+/// begins with the old codes, and splits them in turn for the rest. Leading tokens and all other
+/// parameters stay as they are. What else differs between the two architectures is left for
 /// strict loading to report.
 pub fn resize(tensors: TensorMap, from: &TokenizerConfig, to: &TokenizerConfig) -> TensorMap {
     let (old, new) = (from.layout(), to.layout());
@@ -18,10 +21,46 @@ pub fn resize(tensors: TensorMap, from: &TokenizerConfig, to: &TokenizerConfig) 
         .into_iter()
         .map(|(name, tensor)| {
             let is_table = name.ends_with("positions") || name == "encoder.latents.tokens";
-            let tensor = if is_table { resize_table(tensor, old, new) } else { tensor };
+            let tensor = match name.as_str() {
+                CODEBOOK => grow_codebook(tensor, to.codes),
+                _ if is_table => resize_table(tensor, old, new),
+                _ => tensor,
+            };
             (name, tensor)
         })
         .collect()
+}
+
+/// Each new code lies beside an old one, in a random direction and at half the distance to that
+/// one's nearest neighbour: near enough to share its features, far enough to share them out. That
+/// is the splitting of Linde, Buzo and Gray (1980), by which a codebook grows without a new start.
+///
+/// # Shapes
+/// `[old codes, size]` → `[codes, size]`; a codebook that is not smaller stays as it is.
+fn grow_codebook(codebook: HostTensor, codes: usize) -> HostTensor {
+    let [old, size] = codebook.shape[..] else { return codebook };
+    if old < 2 || codes <= old {
+        return codebook;
+    }
+    let code = |index: usize| &codebook.values[index * size..][..size];
+    let distance = |a: usize, b: usize| -> f32 {
+        code(a).iter().zip(code(b)).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
+    };
+    let steps: Vec<f32> = (0..old)
+        .map(|index| {
+            let others = (0..old).filter(|&other| other != index);
+            0.5 * others.map(|other| distance(index, other)).fold(f32::INFINITY, f32::min)
+        })
+        .collect();
+    let mut values = codebook.values.clone();
+    for index in old..codes {
+        let mut noise = Noise::of_parameter(0, CODEBOOK, index as u64);
+        let direction: Vec<f32> = (0..size).map(|_| noise.normal() as f32).collect();
+        let norm = direction.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let scale = steps[index % old] / norm;
+        values.extend(code(index % old).iter().zip(direction).map(|(c, d)| c + d * scale));
+    }
+    HostTensor::new([codes, size], values)
 }
 
 /// # Shapes
@@ -107,6 +146,22 @@ mod tests {
         let all = [&[7.0, 9.0][..], &[1.0, 2.0, 4.0], &grid].concat();
         let expected = [&[7.0, 9.0][..], &[1.0, 1.4, 2.0, 3.2, 4.0], &up].concat();
         assert_close(&resize_table(table(&all), small, large).values, &expected);
+    }
+
+    #[test]
+    fn should_split_each_code_at_half_the_distance_to_its_neighbour() {
+        let codebook = HostTensor::new([3, 2], vec![0.0, 0.0, 4.0, 0.0, 0.0, 1.0]);
+        let grown = grow_codebook(codebook.clone(), 8);
+        assert_eq!(grown.shape, [8, 2]);
+        assert_eq!(grown.values[..6], codebook.values);
+        for (index, step) in [(3, 0.5), (4, 2.0), (5, 0.5), (6, 0.5), (7, 2.0)] {
+            let of = |index: usize| &grown.values[index * 2..][..2];
+            let [x, y] = [0, 1].map(|at| of(index)[at] - of(index % 3)[at]);
+            assert!((x.hypot(y) - step).abs() < 1e-5, "code {index}: {x} {y}");
+        }
+        // Two that split one code part from each other, too.
+        assert_ne!(grown.values[6..8], grown.values[12..14]);
+        assert_eq!(grow_codebook(codebook.clone(), 2), codebook);
     }
 
     #[test]

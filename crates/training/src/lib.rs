@@ -23,6 +23,7 @@ pub mod phases;
 pub mod recipe;
 pub mod run;
 pub mod schedule;
+pub mod settings;
 pub mod stage_one;
 pub mod stage_two;
 pub mod telemetry;

@@ -1,12 +1,9 @@
 //! Recipes: files that say all of a run, its command and its expected result included.
 
-use std::path::{Path, PathBuf};
-
 use ::generator::SamplingConfig;
 use pixels::augment::Augmentation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokenizer::{ClusteringConfig, DecoderConfig, Positions, TokenizerConfig};
-use toml::{Table, Value};
 
 use crate::{
     guard::{CodebookAlarms, GuardConfig},
@@ -14,6 +11,7 @@ use crate::{
     optimizer::AdamWConfig,
     phases::{self, DiscriminatorRecipe, Phase},
     schedule::{LearningRates, WarmupCosine},
+    settings::{self, SettingsError},
 };
 
 /// Which of the three trainings a recipe is for.
@@ -74,43 +72,9 @@ const BUNDLED: &[(&str, Training, &str)] = &[
 /// A recipe that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
-    /// There is no such recipe.
-    #[error("no recipe `{name}`: it is neither a file nor one of {known}")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// Names of the bundled ones.
-        known: String,
-    },
-    /// The file cannot be read.
-    #[error("recipe {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file is no recipe.
-    #[error("recipe {name}: {problem}")]
-    Parse {
-        /// Name or path.
-        name: String,
-        /// What the parser said.
-        problem: String,
-    },
-    /// A setting that does not exist.
-    #[error("recipe {name}: no setting is called `{key}`{}", suggest(.nearest))]
-    UnknownKey {
-        /// Name or path.
-        name: String,
-        /// The key.
-        key: String,
-        /// The setting that is spelled most alike.
-        nearest: Option<String>,
-    },
-    /// An override that is no assignment.
-    #[error("`--set {0}`: write it as key=value, for example --set steps=100")]
-    Override(String),
+    /// It cannot be read, or has other settings than a recipe.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// A value that makes no sense.
     #[error("recipe: `{key}` {problem}")]
     Value {
@@ -119,10 +83,6 @@ pub enum RecipeError {
         /// What is wrong with it.
         problem: &'static str,
     },
-}
-
-fn suggest(nearest: &Option<String>) -> String {
-    nearest.as_ref().map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
 }
 
 /// How long to train, how fast, and how often to save.
@@ -436,115 +396,12 @@ impl Recipe for GeneratorRecipe {
 /// If there is no such recipe, a setting is unknown (with the nearest known one), or a value
 /// makes no sense.
 pub fn read<R: Recipe>(name: &str, overrides: &[String]) -> Result<R, RecipeError> {
-    let bundled = BUNDLED.iter().find(|(known, kind, _)| *known == name && *kind == R::TRAINING);
-    let text = match bundled {
-        Some((_, _, text)) => (*text).to_owned(),
-        None => {
-            let path = Path::new(name);
-            if path.is_dir() {
-                let problem = "it is a folder; name one of the files in it".into();
-                return Err(RecipeError::Parse { name: name.to_owned(), problem });
-            }
-            std::fs::read_to_string(path).map_err(|source| match source.kind() {
-                std::io::ErrorKind::NotFound if !name.contains(['/', '.']) => {
-                    RecipeError::Unknown { name: name.to_owned(), known: known(R::TRAINING) }
-                }
-                _ => RecipeError::Read { path: path.to_owned(), source },
-            })?
-        }
-    };
-    parse(name, &text, overrides)
-}
-
-fn known(training: Training) -> String {
-    let names: Vec<&str> =
-        BUNDLED.iter().filter(|(_, kind, _)| *kind == training).map(|(name, ..)| *name).collect();
-    names.join(", ")
-}
-
-fn parse<R: Recipe>(name: &str, text: &str, overrides: &[String]) -> Result<R, RecipeError> {
-    let problem = |problem: String| RecipeError::Parse { name: name.to_owned(), problem };
-    let mut table: Table = toml::from_str(text).map_err(|error| problem(error.to_string()))?;
-    for assignment in overrides {
-        set(&mut table, assignment)?;
-    }
-    let recipe: R = table.clone().try_into().map_err(|error: toml::de::Error| {
-        let message = error.to_string();
-        match unknown_field(&message) {
-            Some((key, nearest)) => RecipeError::UnknownKey { name: name.to_owned(), key, nearest },
-            None => problem(message),
-        }
-    })?;
-    // What a recipe does not write back, it did not understand.
-    let understood = to_table(&recipe);
-    let mut paths = Vec::new();
-    collect_paths(&understood, "", &mut paths);
-    let mut given = Vec::new();
-    collect_paths(&table, "", &mut given);
-    if let Some(key) = given.into_iter().find(|key| !paths.contains(key)) {
-        let nearest = nearest(&key, paths.into_iter());
-        return Err(RecipeError::UnknownKey { name: name.to_owned(), key, nearest });
-    }
+    let bundled: Vec<_> = BUNDLED
+        .iter()
+        .filter(|(_, training, _)| *training == R::TRAINING)
+        .map(|&(name, _, text)| (name, text))
+        .collect();
+    let recipe: R = settings::read("recipe", name, &bundled, overrides)?;
     recipe.validate()?;
     Ok(recipe)
-}
-
-/// The name that is spelled most like `key`, if any is at all alike.
-fn nearest(key: &str, names: impl Iterator<Item = String>) -> Option<String> {
-    names
-        .map(|name| (strsim::damerau_levenshtein(key, &name), name))
-        .min()
-        .filter(|(distance, _)| *distance <= 1 + key.len() / 2)
-        .map(|(_, name)| name)
-}
-
-/// The unknown setting of a table that knows its settings, and the nearest of those, out of what
-/// the parser says: unknown field `beta1`, expected one of `beta_1`, `beta_2`.
-fn unknown_field(message: &str) -> Option<(String, Option<String>)> {
-    let (_, rest) = message.split_once("unknown field `")?;
-    let mut quoted = rest.split('`').step_by(2).map(str::to_owned);
-    let key = quoted.next()?;
-    let nearest = nearest(&key, quoted);
-    Some((key, nearest))
-}
-
-fn set(table: &mut Table, assignment: &str) -> Result<(), RecipeError> {
-    let malformed = || RecipeError::Override(assignment.to_owned());
-    let (path, value) = assignment.split_once('=').ok_or_else(malformed)?;
-    let value = toml::from_str::<Table>(&format!("value = {value}"))
-        .ok()
-        .and_then(|mut table| table.remove("value"))
-        .unwrap_or_else(|| Value::String(value.to_owned()));
-    let mut keys = path.trim().split('.');
-    let last = keys.next_back().filter(|key| !key.is_empty()).ok_or_else(malformed)?;
-    let mut place = table;
-    for key in keys {
-        place = place
-            .entry(key)
-            .or_insert_with(|| Value::Table(Table::new()))
-            .as_table_mut()
-            .ok_or_else(malformed)?;
-    }
-    // A whole number stands for a real one where the setting is real.
-    let value = match (place.get(last), value) {
-        (Some(Value::Float(_)), Value::Integer(whole)) => Value::Float(whole as f64),
-        (_, value) => value,
-    };
-    place.insert(last.to_owned(), value);
-    Ok(())
-}
-
-pub(crate) fn to_table<R: Recipe>(recipe: &R) -> Table {
-    Table::try_from(recipe).expect("a recipe is a table of plain values")
-}
-
-/// All paths of a table, those of its tables included.
-pub(crate) fn collect_paths(table: &Table, prefix: &str, paths: &mut Vec<String>) {
-    for (key, value) in table {
-        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        if let Value::Table(inner) = value {
-            collect_paths(inner, &path, paths);
-        }
-        paths.push(path);
-    }
 }

@@ -14,8 +14,9 @@ use crate::{
     checkpoint::{Checkpoint, HELDOUT},
     guard::Guard,
     parallel::Communicator,
-    recipe::{Recipe, RecipeError, Schedule, collect_paths, to_table},
+    recipe::{Recipe, RecipeError, Schedule},
     schedule::LearningRates,
+    settings::{SettingsError, collect_paths, to_table},
     telemetry::{Alarm, Log, Measures, Observer, Report},
 };
 
@@ -334,9 +335,12 @@ fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<File, Tra
         let text = std::fs::read_to_string(&path).map_err(TrainingError::file(&path))?;
         // Through the recipe's type, so that settings which are younger than the run have their
         // defaults.
-        let before: R = toml::from_str(&text).map_err(|error| RecipeError::Parse {
-            name: path.display().to_string(),
-            problem: error.to_string(),
+        let before: R = toml::from_str(&text).map_err(|error| {
+            RecipeError::Settings(SettingsError::Parse {
+                kind: "recipe",
+                name: path.display().to_string(),
+                problem: error.to_string(),
+            })
         })?;
         let before = to_table(&before);
         return match difference(&before, &now) {

@@ -1,0 +1,183 @@
+//! Files of settings, such as recipes: bundled ones by name and others by path, with single settings
+//! changed, and a misspelt one refused with the nearest that there is.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, de::DeserializeOwned};
+use toml::{Table, Value};
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// There is no such file.
+    #[error("no {kind} `{name}`: it is neither a file nor one of {known}")]
+    Unknown {
+        /// What the settings are of.
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+        /// Names of the bundled ones.
+        known: String,
+    },
+    /// The file cannot be read.
+    #[error("{kind} {path}: {source}")]
+    Read {
+        /// What the settings are of.
+        kind: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file holds something else.
+    #[error("{kind} {name}: {problem}")]
+    Parse {
+        /// What the settings are of.
+        kind: &'static str,
+        /// Name or path.
+        name: String,
+        /// What the parser said.
+        problem: String,
+    },
+    /// A setting that does not exist.
+    #[error("{kind} {name}: no setting is called `{key}`{}", suggest(.nearest))]
+    UnknownKey {
+        /// What the settings are of.
+        kind: &'static str,
+        /// Name or path.
+        name: String,
+        /// The key.
+        key: String,
+        /// The setting that is spelled most alike.
+        nearest: Option<String>,
+    },
+    /// An override that is no assignment.
+    #[error("`--set {0}`: write it as key=value, for example --set seed=1")]
+    Override(String),
+}
+
+fn suggest(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
+}
+
+/// Reads settings of this kind, bundled ones (name and text) by name or a file, and changes single
+/// ones: `overrides` are assignments such as `steps=100` or `optimizer.clip=1.0`.
+///
+/// # Errors
+/// If there is no such file, it is damaged, or a setting is unknown.
+pub fn read<T: Serialize + DeserializeOwned>(
+    kind: &'static str,
+    name: &str,
+    bundled: &[(&str, &str)],
+    overrides: &[String],
+) -> Result<T, SettingsError> {
+    if let Some((_, text)) = bundled.iter().find(|(known, _)| *known == name) {
+        return parse(kind, name, text, overrides);
+    }
+    let path = Path::new(name);
+    if path.is_dir() {
+        let problem = "it is a folder; name one of the files in it".into();
+        return Err(SettingsError::Parse { kind, name: name.to_owned(), problem });
+    }
+    let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound if !name.contains(['/', '.']) => {
+            let known: Vec<&str> = bundled.iter().map(|(name, _)| *name).collect();
+            SettingsError::Unknown { kind, name: name.to_owned(), known: known.join(", ") }
+        }
+        _ => SettingsError::Read { kind, path: path.to_owned(), source },
+    })?;
+    parse(kind, name, &text, overrides)
+}
+
+fn parse<T: Serialize + DeserializeOwned>(
+    kind: &'static str,
+    name: &str,
+    text: &str,
+    overrides: &[String],
+) -> Result<T, SettingsError> {
+    let named = || name.to_owned();
+    let problem = |problem: String| SettingsError::Parse { kind, name: named(), problem };
+    let mut table: Table = toml::from_str(text).map_err(|error| problem(error.to_string()))?;
+    for assignment in overrides {
+        set(&mut table, assignment)
+            .ok_or_else(|| SettingsError::Override(assignment.to_owned()))?;
+    }
+    let settings: T = table.clone().try_into().map_err(|error: toml::de::Error| {
+        let message = error.to_string();
+        match unknown_field(&message) {
+            Some((key, nearest)) => SettingsError::UnknownKey { kind, name: named(), key, nearest },
+            None => problem(message),
+        }
+    })?;
+    // What is not written back was not understood.
+    let understood = to_table(&settings);
+    let mut paths = Vec::new();
+    collect_paths(&understood, "", &mut paths);
+    let mut given = Vec::new();
+    collect_paths(&table, "", &mut given);
+    if let Some(key) = given.into_iter().find(|key| !paths.contains(key)) {
+        let nearest = nearest(&key, paths.into_iter());
+        return Err(SettingsError::UnknownKey { kind, name: named(), key, nearest });
+    }
+    Ok(settings)
+}
+
+/// The name that is spelled most like `key`, if any is at all alike.
+fn nearest(key: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    names
+        .map(|name| (strsim::damerau_levenshtein(key, &name), name))
+        .min()
+        .filter(|(distance, _)| *distance <= 1 + key.len() / 2)
+        .map(|(_, name)| name)
+}
+
+/// The unknown setting of a table that knows its settings, and the nearest of those, out of what
+/// the parser says: unknown field `beta1`, expected one of `beta_1`, `beta_2`.
+fn unknown_field(message: &str) -> Option<(String, Option<String>)> {
+    let (_, rest) = message.split_once("unknown field `")?;
+    let mut quoted = rest.split('`').step_by(2).map(str::to_owned);
+    let key = quoted.next()?;
+    let nearest = nearest(&key, quoted);
+    Some((key, nearest))
+}
+
+/// Carries out an assignment; `None` if it is none.
+fn set(table: &mut Table, assignment: &str) -> Option<()> {
+    let (path, value) = assignment.split_once('=')?;
+    let value = toml::from_str::<Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(value.to_owned()));
+    let mut keys = path.trim().split('.');
+    let last = keys.next_back().filter(|key| !key.is_empty())?;
+    let mut place = table;
+    for key in keys {
+        place = place.entry(key).or_insert_with(|| Value::Table(Table::new())).as_table_mut()?;
+    }
+    // A whole number stands for a real one where the setting is real.
+    let value = match (place.get(last), value) {
+        (Some(Value::Float(_)), Value::Integer(whole)) => Value::Float(whole as f64),
+        (_, value) => value,
+    };
+    place.insert(last.to_owned(), value);
+    Some(())
+}
+
+/// Settings as the table that they are written as.
+///
+/// # Panics
+/// If the type is not one of plain values.
+pub fn to_table<T: Serialize>(settings: &T) -> Table {
+    Table::try_from(settings).expect("settings are a table of plain values")
+}
+
+/// All paths of a table, those of its tables included.
+pub(crate) fn collect_paths(table: &Table, prefix: &str, paths: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        if let Value::Table(inner) = value {
+            collect_paths(inner, &path, paths);
+        }
+        paths.push(path);
+    }
+}

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceName;
 
@@ -90,7 +91,8 @@ pub(crate) struct ModelArgs {
 }
 
 /// Which decoder turns tokens into pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum DecoderName {
     /// Each patch from its own and earlier tokens (first stage).
     Causal,
@@ -519,15 +521,29 @@ distances are no FID and are never called so.")]
     #[command(after_help = "Example:
   alitok evaluate reconstruction --data bundled:heldout --model mini
 
-SSIM is of 11 x 11 Gaussian windows (sigma 1.5) that lie inside, a channel at a time, range 255.
-Pictures of another size are centre-cropped as ADM does.")]
+PSNR and SSIM are means over pictures of 8-bit values. SSIM is of 11 x 11 Gaussian windows (sigma 1.5)
+that lie inside, a channel at a time, range 255. LPIPS is version 0.1 at the pictures' own size. rFID
+compares with the very same pictures. Pictures of another size are centre-cropped as ADM does.
+Reconstructions of training pictures against a reference for generation (--per-class 50 --reference R)
+are the limit that a tokenizer sets to gFID (paper, A.1).")]
     Reconstruction(EvaluateReconstructionArgs),
+    /// Measure a model as a published number was measured, and put both side by side
+    #[command(after_help = "Examples:
+  alitok evaluate run --model mini --protocol mini mini-stage-2 mini-limit --out evaluation/mini
+  alitok evaluate run --model models/alitok-b --protocol paper --reference VIRTUAL_imagenet256_labeled.npz --extractor inception --out evaluation/b
+  alitok evaluate run --model models/alitok-b --protocol paper --set count=5000 --set sampling.guidance=16 --reference R --out evaluation/b-16
+
+A protocol is a file: one of the folder `protocols`, by name, or another by path. `paper` is the paper's
+guided generation with a model of this architecture. Work is kept in parts of 64 pictures: after an
+interruption give the command again; on several machines that share --out, give each its --shard.
+Whatever departs from the protocol is refused, unless --set changes the protocol.")]
+    Run(EvaluateRunArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ExtractorArgs {
-    /// Network that compares: `lite` (bundled; its distances are no FID), or `inception=FILE` with
-    /// pt_inception-2015-12-05-6726825d.pth.
+    /// Network that compares: `lite` (bundled; its distances are no FID), `inception` after `alitok
+    /// weights fetch inception`, or `inception=FILE` with pt_inception-2015-12-05-6726825d.pth.
     #[arg(long, default_value = "lite")]
     pub(crate) extractor: String,
 }
@@ -546,6 +562,48 @@ pub(crate) struct EvaluateGenerationArgs {
     /// Refuse whatever departs from the protocol of gFID, instead of a note.
     #[arg(long)]
     pub(crate) protocol: bool,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which measures of reconstruction rest on networks that are fetched apart.
+const LPIPS_HELP: &str = "Also LPIPS by `vgg` or `alex`, after `alitok weights fetch`, or with files: \
+                          NAME=NETWORK,CHANNELS. May be given twice";
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateRunArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Protocols; with several, each has a folder of its own in --out.
+    #[arg(long, required = true, num_args = 1..)]
+    pub(crate) protocol: Vec<String>,
+    /// Change settings of the protocol, as key=value; then it is another one.
+    #[arg(long = "set", num_args = 1.., value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// What is compared with, where the protocol does not say where that is.
+    #[arg(long)]
+    pub(crate) reference: Option<String>,
+    /// What is reconstructed, where the protocol does not say where that is.
+    #[arg(long)]
+    pub(crate) data: Option<String>,
+    /// The protocol's network: `lite`, `inception` after `alitok weights fetch inception`, or
+    /// `inception=FILE`.
+    #[arg(long)]
+    pub(crate) extractor: Option<String>,
+    #[arg(long, value_name = "NETWORK", help = LPIPS_HELP)]
+    pub(crate) lpips: Vec<String>,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Pictures that are drawn side by side; changes memory and speed, not results.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
+    /// Which part of the work to do: i of n, i counted from 0.
+    #[arg(long, value_name = "I/N", default_value = "0/1")]
+    pub(crate) shard: String,
+    /// Folder for finished parts and the result.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
@@ -590,6 +648,17 @@ pub(crate) struct EvaluateReconstructionArgs {
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) decoder: DecoderArgs,
+    #[arg(long, value_name = "NETWORK", help = LPIPS_HELP)]
+    pub(crate) lpips: Vec<String>,
+    /// Compare with a reference for generation, too.
+    #[arg(long)]
+    pub(crate) reference: Option<String>,
+    /// Take so many pictures of each class, chosen by --seed. Default: all.
+    #[arg(long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    pub(crate) per_class: Option<usize>,
+    /// Seed of that choice.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
@@ -610,7 +679,8 @@ pub(crate) enum BenchVerb {
 }
 
 /// A generator's size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum GeneratorPreset {
     /// The bundled model's.
     Mini,

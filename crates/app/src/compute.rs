@@ -56,6 +56,14 @@ impl Compute {
         }
     }
 
+    /// What the bits of a result hang on beside the model.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Engine { precision, .. } => format!("packed {}", precision.name()),
+            Self::Burn { .. } => "burn".to_owned(),
+        }
+    }
+
     /// The half of a model's tokenizer that makes tokens.
     pub(crate) fn encoding(&self, model: &ModelFolder) -> Result<Encoding> {
         Ok(match self {

@@ -1,17 +1,22 @@
 //! The networks that pictures are compared by, and where their pictures come from.
 
-use std::{error::Error, path::Path};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor, TensorData};
 use metrics::{
-    FeatureExtractor, FeatureMatrix, Features, Images, MetricsError, Moments, NumpyBatch,
+    FeatureExtractor, FeatureMatrix, Features, Gaussian, Images, MetricsError, Moments, NumpyBatch,
     extractor::{INCEPTION, LITE},
     networks::{EfficientNetLite, EfficientNetLiteConfig, Inception, InceptionConfig},
 };
-use pixels::{DataSet, Picture, crop::Crop};
-use sha2::{Digest, Sha256};
-use weights::Checkpoint;
+use pixels::{DataSet, Picture, crop::Crop, data::Balanced};
+use weights::{
+    Checkpoint,
+    public::{self, PublicWeights},
+};
 
 use crate::progress::Progress;
 
@@ -31,7 +36,15 @@ pub(crate) struct Extractor {
     device: Device,
 }
 
-/// The network that `--extractor` names: `lite`, or `inception=FILE`.
+/// The file of public weights, as `alitok weights fetch` left it.
+pub(crate) fn fetched(name: &str) -> Result<PathBuf> {
+    let folder =
+        public::cache_folder().context("there is no home folder for weights; set ALITOK_HOME")?;
+    Ok(PublicWeights::find(name)?.verified(&folder)?)
+}
+
+/// The network that `--extractor` names: `lite`, `inception` (fetched before), or
+/// `inception=FILE`.
 pub(crate) fn open(name: &str, device: &Device) -> Result<Extractor> {
     let (path, is_inception) = match name.split_once('=') {
         None if name == "lite" => {
@@ -40,14 +53,14 @@ pub(crate) fn open(name: &str, device: &Device) -> Result<Extractor> {
                 .context("the bundled network was not found; set ALITOK_HOME to this repository")?;
             (bundled, false)
         }
+        None if name == "inception" => (fetched("inception")?, true),
         Some(("inception", path)) => (Path::new(path).to_owned(), true),
         _ => bail!(
-            "--extractor {name}: write `lite`, or `inception=FILE` with the weights \
-             pt_inception-2015-12-05-6726825d.pth"
+            "--extractor {name}: write `lite`, `inception` after `alitok weights fetch inception`, \
+             or `inception=FILE` with the weights pt_inception-2015-12-05-6726825d.pth"
         ),
     };
-    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = public::hash_of(&path)?;
     let tensors = Checkpoint::read(&path)?.tensors;
     let named = || format!("{}", path.display());
     let network = if is_inception {
@@ -64,6 +77,11 @@ impl Extractor {
     /// Whether distances of its features carry the field's names.
     pub(crate) fn is_inception(&self) -> bool {
         matches!(self.network, Network::Inception(_))
+    }
+
+    /// The features of pictures.
+    pub(crate) fn see(&self, images: &Images) -> Result<Features> {
+        self.features(images).map_err(|error| anyhow::anyhow!(error))
     }
 }
 
@@ -158,6 +176,22 @@ impl Pictures {
         }
     }
 
+    /// As many pictures of each class, where a number is given.
+    pub(crate) fn balanced(
+        self,
+        source: &str,
+        per_class: Option<usize>,
+        seed: u64,
+    ) -> Result<Self> {
+        match (per_class, self) {
+            (None, pictures) => Ok(pictures),
+            (Some(per_class), Self::Data(data)) => {
+                Ok(Self::Data(Box::new(Balanced::choose(source, data, per_class, seed)?)))
+            }
+            (Some(_), Self::Batch(_)) => bail!("{source} does not say the classes of its pictures"),
+        }
+    }
+
     /// Width and height of the pictures; of a data set, of its first one.
     pub(crate) fn size(&self) -> Result<(usize, usize)> {
         match self {
@@ -199,52 +233,75 @@ pub(crate) fn images(pictures: &[Picture]) -> Images {
     Images { values, height, width }
 }
 
-/// What is known of a set of pictures after a network saw them.
+/// What is known of a set of pictures after a network saw them. Memory is that of the rows, where
+/// they are kept, and of moments, however many there are.
+#[derive(Default)]
 pub(crate) struct Seen {
-    /// All rows; for precision, recall and the kernel distance.
-    pub(crate) pool: FeatureMatrix,
-    pub(crate) logits: Option<FeatureMatrix>,
-    pub(crate) pool_moments: Moments,
-    pub(crate) spatial_moments: Option<Moments>,
+    forgets_rows: bool,
+    count: usize,
+    pool: Option<FeatureMatrix>,
+    logits: Option<FeatureMatrix>,
+    pool_moments: Option<Moments>,
+    spatial_moments: Option<Moments>,
 }
 
 impl Seen {
+    /// Nothing seen yet; only moments are kept.
+    pub(crate) fn moments_only() -> Self {
+        Self { forgets_rows: true, ..Self::default() }
+    }
+
     pub(crate) fn count(&self) -> usize {
-        self.pool.rows()
+        self.count
+    }
+
+    /// All rows of pooled features, for precision, recall and the kernel distance.
+    pub(crate) fn pool(&self) -> Option<&FeatureMatrix> {
+        self.pool.as_ref()
+    }
+
+    /// All logits, for the Inception Score.
+    pub(crate) fn logits(&self) -> Option<&FeatureMatrix> {
+        self.logits.as_ref()
+    }
+
+    /// Mean and covariance of the pooled features.
+    pub(crate) fn pool_gaussian(&self) -> Result<Gaussian> {
+        Ok(self.pool_moments.as_ref().context("there are no pictures")?.gaussian()?)
+    }
+
+    /// Mean and covariance of the spatial features, where the network has them.
+    pub(crate) fn spatial_gaussian(&self) -> Result<Option<Gaussian>> {
+        Ok(self.spatial_moments.as_ref().map(Moments::gaussian).transpose()?)
     }
 
     /// Adds what a network says of the next pictures.
-    pub(crate) fn add(all: &mut Option<Self>, found: Features) -> Result<()> {
-        match all {
-            None => {
-                let mut pool_moments = Moments::new(found.pool.width());
-                pool_moments.add(0, &found.pool)?;
-                let mut spatial_moments = None;
-                if let Some(spatial) = &found.spatial {
-                    let mut moments = Moments::new(spatial.width());
-                    moments.add(0, spatial)?;
-                    spatial_moments = Some(moments);
-                }
-                let Features { pool, logits, .. } = found;
-                *all = Some(Self { pool, logits, pool_moments, spatial_moments });
+    pub(crate) fn add(&mut self, found: &Features) -> Result<()> {
+        let first = self.count as u64;
+        let kinds = [
+            (&mut self.pool_moments, Some(&found.pool)),
+            (&mut self.spatial_moments, found.spatial.as_ref()),
+        ];
+        for (moments, rows) in kinds {
+            if let Some(rows) = rows {
+                moments.get_or_insert_with(|| Moments::new(rows.width())).add(first, rows)?;
             }
-            Some(all) => {
-                let first = all.count() as u64;
-                all.pool_moments.add(first, &found.pool)?;
-                if let (Some(moments), Some(rows)) = (&mut all.spatial_moments, &found.spatial) {
-                    moments.add(first, rows)?;
-                }
-                all.pool.append(&found.pool)?;
-                if let (Some(logits), Some(rows)) = (&mut all.logits, &found.logits) {
-                    logits.append(rows)?;
+        }
+        if !self.forgets_rows {
+            for (kept, rows) in
+                [(&mut self.pool, Some(&found.pool)), (&mut self.logits, found.logits.as_ref())]
+            {
+                if let Some(rows) = rows {
+                    kept.get_or_insert_with(|| FeatureMatrix::empty(rows.width())).append(rows)?;
                 }
             }
         }
+        self.count += found.pool.rows();
         Ok(())
     }
 }
 
-/// Shows all pictures to a network.
+/// Shows all pictures to a network, and keeps all rows.
 pub(crate) fn look(
     extractor: &Extractor,
     pictures: &Pictures,
@@ -252,14 +309,13 @@ pub(crate) fn look(
     crop: Crop,
     what: &'static str,
 ) -> Result<Seen> {
-    let mut all: Option<Seen> = None;
+    let mut seen = Seen::default();
     let mut progress = Progress::new(what, pictures.count() as u64);
     pictures.for_each_batch(size, crop, |images| {
-        let found = extractor.features(&images).map_err(|error| anyhow::anyhow!(error))?;
-        Seen::add(&mut all, found)?;
-        progress.set(all.as_ref().map_or(0, Seen::count) as u64);
+        seen.add(&extractor.see(&images)?)?;
+        progress.set(seen.count() as u64);
         Ok(())
     })?;
     progress.finish();
-    all.context("there are no pictures")
+    Ok(seen)
 }

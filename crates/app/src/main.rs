@@ -8,8 +8,11 @@ mod device;
 mod extractor;
 mod images;
 mod model;
+mod parts;
 mod processes;
 mod progress;
+mod protocol;
+mod reconstruction;
 mod token_file;
 
 use std::process::ExitCode;

@@ -64,6 +64,15 @@ impl FeatureMatrix {
         &self.values
     }
 
+    /// The rows of these numbers, in this order; a number may come more than once.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let values = rows.iter().flat_map(|&row| self.row(row)).copied().collect();
+        Self { width: self.width, values }
+    }
+
     /// Adds the rows of another matrix.
     ///
     /// # Errors

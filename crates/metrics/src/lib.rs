@@ -4,6 +4,7 @@
 //! minimizes, are in [`networks`] and [`perceptual`]; what turns pictures into features stands
 //! behind [`FeatureExtractor`].
 
+mod bootstrap;
 mod error;
 mod features;
 mod frechet;
@@ -19,6 +20,7 @@ mod psnr;
 mod reference;
 mod ssim;
 
+pub use bootstrap::bootstrap_deviation;
 pub use error::MetricsError;
 pub use features::{FeatureExtractor, FeatureMatrix, Features, Images, extractor};
 pub use frechet::frechet_distance;

@@ -49,7 +49,8 @@ impl Purpose {
         }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    /// The purpose that files call so.
+    pub fn parse(name: &str) -> Option<Self> {
         [Self::Generation, Self::Reconstruction].into_iter().find(|purpose| purpose.name() == name)
     }
 }

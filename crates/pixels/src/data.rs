@@ -1,5 +1,6 @@
 //! Data sets of labelled pictures.
 
+mod balanced;
 mod class_folder;
 mod flat_folder;
 #[cfg(feature = "parquet")]
@@ -8,6 +9,7 @@ mod shard_set;
 
 use std::path::{Path, PathBuf};
 
+pub use balanced::Balanced;
 pub use class_folder::ClassFolder;
 pub use flat_folder::FlatFolder;
 #[cfg(feature = "parquet")]

@@ -303,3 +303,36 @@ fn should_refuse_a_source_that_is_not_there() {
     assert!(error("/no/such/*.tar").contains("/no/such/*.tar"));
     assert!(error("bundled:test").contains("`bundled:heldout`"));
 }
+
+#[test]
+fn should_choose_as_many_of_each_class_and_go_round() {
+    let root = tempfile::tempdir().unwrap();
+    for (class, count) in [("cat", 3), ("dog", 7)] {
+        std::fs::create_dir(root.path().join(class)).unwrap();
+        for index in 0..count {
+            let path = root.path().join(format!("{class}/{index}.png"));
+            picture(index as u8).write_png(path).unwrap();
+        }
+    }
+    let choose = |per_class, seed| {
+        data::Balanced::choose("animals", open(root.path()).unwrap(), per_class, seed)
+    };
+    let chosen = choose(3, 1).unwrap();
+    let labels: Vec<usize> = (0..chosen.len()).map(|index| chosen.label(index)).collect();
+    assert_eq!(labels, [0, 1, 0, 1, 0, 1]);
+    let names = |set: &data::Balanced| -> Vec<String> {
+        (0..set.len()).map(|index| set.name(index).to_owned()).collect()
+    };
+    let mut different = names(&chosen);
+    different.sort();
+    different.dedup();
+    assert_eq!(different.len(), 6);
+    for index in 0..6 {
+        let value = chosen.picture(index).unwrap().rgb()[0];
+        assert!(chosen.name(index).ends_with(&format!("/{value}.png")), "{}", chosen.name(index));
+    }
+    assert_eq!(names(&choose(3, 1).unwrap()), names(&chosen));
+    assert!((2..9).any(|seed| names(&choose(3, seed).unwrap()) != names(&chosen)));
+    let told = choose(4, 1).err().unwrap().to_string();
+    assert!(told.contains("animals") && told.contains("`cat` has 3 pictures"), "{told}");
+}

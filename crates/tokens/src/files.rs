@@ -100,13 +100,25 @@ pub fn replace_folder<E: From<io::Error>>(
 /// # Errors
 /// If the operating system fails.
 pub fn remove_incomplete(folder: &Path) -> io::Result<()> {
+    remove_incomplete_of(folder, |_| true)
+}
+
+/// As [`remove_incomplete`], but only what belongs to the files and folders whose names are
+/// chosen; others may write the rest. What is written is called as it will be, with more behind.
+///
+/// # Errors
+/// If the operating system fails.
+pub fn remove_incomplete_of(folder: &Path, chosen: impl Fn(&str) -> bool) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().ends_with(INCOMPLETE.as_bytes()) {
+        let name = entry.file_name();
+        if name.as_encoded_bytes().ends_with(INCOMPLETE.as_bytes())
+            && chosen(&name.to_string_lossy())
+        {
             if entry.file_type()?.is_dir() {
                 fs::remove_dir_all(entry.path())?;
             } else {

@@ -22,6 +22,10 @@ pub enum Purpose {
     Sampling = 6,
     /// Choosing the features that rarely used codes move to.
     Clustering = 7,
+    /// Drawing rows anew, to see how a measure scatters.
+    Bootstrap = 9,
+    /// Choosing pictures of a class.
+    Selection = 10,
 }
 
 /// An endless row of random numbers at one address.

@@ -333,7 +333,10 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> FetchError {
 }
 
 /// SHA-256 of a file, in hexadecimal.
-fn hash_of(path: &Path) -> Result<String, FetchError> {
+///
+/// # Errors
+/// [`FetchError::File`] if it cannot be read.
+pub fn hash_of(path: &Path) -> Result<String, FetchError> {
     let mut file = File::open(path).map_err(at(path))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

@@ -1,0 +1,230 @@
+//! Lines, areas and text in pixels of an SVG, on any of the library's media.
+
+use std::sync::LazyLock;
+
+use plotters::{
+    coord::Shift,
+    prelude::{
+        BitMapBackend, Circle, Color as _, DrawingArea, DrawingBackend, FontStyle, FontTransform,
+        IntoDrawingArea, PathElement, RGBColor, Rectangle, SVGBackend, ShapeStyle, Text,
+    },
+    style::{
+        FontFamily, TextStyle, register_font,
+        text_anchor::{HPos, Pos, VPos},
+    },
+};
+
+use crate::{
+    ChartError,
+    color::{Color, WHITE},
+    drawing,
+};
+
+/// A font family as viewers of SVG look for it; the library finds our own under the same name.
+const FAMILY: &str = "Roboto, Arial, sans-serif";
+
+/// Roboto, cut down to Latin, Greek and signs; see `font/README.md`.
+static FONT: LazyLock<bool> = LazyLock::new(|| {
+    register_font(FAMILY, FontStyle::Normal, include_bytes!("../font/Roboto.ttf")).is_ok()
+});
+
+/// Size of the text at ticks and in legends, in pixels an em.
+pub(crate) const TEXT: f64 = 11.5;
+/// Size of axis labels.
+pub(crate) const LABEL: f64 = 12.5;
+/// Size of titles.
+pub(crate) const TITLE: f64 = 14.0;
+
+/// Height of a digit or capital of this font, in ems.
+pub(crate) const CAPITAL: f64 = 0.711;
+
+/// A place on the canvas, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Rect {
+    pub(crate) left: f64,
+    pub(crate) top: f64,
+    pub(crate) width: f64,
+    pub(crate) height: f64,
+}
+
+impl Rect {
+    pub(crate) fn right(&self) -> f64 {
+        self.left + self.width
+    }
+
+    pub(crate) fn bottom(&self) -> f64 {
+        self.top + self.height
+    }
+
+    /// Cuts margins off.
+    pub(crate) fn shrink(self, left: f64, top: f64, right: f64, bottom: f64) -> Self {
+        Self {
+            left: self.left + left,
+            top: self.top + top,
+            width: (self.width - left - right).max(1.0),
+            height: (self.height - top - bottom).max(1.0),
+        }
+    }
+}
+
+/// Which end of a text lies at its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Align {
+    Start,
+    Middle,
+    End,
+}
+
+/// Something to draw on.
+pub(crate) struct Canvas<B: DrawingBackend> {
+    area: DrawingArea<B, Shift>,
+    /// The medium's units a pixel.
+    units: f64,
+    /// What the library calls a font's size, in ems.
+    size_of_em: f64,
+    /// From where the library puts a text down to its baseline, in the library's sizes.
+    baseline: f64,
+}
+
+impl<'a> Canvas<SVGBackend<'a>> {
+    pub(crate) fn svg(
+        text: &'a mut String,
+        size: (u32, u32),
+        units: u32,
+    ) -> Result<Self, ChartError> {
+        // The library's constants for text in SVG: 1.24 and 0.76 em.
+        Self::new(SVGBackend::with_string(text, size), units, 1.24, 0.76 / 1.24)
+    }
+}
+
+impl<'a> Canvas<BitMapBackend<'a>> {
+    pub(crate) fn bitmap(
+        pixels: &'a mut [u8],
+        size: (u32, u32),
+        units: u32,
+    ) -> Result<Self, ChartError> {
+        // In bitmaps its size is from the font's ascent to its descent, and it puts the baseline
+        // into the middle.
+        Self::new(BitMapBackend::with_buffer(pixels, size), units, 2400.0 / 2048.0, 0.5)
+    }
+}
+
+impl<B: DrawingBackend> Canvas<B> {
+    fn new(backend: B, units: u32, size_of_em: f64, baseline: f64) -> Result<Self, ChartError> {
+        if !*FONT {
+            return Err(drawing("the font is damaged"));
+        }
+        let area = backend.into_drawing_area();
+        area.fill(&rgb(WHITE)).map_err(drawing)?;
+        Ok(Self { area, units: units.into(), size_of_em, baseline })
+    }
+
+    pub(crate) fn finish(&self) -> Result<(), ChartError> {
+        self.area.present().map_err(drawing)
+    }
+
+    fn at(&self, (x, y): (f64, f64)) -> (i32, i32) {
+        ((x * self.units).round() as i32, (y * self.units).round() as i32)
+    }
+
+    fn width(&self, pixels: f64) -> u32 {
+        (pixels * self.units).round().max(1.0) as u32
+    }
+
+    /// A line through points.
+    pub(crate) fn path(
+        &self,
+        points: &[(f64, f64)],
+        color: Color,
+        width: f64,
+    ) -> Result<(), ChartError> {
+        let mut places: Vec<_> = points.iter().map(|&point| self.at(point)).collect();
+        places.dedup();
+        if places.len() < 2 {
+            return Ok(());
+        }
+        let style = rgb(color).stroke_width(self.width(width));
+        self.area.draw(&PathElement::new(places, style)).map_err(drawing)
+    }
+
+    /// An area within a rectangle.
+    pub(crate) fn fill(&self, rect: Rect, color: Color) -> Result<(), ChartError> {
+        let corners = [self.at((rect.left, rect.top)), self.at((rect.right(), rect.bottom()))];
+        self.area.draw(&Rectangle::new(corners, rgb(color).filled())).map_err(drawing)
+    }
+
+    /// A rectangle's outline.
+    pub(crate) fn frame(&self, rect: Rect, color: Color, width: f64) -> Result<(), ChartError> {
+        let Rect { left, top, .. } = rect;
+        let (right, bottom) = (rect.right(), rect.bottom());
+        let corners =
+            [(left, top), (right, top), (right, bottom), (left, bottom), (left, top), (right, top)];
+        self.path(&corners, color, width)
+    }
+
+    /// A disc.
+    pub(crate) fn disc(
+        &self,
+        center: (f64, f64),
+        radius: f64,
+        color: Color,
+        opacity: f64,
+    ) -> Result<(), ChartError> {
+        let style = ShapeStyle { color: rgb(color).mix(opacity), filled: true, stroke_width: 0 };
+        self.area
+            .draw(&Circle::new(self.at(center), self.width(radius) as i32, style))
+            .map_err(drawing)
+    }
+
+    /// A line of text whose baseline is at a place.
+    pub(crate) fn text(
+        &self,
+        text: &str,
+        (x, baseline): (f64, f64),
+        size: f64,
+        align: Align,
+        color: Color,
+    ) -> Result<(), ChartError> {
+        let style = self.style(size, align, color);
+        let place = (x, baseline - self.baseline * self.size_of_em * size);
+        self.area.draw(&Text::new(text.to_owned(), self.at(place), style)).map_err(drawing)
+    }
+
+    /// A line of text that reads upwards, its middle at a height and its baseline on the right.
+    pub(crate) fn text_upwards(
+        &self,
+        text: &str,
+        (baseline, y): (f64, f64),
+        size: f64,
+        color: Color,
+    ) -> Result<(), ChartError> {
+        let style = self.style(size, Align::Middle, color).transform(FontTransform::Rotate270);
+        let place = (baseline - self.baseline * self.size_of_em * size, y);
+        self.area.draw(&Text::new(text.to_owned(), self.at(place), style)).map_err(drawing)
+    }
+
+    /// A text's width in pixels.
+    pub(crate) fn text_width(&self, text: &str, size: f64) -> Result<f64, ChartError> {
+        // Measured large, since the library rounds.
+        let large = 100.0;
+        let style = TextStyle::from((FontFamily::Name(FAMILY), large * 2400.0 / 2048.0));
+        let (width, _) = self.area.estimate_text_size(text, &style).map_err(drawing)?;
+        Ok(f64::from(width) * size / large)
+    }
+
+    fn style(&self, size: f64, align: Align, color: Color) -> TextStyle<'static> {
+        let across = match align {
+            Align::Start => HPos::Left,
+            Align::Middle => HPos::Center,
+            Align::End => HPos::Right,
+        };
+        let size = size * self.size_of_em * self.units;
+        let mut style = TextStyle::from((FontFamily::Name(FAMILY), size));
+        style.color = rgb(color).to_backend_color();
+        style.pos(Pos::new(across, VPos::Top))
+    }
+}
+
+fn rgb((red, green, blue): Color) -> RGBColor {
+    RGBColor(red, green, blue)
+}

@@ -56,6 +56,9 @@ pub(crate) enum Verb {
     /// Measure a model
     #[command(subcommand)]
     Evaluate(EvaluateVerb),
+    /// Train variants on equal budgets and compare them
+    #[command(subcommand)]
+    Experiment(ExperimentVerb),
     /// Measure how fast the packed engine is on this machine
     #[command(subcommand)]
     Bench(BenchVerb),
@@ -311,6 +314,39 @@ pub(crate) struct DataArgs {
     pub(crate) data: String,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExperimentVerb {
+    /// Does a causal decoder make tokens that are easier to predict? (the paper's Table 3, Fig. 2)
+    ///
+    /// Trains a tokenizer and a generator a row and seed, measures them, and writes `report.md`,
+    /// `report.json` and figures. Given again, it goes on where it was interrupted; a second process
+    /// with the same folder takes rows that nobody works on.
+    #[command(after_help = "Examples:
+  alitok experiment ablation --out runs/ablation
+  alitok experiment ablation --plan mine.toml --row A B --out runs/mine
+  alitok experiment ablation --out runs/ablation --report-only")]
+    Ablation(AblationArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AblationArgs {
+    /// A bundled plan (`small`), or a .toml file like those in `recipes/ablation`.
+    #[arg(long, default_value = "small")]
+    pub(crate) plan: String,
+    /// Folder of the experiment.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Work on these rows only. The report has all that are finished.
+    #[arg(long = "row", value_name = "NAME", num_args = 1..)]
+    pub(crate) rows: Vec<String>,
+    /// Train and measure nothing, only write the report of what is finished.
+    #[arg(long)]
+    pub(crate) report_only: bool,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct TrainTokenizerArgs {
     /// 1: encoder, codebook and first decoder. 2: bidirectional decoder.
@@ -412,6 +448,9 @@ pub(crate) struct CacheBuildArgs {
     /// images.
     #[arg(long)]
     pub(crate) ten_crop: bool,
+    /// Two views a picture: the centre and its mirror image.
+    #[arg(long, conflicts_with = "ten_crop")]
+    pub(crate) mirrored: bool,
     /// Folder of the cache.
     #[arg(long)]
     pub(crate) out: PathBuf,

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use pixels::{DataSet, Picture, crop::ten_crop};
+use pixels::{DataSet, Picture, augment::horizontal_flip, crop::ten_crop};
+use serde::{Deserialize, Serialize};
 use tokenizer::FrozenEncoder;
 use tokens::cache::{
     CacheError, CacheHeader, CacheWriter, Shard, exchange::TokenSource, order_checksum,
@@ -20,10 +21,13 @@ pub const TOKENIZER: &str = "tokenizer";
 const FLUSH_EVERY: usize = 64;
 
 /// The views of a picture that are cached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Views {
     /// The centre crop.
     Center,
+    /// The centre crop and its mirror image.
+    Mirrored,
     /// The corners and the centre at 1.1 times the size, then their mirror images (paper, 4.1).
     TenCrop,
 }
@@ -32,6 +36,7 @@ impl Views {
     const fn count(self) -> usize {
         match self {
             Self::Center => 1,
+            Self::Mirrored => 2,
             Self::TenCrop => 10,
         }
     }
@@ -39,6 +44,7 @@ impl Views {
     const fn description(self) -> &'static str {
         match self {
             Self::Center => "centre crop (ADM)",
+            Self::Mirrored => "centre crop (ADM) and its mirror image",
             Self::TenCrop => "ten-crop of the centre crop (ADM) at 1.1 times the size",
         }
     }
@@ -60,8 +66,7 @@ pub fn build(
 ) -> Result<(), TrainingError> {
     let config = encoder.config();
     let image = config.image;
-    let ten_crop_wanted = views == Views::TenCrop;
-    if ten_crop_wanted && image.height != image.width {
+    if views == Views::TenCrop && image.height != image.width {
         return Err(TrainingError::Data("ten-crop needs a tokenizer of square pictures".into()));
     }
     let picture = |index: usize| (data.label(index), data.name(index));
@@ -76,10 +81,14 @@ pub fn build(
     let range = shard.range(data.len());
     let total = range.len();
     for index in range.skip(writer.len()) {
-        let pictures: Vec<Picture> = if ten_crop_wanted {
-            ten_crop(&data.picture(index)?, image.width)?
-        } else {
-            vec![fitted(data, index, image)?]
+        let pictures: Vec<Picture> = match views {
+            Views::Center => vec![fitted(data, index, image)?],
+            Views::Mirrored => {
+                let picture = fitted(data, index, image)?;
+                let mirrored = horizontal_flip(&picture);
+                vec![picture, mirrored]
+            }
+            Views::TenCrop => ten_crop(&data.picture(index)?, image.width)?,
         };
         let tokens: Vec<_> = pictures
             .iter()

@@ -10,6 +10,7 @@ pub mod cache;
 mod checkpoint;
 pub mod discriminator;
 mod error;
+pub mod experiment;
 pub mod generator;
 pub mod guard;
 mod learner;

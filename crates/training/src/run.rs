@@ -321,7 +321,6 @@ impl<T: Trainer> Run<'_, T> {
 /// dropped.
 fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<File, TrainingError> {
     let path = folder.join("recipe.toml");
-    let now = to_table(recipe);
     if path.exists() && !resume {
         return Err(TrainingError::RunExists(folder.to_owned()));
     }
@@ -331,36 +330,52 @@ fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<File, Tra
     }
     std::fs::create_dir_all(folder).map_err(TrainingError::file(folder))?;
     let lock = lock(folder)?;
-    if path.exists() {
-        let text = std::fs::read_to_string(&path).map_err(TrainingError::file(&path))?;
-        // Through the recipe's type, so that settings which are younger than the run have their
-        // defaults.
-        let before: R = toml::from_str(&text).map_err(|error| {
-            RecipeError::Settings(SettingsError::Parse {
-                kind: "recipe",
-                name: path.display().to_string(),
-                problem: error.to_string(),
-            })
-        })?;
-        let before = to_table(&before);
-        return match difference(&before, &now) {
-            None => Ok(lock),
-            Some((key, before, now)) => {
-                Err(TrainingError::RecipeChanged { path: folder.to_owned(), key, before, now })
-            }
-        };
+    if check_recipe(folder, recipe)? {
+        return Ok(lock);
     }
     let text =
         format!("# The resolved recipe of this run, alitok {}.\n", env!("CARGO_PKG_VERSION"))
-            + &toml::to_string(&now).expect("a table of plain values can be written");
+            + &toml::to_string(&to_table(recipe)).expect("a table of plain values can be written");
     tokens::files::write_file(&path, |file| file.write_all(text.as_bytes()))
         .map_err(TrainingError::file(&path))?;
     Ok(lock)
 }
 
+/// Whether the folder holds a run, which must be one of this recipe, save for how often it logs and
+/// saves, and how a step is cut.
+///
+/// # Errors
+/// If it is a run of another recipe, or its recipe cannot be read.
+pub fn check_recipe<R: Recipe>(folder: &Path, recipe: &R) -> Result<bool, TrainingError> {
+    let path = folder.join("recipe.toml");
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        text => text.map_err(TrainingError::file(&path))?,
+    };
+    // Through the recipe's type, so that settings which are younger than the run have their
+    // defaults.
+    let before: R = toml::from_str(&text).map_err(|error| {
+        RecipeError::Settings(SettingsError::Parse {
+            kind: "recipe",
+            name: path.display().to_string(),
+            problem: error.to_string(),
+        })
+    })?;
+    match difference(&to_table(&before), &to_table(recipe)) {
+        None => Ok(true),
+        Some((key, before, now)) => {
+            let path = folder.to_owned();
+            Err(TrainingError::RecipeChanged { path, key, before, now })
+        }
+    }
+}
+
 /// Locks a run's folder against other processes. The system drops the lock with the process,
 /// however that ends.
-fn lock(folder: &Path) -> Result<File, TrainingError> {
+///
+/// # Errors
+/// If another process holds it, or the folder cannot be written to.
+pub fn lock(folder: &Path) -> Result<File, TrainingError> {
     let path = folder.join(".lock");
     let mut options = OpenOptions::new();
     let file = options.create(true).truncate(false).write(true).open(&path);

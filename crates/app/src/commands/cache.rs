@@ -34,7 +34,11 @@ fn run_build(args: &CacheBuildArgs, device: &Device) -> Result<()> {
     let data = pixels::data::open(&args.data.data)?;
     let model = model::open(&args.model.model)?;
     let encoder = model.tokenizer(device)?.frozen_encoder();
-    let views = if args.ten_crop { Views::TenCrop } else { Views::Center };
+    let views = match (args.ten_crop, args.mirrored) {
+        (true, _) => Views::TenCrop,
+        (_, true) => Views::Mirrored,
+        _ => Views::Center,
+    };
     let mut progress = Progress::new("caching", shard.range(data.len()).len() as u64);
     build(data.as_ref(), &model, &encoder, views, &args.out, shard, |done, _| {
         progress.set(done as u64);

@@ -7,6 +7,7 @@ mod data;
 mod decode;
 mod encode;
 mod evaluate;
+mod experiment;
 mod export;
 mod generate;
 mod import;
@@ -36,6 +37,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Cache(verb) => cache::run(&verb, &device),
         Verb::Data(verb) => data::run(&verb),
         Verb::Evaluate(verb) => evaluate::run(&verb, name),
+        Verb::Experiment(verb) => experiment::run(&verb, name),
         Verb::Bench(verb) => bench::run(&verb),
         Verb::Import(args) => import::run(&args),
         Verb::Export(args) => export::run(&args),

@@ -1,0 +1,276 @@
+//! What is measured of a row whose trainings are done.
+
+use std::{io::Write, path::Path};
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use generator::{Request, SamplingConfig};
+use metrics::{Gaussian, frechet_distance};
+use pixels::{DataSet, Picture, crop::Crop};
+use serde::{Deserialize, Serialize};
+use tokenizer::ImageSize;
+use tokens::{TokenLayout, cache::TokenCache};
+use training::{
+    experiment::{Ablation, Evaluation, UnitFolder},
+    generator::Prediction,
+};
+use weights::ModelFolder;
+
+use crate::{
+    args::{ComputeArgs, DecoderArgs, PrecisionName},
+    compute::Compute,
+    device::DeviceName,
+    extractor::{self, Extractor, Seen},
+    progress::Progress,
+    reconstruction::{self, Rebuilder, Reconstruction},
+};
+
+/// Raised when more is measured: what an older version measured is then measured again.
+const FORMAT: u32 = 1;
+
+/// Everything that is known of a unit, as in its `measures.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Measures {
+    format: u32,
+    /// What was asked for.
+    pub(super) evaluation: Evaluation,
+    /// Parameters of encoder, codebook and the decoder that was measured.
+    pub(super) tokenizer_parameters: usize,
+    pub(super) generator_parameters: usize,
+    /// The generator on the first view of the pictures it was trained on, without dropout.
+    pub(super) training: Predictability,
+    /// The generator on held-out pictures.
+    pub(super) heldout: Predictability,
+    /// Fraction of the codes that the training pictures' tokens use.
+    pub(super) codebook_usage: f64,
+    /// Entropy of the codes' frequencies among the training pictures' grid tokens, in nats: the
+    /// loss of a generator that knows these frequencies and nothing else.
+    pub(super) code_entropy: f64,
+    /// Of the held-out pictures.
+    pub(super) reconstruction: Rebuilt,
+    /// Distance of samples from the training pictures.
+    pub(super) sample_distance: f64,
+}
+
+/// How well tokens are predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Predictability {
+    /// Mean cross-entropy of a token, in nats.
+    pub(super) loss: f64,
+    pub(super) accuracy: f64,
+    /// The same of the grid's tokens alone.
+    pub(super) grid_loss: f64,
+    pub(super) grid_accuracy: f64,
+    /// Cross-entropy of all tokens of a picture together, in nats.
+    pub(super) picture_loss: f64,
+}
+
+/// What is lost in a tokenizer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Rebuilt {
+    /// In dB, mean over pictures.
+    pub(super) psnr: f64,
+    pub(super) ssim: f64,
+    /// Mean squared error of the first row of patches, and of the others.
+    pub(super) first_row_error: f64,
+    pub(super) other_rows_error: f64,
+    /// Distance of the reconstructions from their originals.
+    pub(super) distance: f64,
+}
+
+impl Measures {
+    /// What was measured, if it is complete.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match std::fs::read(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let value: serde_json::Value = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged; delete it", path.display()))?;
+        if value["format"] != FORMAT {
+            return Ok(None);
+        }
+        let measures = serde_json::from_value(value)
+            .with_context(|| format!("{} is damaged; delete it", path.display()))?;
+        Ok(Some(measures))
+    }
+
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        tokens::files::write_file(path, |file| writeln!(file, "{text}"))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+impl Predictability {
+    fn new(prediction: &Prediction, layout: &TokenLayout) -> Self {
+        let (loss, accuracy) = prediction.over(0..layout.len());
+        let (grid_loss, grid_accuracy) = prediction.over(layout.grid_range());
+        let picture_loss = loss * layout.len() as f64;
+        Self { loss, accuracy, grid_loss, grid_accuracy, picture_loss }
+    }
+}
+
+/// Measures units; keeps what all of them are compared with.
+pub(super) struct Measurer<'a> {
+    plan: &'a Ablation,
+    name: DeviceName,
+    device: Device,
+    /// The network, and what it makes of the training pictures of a size.
+    reference: Option<(Extractor, ImageSize, Gaussian)>,
+}
+
+impl<'a> Measurer<'a> {
+    pub(super) fn new(plan: &'a Ablation, name: DeviceName) -> Self {
+        Self { plan, name, device: name.device(), reference: None }
+    }
+
+    /// Measures a run of a tokenizer, and the generator on its tokens.
+    pub(super) fn measure(&mut self, tokenizer: &Path, tokens: &UnitFolder) -> Result<Measures> {
+        let plan = self.plan;
+        let evaluation = plan.evaluation;
+        let compute = ComputeArgs { engine: None, precision: PrecisionName::F32 };
+        let compute = Compute::new(&compute, self.name)?;
+        let model = ModelFolder::read(tokenizer.join("model"))?;
+        let with_generator = ModelFolder::read(tokens.generator().join("model"))?;
+
+        let generator = with_generator.generator(&self.device)?;
+        let cache = TokenCache::open(tokens.cache())?;
+        let layout = cache.header().layout;
+        let training = Prediction::measure(&generator, &cache)?;
+        let heldout = Prediction::measure(&generator, &TokenCache::open(tokens.heldout_cache())?)?;
+        let (codebook_usage, code_entropy) = frequencies(&cache)?;
+
+        let encoding = compute.encoding(&model)?;
+        let decoding = compute.decoding(&model, &DecoderArgs { decoder: None })?;
+        let config = encoding.config();
+        let (extractor, reference) = self.reference(config.image)?;
+        let heldout_data = pixels::data::open(&plan.heldout)?;
+        let rebuilder = Rebuilder {
+            data: heldout_data.as_ref(),
+            encoding: &encoding,
+            decoding: &decoding,
+            extractor,
+            perceptual: &[],
+        };
+        let Reconstruction { psnr, ssim, row_errors, distance, .. } =
+            reconstruction::measure(&rebuilder)?.finish(config.image.width, config.patch)?;
+        let (first_row, other_rows) = row_errors.split_first().context("a picture has rows")?;
+
+        let drawing = compute.drawing(&with_generator)?;
+        let requests = requests(&cache, &evaluation)?;
+        let mut pictures = Vec::with_capacity(requests.len());
+        let mut progress = Progress::new("samples", (requests.len() * layout.len()) as u64);
+        drawing.draw(
+            &requests,
+            &SamplingConfig::default(),
+            TOGETHER,
+            |done| progress.set(done as u64),
+            |_, tokens| {
+                pictures.push(decoding.picture(&tokens)?);
+                Ok(())
+            },
+        )?;
+        progress.finish();
+        let samples = seen(extractor, pictures.len(), |index| Ok(pictures[index].clone()))?;
+
+        let decoder = config.decoder_parameters(config.decoder(decoding.kind)?);
+        Ok(Measures {
+            format: FORMAT,
+            evaluation,
+            tokenizer_parameters: config.encoder_parameters()
+                + config.codebook_parameters()
+                + decoder,
+            generator_parameters: generator.config().parameter_count(),
+            training: Predictability::new(&training, &layout),
+            heldout: Predictability::new(&heldout, &layout),
+            codebook_usage,
+            code_entropy,
+            reconstruction: Rebuilt {
+                psnr,
+                ssim,
+                first_row_error: *first_row,
+                other_rows_error: other_rows.iter().sum::<f64>() / other_rows.len().max(1) as f64,
+                distance: distance.context("one held-out picture is too few for a distance")?,
+            },
+            sample_distance: frechet_distance(&samples, reference)?,
+        })
+    }
+
+    /// The network, and the moments of its features of the training pictures.
+    fn reference(&mut self, size: ImageSize) -> Result<(&Extractor, &Gaussian)> {
+        if self.reference.as_ref().is_none_or(|(_, known, _)| *known != size) {
+            let extractor = extractor::open("lite", &self.device)?;
+            let data = pixels::data::open(&self.plan.data)?;
+            let moments =
+                seen(&extractor, data.len(), |index| picture(data.as_ref(), index, size))?;
+            self.reference = Some((extractor, size, moments));
+        }
+        let (extractor, _, moments) = self.reference.as_ref().context("it was just made")?;
+        Ok((extractor, moments))
+    }
+}
+
+/// Sequences that are drawn together.
+const TOGETHER: usize = 16;
+
+fn picture(data: &dyn DataSet, index: usize, size: ImageSize) -> Result<Picture> {
+    Ok(Crop::Center.fit(data.picture(index)?, size.width, size.height, data.name(index))?)
+}
+
+/// The moments of a network's features of pictures.
+fn seen(
+    extractor: &Extractor,
+    count: usize,
+    picture: impl Fn(usize) -> Result<Picture>,
+) -> Result<Gaussian> {
+    let mut all = Seen::moments_only();
+    let mut progress = Progress::new("looking", count as u64);
+    for first in (0..count).step_by(extractor::BATCH) {
+        let batch = first..count.min(first + extractor::BATCH);
+        let pictures = batch.map(&picture).collect::<Result<Vec<_>>>()?;
+        all.add(&extractor.see(&extractor::images(&pictures))?)?;
+        progress.set((first + pictures.len()) as u64);
+    }
+    progress.finish();
+    all.pool_gaussian()
+}
+
+/// Samples of the classes of training pictures, evenly taken from all of them.
+fn requests(cache: &TokenCache, evaluation: &Evaluation) -> Result<Vec<Request>> {
+    (0..evaluation.samples)
+        .map(|index| {
+            let of = index * cache.len() / evaluation.samples;
+            Ok(Request {
+                class: cache.record(of, 0)?.label,
+                seed: evaluation.seed,
+                index: index as u64,
+                forced: Vec::new(),
+            })
+        })
+        .collect()
+}
+
+/// The fraction of the codes that occur in the first view of a cache's pictures, and the entropy of
+/// the grid's, in nats.
+fn frequencies(cache: &TokenCache) -> Result<(f64, f64)> {
+    let header = cache.header();
+    let (mut all, mut grid) = (vec![0_u64; header.codes], vec![0_u64; header.codes]);
+    for picture in 0..cache.len() {
+        for (position, token) in cache.record(picture, 0)?.tokens().enumerate() {
+            all[usize::from(token)] += 1;
+            if header.layout.grid_range().contains(&position) {
+                grid[usize::from(token)] += 1;
+            }
+        }
+    }
+    let used = all.iter().filter(|&&count| count > 0).count();
+    let total: u64 = grid.iter().sum();
+    let entropy = grid
+        .iter()
+        .filter(|&&count| count > 0)
+        .map(|&count| count as f64 / total as f64)
+        .map(|probability| -probability * probability.ln())
+        .sum();
+    Ok((used as f64 / header.codes as f64, entropy))
+}

@@ -6,7 +6,8 @@
 //! straight into their result; see `benches/fused.rs`. Other backends, and numbers other than
 //! f32, take [`composed`].
 //!
-//! Results do not depend on the number of threads, nor on the machine's instruction set.
+//! Results do not depend on the number of threads, nor, but for products in bfloat16, on the
+//! machine's instruction set.
 
 pub mod composed;
 
@@ -25,7 +26,7 @@ use burn::{
     tensor::{DType, FloatDType, Tensor},
 };
 
-use backend::FusedOperations;
+use backend::{FusedOperations, Precision};
 use convolution::ConvolutionOperations;
 use depthwise::DepthwiseOperations;
 use pooling::PoolingOperations;
@@ -57,34 +58,21 @@ pub fn linear<const D: usize>(
     let [inputs, outputs] = weight.dims();
     assert_eq!(x.dims().last(), Some(&inputs), "width of x and weight");
     assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [outputs]), "width of weight and bias");
-    if weight.dtype() == DType::BF16 && x.dtype() == DType::F32 {
-        return linear_in_bf16(x, weight, bias);
-    }
-    if is_fusible(&x) && is_fusible(&weight) && bias.as_ref().is_none_or(is_fusible) {
+    let is_half = weight.dtype() == DType::BF16 && x.dtype() == DType::F32;
+    let bias_is_fusible = bias.as_ref().is_none_or(is_fusible);
+    let (half, single) = (FloatDType::BF16, FloatDType::F32);
+    if is_fusible(&x) && bias_is_fusible && (is_half || is_fusible(&weight)) {
+        let precision = if is_half { Precision::Bf16 } else { Precision::Single };
+        let weight = if is_half { weight.cast(single) } else { weight };
         let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
         Tensor::from_dispatch(match bias {
-            Some(bias) => Dispatch::fused_affine(x, weight, bias.into_dispatch()),
-            None => Dispatch::fused_linear(x, weight),
+            Some(bias) => Dispatch::fused_affine(x, weight, bias.into_dispatch(), precision),
+            None => Dispatch::fused_linear(x, weight, precision),
         })
+    } else if is_half {
+        composed::linear(x.cast(half), weight, bias.map(|bias| bias.cast(half))).cast(single)
     } else {
         composed::linear(x, weight, bias)
-    }
-}
-
-/// [`linear`] with a weight in bfloat16.
-fn linear_in_bf16<const D: usize>(
-    x: Tensor<D>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-) -> Tensor<D> {
-    let (half, single) = (FloatDType::BF16, FloatDType::F32);
-    if is_fusible(&x) {
-        // A CPU multiplies rounded numbers in single precision as fast as any; Burn's product in
-        // bfloat16 would convert them on the way.
-        let x = x.cast(half).cast(single);
-        linear(x, weight.cast(single), bias).cast(half).cast(single)
-    } else {
-        composed::linear(x.cast(half), weight, bias.map(|bias| bias.cast(half))).cast(single)
     }
 }
 

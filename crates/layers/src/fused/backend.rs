@@ -17,17 +17,31 @@ use burn::backend::{
     tensor::FloatTensor,
 };
 
+/// What a linear layer multiplies in. Its tensors have single precision either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// As they are.
+    Single,
+    /// Rounded to bfloat16, and the results, too; sums run in single precision.
+    Bf16,
+}
+
 /// Forward passes, on row-major or any other layout.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait FusedOperations: Backend {
     /// x · weight over the last dimension.
-    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
 
     /// x · weight + bias over the last dimension.
     fn fused_affine(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        precision: Precision,
     ) -> FloatTensor<Self>;
 
     /// softmax(q·kᵀ / √head) · v of every head; queries, keys and values lie side by side.
@@ -86,12 +100,14 @@ pub(crate) trait FusedGradients: FusedOperations {
     fn linear_input_gradient(
         weight: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
+        precision: Precision,
     ) -> FloatTensor<Self>;
 
     /// The gradient for a linear layer's weight.
     fn linear_weight_gradient(
         x: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
+        precision: Precision,
     ) -> FloatTensor<Self>;
 
     /// The gradient for a linear layer's bias.
@@ -170,7 +186,9 @@ fn register<B: Backend, const N: usize>(
 
 /// The backward pass of a linear layer, to input and weight, and to the bias where there is one.
 #[derive(Debug)]
-struct Linear;
+struct Linear {
+    precision: Precision,
+}
 
 impl<B: FusedGradients, const N: usize> Backward<B, N> for Linear {
     type State = (FloatTensor<B>, FloatTensor<B>);
@@ -187,8 +205,8 @@ impl<B: FusedGradients, const N: usize> Backward<B, N> for Linear {
         for (place, parent) in ops.parents.into_iter().enumerate() {
             let Some(parent) = parent else { continue };
             let value = match place {
-                0 => B::linear_input_gradient(weight.clone(), gradient.clone()),
-                1 => B::linear_weight_gradient(x.clone(), gradient.clone()),
+                0 => B::linear_input_gradient(weight.clone(), gradient.clone(), self.precision),
+                1 => B::linear_weight_gradient(x.clone(), gradient.clone(), self.precision),
                 _ => B::linear_bias_gradient(gradient.clone()),
             };
             gradients.register::<B>(parent.id, value);
@@ -220,12 +238,17 @@ impl<B: FusedGradients> Backward<B, 1> for Clamp {
 }
 
 impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C> {
-    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
         let (x, x_node) = x.into_parts();
         let (weight, weight_node) = weight.into_parts();
         let state = (x.clone(), weight.clone());
-        let output = B::fused_linear(x, weight);
-        let prepared = <Linear as Backward<B, 2>>::prepare::<C>(Linear, [x_node, weight_node]);
+        let output = B::fused_linear(x, weight, precision);
+        let (linear, nodes) = (Linear { precision }, [x_node, weight_node]);
+        let prepared = <Linear as Backward<B, 2>>::prepare::<C>(linear, nodes);
         match prepared.compute_bound().stateful() {
             OpsKind::Tracked(tracked) => tracked.finish(state, output),
             OpsKind::UnTracked(untracked) => untracked.finish(output),
@@ -236,14 +259,15 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         let (x, x_node) = x.into_parts();
         let (weight, weight_node) = weight.into_parts();
         let (bias, bias_node) = bias.into_parts();
         let state = (x.clone(), weight.clone());
-        let output = B::fused_affine(x, weight, bias);
+        let output = B::fused_affine(x, weight, bias, precision);
         let nodes = [x_node, weight_node, bias_node];
-        let prepared = <Linear as Backward<B, 3>>::prepare::<C>(Linear, nodes);
+        let prepared = <Linear as Backward<B, 3>>::prepare::<C>(Linear { precision }, nodes);
         match prepared.compute_bound().stateful() {
             OpsKind::Tracked(tracked) => tracked.finish(state, output),
             OpsKind::UnTracked(untracked) => untracked.finish(output),

@@ -10,9 +10,9 @@ use burn::{
 use rayon::prelude::*;
 
 use super::{
-    backend::{FusedGradients, FusedOperations},
-    lanes::{self, Statistics, vectorized},
-    product::{Matrix, Threads, product},
+    backend::{FusedGradients, FusedOperations, Precision},
+    lanes::{self, Statistics, round_to_bf16, vectorized},
+    product::{Matrix, product_in},
     self_attention::SelfAttention,
 };
 
@@ -217,17 +217,40 @@ fn sum_rows(values: &[f32], width: usize) -> Vec<f32> {
     total
 }
 
+/// x · weight over the last dimension.
+fn linear(x: FlexTensor, weight: FlexTensor, precision: Precision) -> FlexTensor {
+    let (x, weight) = (row_major(x), row_major(weight));
+    let left = Matrix::packed(values(&x), width(&x));
+    let right = Matrix::packed(values(&weight), width(&weight));
+    tensor_of_width(&x, width(&weight), product_in(precision, left, right))
+}
+
+/// Rounds what a product in this precision gives.
+fn round(result: &mut FlexTensor, precision: Precision) {
+    if precision == Precision::Bf16 {
+        for_each_chunk(values_mut(result), CHUNK, |_, out| {
+            for out in out {
+                *out = f32::from_bits(round_to_bf16(*out) << 16);
+            }
+        });
+    }
+}
+
 impl FusedOperations for Flex {
-    fn fused_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        let (x, weight) = (row_major(x), row_major(weight));
-        let left = Matrix::packed(values(&x), width(&x));
-        let right = Matrix::packed(values(&weight), width(&weight));
-        tensor_of_width(&x, width(&weight), product(left, right, Threads::All))
+    fn fused_linear(x: FlexTensor, weight: FlexTensor, precision: Precision) -> FlexTensor {
+        let mut output = linear(x, weight, precision);
+        round(&mut output, precision);
+        output
     }
 
-    fn fused_affine(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+    fn fused_affine(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        precision: Precision,
+    ) -> FlexTensor {
         let outputs = width(&weight);
-        let mut output = Self::fused_linear(x, weight);
+        let mut output = linear(x, weight, precision);
         let bias = row_major(bias);
         let bias = values(&bias);
         for_each_chunk(values_mut(&mut output), whole_rows(outputs), |_, rows| {
@@ -235,6 +258,7 @@ impl FusedOperations for Flex {
                 row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
             }
         });
+        round(&mut output, precision);
         output
     }
 
@@ -303,21 +327,31 @@ impl FusedOperations for Flex {
 }
 
 impl FusedGradients for Flex {
-    fn linear_input_gradient(weight: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+    fn linear_input_gradient(
+        weight: FlexTensor,
+        gradient: FlexTensor,
+        precision: Precision,
+    ) -> FlexTensor {
         let (weight, gradient) = (row_major(weight), row_major(gradient));
         let outputs = width(&weight);
         let inputs = values(&weight).len() / outputs.max(1);
         let left = Matrix::packed(values(&gradient), outputs);
         let right = Matrix::packed(values(&weight), outputs).transposed();
-        tensor_of_width(&gradient, inputs, product(left, right, Threads::All))
+        let mut result = tensor_of_width(&gradient, inputs, product_in(precision, left, right));
+        round(&mut result, precision);
+        result
     }
 
-    fn linear_weight_gradient(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+    fn linear_weight_gradient(
+        x: FlexTensor,
+        gradient: FlexTensor,
+        precision: Precision,
+    ) -> FlexTensor {
         let (x, gradient) = (row_major(x), row_major(gradient));
         let (inputs, outputs) = (width(&x), width(&gradient));
         let left = Matrix::packed(values(&x), inputs).transposed();
         let right = Matrix::packed(values(&gradient), outputs);
-        let values = product(left, right, Threads::All);
+        let values = product_in(precision, left, right);
         FlexTensor::from_data(TensorData::new(values, [inputs, outputs]))
     }
 

@@ -50,6 +50,15 @@ pub(super) fn exp(x: f32) -> f32 {
     fraction * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
 
+/// The bits of the nearest bfloat16, of two equally near ones the even one; NaN stays NaN.
+#[inline(always)]
+pub(super) fn round_to_bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    let quiet = bits >> 16 | 0x40;
+    if x.is_nan() { quiet } else { rounded }
+}
+
 /// The nearest number between two bounds; NaN stays NaN.
 #[inline(always)]
 pub(super) fn clamp(x: f32, low: f32, high: f32) -> f32 {

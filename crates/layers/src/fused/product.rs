@@ -1,9 +1,13 @@
-//! Matrix products on the CPU, by the `gemm` crate.
+//! Matrix products on the CPU, in single precision by the `gemm` crate.
 //!
 //! Burn's own write into a buffer that is set to zero and then copied once more for its alignment,
 //! both on one thread; for matrices of a small transformer that costs a quarter of the product.
 
+mod bf16;
+
 use gemm::Parallelism;
+
+use super::backend::Precision;
 
 /// A matrix that lies in a slice, its rows and columns at fixed distances.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +69,14 @@ impl Threads {
         } else {
             Parallelism::None
         }
+    }
+}
+
+/// left · right in some precision, row after row.
+pub(super) fn product_in(precision: Precision, left: Matrix<'_>, right: Matrix<'_>) -> Vec<f32> {
+    match precision {
+        Precision::Single => product(left, right, Threads::All),
+        Precision::Bf16 => bf16::product_in_bf16(left, right),
     }
 }
 

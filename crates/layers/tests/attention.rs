@@ -5,7 +5,10 @@
 use std::cell::Cell;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use layers::attention::{Visibility, attention};
+use layers::{
+    attention::{Visibility, attention, self_attention_weights},
+    fused::self_attention,
+};
 use tokens::noise::{Noise, Purpose};
 
 thread_local! {
@@ -74,5 +77,21 @@ fn should_give_a_sample_the_same_bits_in_any_batch() {
             let some = attention(q, k, v, Visibility::Causal);
             assert_eq!(numbers(some), numbers(all.clone().narrow(0, 0, batch)));
         }
+    }
+}
+
+#[test]
+fn should_show_the_weights_that_self_attention_mixes_by() {
+    let [batch, heads, length, head] = [2, 3, 11, 8];
+    let parts = [(); 3].map(|()| random([batch, heads, length, head]));
+    let packed = parts.clone().map(|x| x.swap_dims(1, 2).reshape([batch, length, heads * head]));
+    let packed = Tensor::cat(packed.to_vec(), 2);
+    for visibility in [Visibility::Bidirectional, Visibility::Causal] {
+        let causal = visibility == Visibility::Causal;
+        let weights = self_attention_weights(packed.clone(), heads, visibility);
+        let [_, _, values] = parts.clone();
+        let mixed = weights.matmul(values).swap_dims(1, 2).reshape([batch, length, heads * head]);
+        let expected = self_attention(packed.clone(), heads, causal);
+        assert_close(mixed.unsqueeze(), expected.unsqueeze());
     }
 }

@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use layers::{
-    attention::Visibility,
+    attention::{Visibility, self_attention_weights},
     fused::{self, self_attention},
     project,
 };
@@ -47,6 +47,12 @@ impl SelfAttention {
         let causal = visibility == Visibility::Causal;
         let mixed = self_attention(project(&self.query_key_value, x), self.heads, causal);
         project(&self.projection, mixed)
+    }
+
+    /// # Shapes
+    /// `[batch, length, width]` → `[batch, heads, length, length]`.
+    fn weights(&self, x: Tensor<3>, visibility: Visibility) -> Tensor<4> {
+        self_attention_weights(project(&self.query_key_value, x), self.heads, visibility)
     }
 }
 
@@ -95,5 +101,13 @@ impl Block {
         let x = x + mixed;
         let hidden = project(&self.feed_forward.up, normalize(&self.feed_forward_norm, x.clone()));
         x + project(&self.feed_forward.down, fused::gelu(hidden))
+    }
+
+    /// What each position takes of each other's value on the way through [`forward`](Self::forward).
+    ///
+    /// # Shapes
+    /// `[batch, length, width]` → `[batch, heads, queries, keys]`.
+    pub(crate) fn attention_weights(&self, x: Tensor<3>, visibility: Visibility) -> Tensor<4> {
+        self.attention.weights(normalize(&self.attention_norm, x), visibility)
     }
 }

@@ -13,6 +13,7 @@ use layers::{
 use tokens::TokenLayout;
 
 use crate::{
+    attention::DecoderAttention,
     block::{Block, layer_norm, linear, normalize},
     config::{DecoderConfig, DecoderKind, TokenizerConfig},
     encoder::table,
@@ -123,15 +124,11 @@ impl Decoder {
         codes: Tensor<3>,
         tape: Option<&mut Tape<'a>>,
     ) -> Reconstruction {
-        let x = project(&self.embedding, codes);
-        let [batch, length, width] = x.dims();
-        let leading = self.leading.val();
-        let [buffers, _] = leading.dims();
-        let leading = leading.unsqueeze::<3>().expand([batch, buffers, width]);
-        let x = Tensor::cat(vec![leading, x], 1) + self.positions.val().unsqueeze();
-        let x = normalize(&self.input_norm, x);
+        let [batch, length, _] = codes.dims();
         let visibility = self.visibility;
+        let x = self.embed(codes);
         let x = stack(tape, &self.blocks, x, move |block, _, x| block.forward(x, visibility));
+        let buffers = self.buffers();
         let x = normalize(&self.output_norm, x.slice([0..batch, buffers..buffers + length]));
         let prefix = self
             .prefix_head
@@ -139,6 +136,45 @@ impl Decoder {
             .map(|head| head.forward(x.clone().slice([0..batch, self.layout.prefix_range()])));
         let patches = self.head.forward(x.slice([0..batch, self.layout.grid_range()]));
         Reconstruction { patches, prefix }
+    }
+
+    /// What enters the blocks: leading tokens and codes, with their positions.
+    ///
+    /// # Shapes
+    /// `codes [batch, length, token_size]` → `[batch, leading + length, width]`.
+    fn embed(&self, codes: Tensor<3>) -> Tensor<3> {
+        let x = project(&self.embedding, codes);
+        let [batch, _, width] = x.dims();
+        let leading = self.leading.val();
+        let leading = leading.unsqueeze::<3>().expand([batch, self.buffers(), width]);
+        let x = Tensor::cat(vec![leading, x], 1) + self.positions.val().unsqueeze();
+        normalize(&self.input_norm, x)
+    }
+
+    /// How many leading tokens there are.
+    fn buffers(&self) -> usize {
+        let [buffers, _] = self.leading.dims();
+        buffers
+    }
+
+    /// Where the patches of pictures look on their way through [`forward`](Self::forward) (paper,
+    /// Figs. 8 and 11).
+    ///
+    /// # Shapes
+    /// `codes [batch, length, token_size]`.
+    pub fn attention(&self, codes: Tensor<3>) -> DecoderAttention {
+        let buffers = self.buffers();
+        let mut attention = DecoderAttention::new(self.layout, self.blocks.len());
+        let mut x = self.embed(codes);
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let weights = block.attention_weights(x.clone(), self.visibility);
+            let [batch, heads, positions, _] = weights.dims();
+            let patches = buffers + self.layout.prefix()..positions;
+            let seen = weights.slice([0..batch, 0..heads, patches, buffers..positions]);
+            attention.add(layer, seen.mean_dim(1).squeeze_dim(1));
+            x = block.forward(x, self.visibility);
+        }
+        attention
     }
 
     /// Rebuilds pictures from their codes, as pixels.

@@ -5,6 +5,8 @@
 //! encoder learns (stage 1), a bidirectional one for the final pictures (stage 2).
 
 #[cfg(feature = "burn")]
+mod attention;
+#[cfg(feature = "burn")]
 mod block;
 #[cfg(feature = "burn")]
 mod clustering;
@@ -26,6 +28,8 @@ pub mod presets;
 mod quantizer;
 mod resize;
 
+#[cfg(feature = "burn")]
+pub use attention::{DecoderAttention, LocalPattern};
 #[cfg(feature = "burn")]
 pub use clustering::{Anchor, Clustering, ClusteringConfig};
 pub use config::{

@@ -6,6 +6,7 @@ use burn::{
 };
 
 use crate::{
+    attention::DecoderAttention,
     config::{ConfigError, DecoderKind, TokenizerConfig},
     decoder::Decoder,
     encoder::Encoder,
@@ -113,6 +114,21 @@ impl Tokenizer {
         kind: DecoderKind,
     ) -> Result<Tensor<4>, ConfigError> {
         Ok(self.decoder(kind)?.images(self.quantizer.codes(tokens)))
+    }
+
+    /// Where the patches of pictures look in a decoder (paper, Figs. 8 and 11).
+    ///
+    /// # Shapes
+    /// `images [batch, 3, height, width]` in [0, 1].
+    ///
+    /// # Errors
+    /// If the model does not have the decoder.
+    pub fn attention(
+        &self,
+        images: Tensor<4>,
+        kind: DecoderKind,
+    ) -> Result<DecoderAttention, ConfigError> {
+        Ok(self.decoder(kind)?.attention(self.quantizer.codes(self.encode(images))))
     }
 
     /// The half that the second stage and the token cache use.

@@ -202,3 +202,52 @@ fn should_refuse_what_cannot_be_built() {
     config.encoder_input = EncoderInput::CausalPatches;
     assert!(config.build(&Device::flex()).is_err());
 }
+
+#[test]
+fn should_see_no_later_token_in_the_attention_of_the_causal_decoder() {
+    let config = small();
+    let layout = config.layout();
+    let model = initialized(&config);
+    let attention = model.attention(random([2, 3, 12, 16], 1), DecoderKind::Causal).unwrap();
+    assert_eq!(attention.layers(), WIDTHS.layers);
+    for layer in 0..attention.layers() {
+        for patch in 0..layout.grid() {
+            let (row, column) = (patch / layout.columns(), patch % layout.columns());
+            let map = attention.map(row, column, layer..layer + 1);
+            let (seen, later) = map.split_at(layout.prefix() + patch + 1);
+            assert!(seen.iter().all(|&weight| weight > 0.0), "patch {patch}: {map:?}");
+            assert!(later.iter().all(|&weight| weight == 0.0), "patch {patch}: {map:?}");
+            assert!(seen.iter().sum::<f64>() < 1.0, "the leading token has its part");
+        }
+    }
+    let pattern = attention.local_pattern(0..attention.layers());
+    assert_eq!(pattern.preceding_share(), Some(1.0));
+}
+
+#[test]
+fn should_look_everywhere_alike_as_long_as_queries_and_keys_are_zero() {
+    let config = small();
+    let model = config.build(&Device::flex()).unwrap();
+    let images = random([1, 3, 12, 16], 1);
+    let attention = model.attention(images, DecoderKind::Bidirectional).unwrap();
+    let leading = config.decoder(DecoderKind::Bidirectional).unwrap().leading;
+    let expected = 1.0 / (leading + config.layout().len()) as f64;
+    let pattern = attention.local_pattern(0..attention.layers());
+    for weight in pattern.weights.into_iter().flatten() {
+        assert!((weight - expected).abs() < 1e-7, "{weight} is not {expected}");
+    }
+    assert!((pattern.preceding_share().unwrap() - 0.5).abs() < 1e-7);
+}
+
+#[test]
+fn should_add_up_the_attention_of_pictures_alone_as_that_of_a_batch() {
+    let model = initialized(&small());
+    let kind = DecoderKind::Bidirectional;
+    let images = random([2, 3, 12, 16], 1);
+    let batch = model.attention(images.clone(), kind).unwrap();
+    let mut alone = model.attention(images.clone().narrow(0, 0, 1), kind).unwrap();
+    alone.merge(&model.attention(images.narrow(0, 1, 1), kind).unwrap());
+    for (one, other) in batch.map(1, 1, 0..2).into_iter().zip(alone.map(1, 1, 0..2)) {
+        assert!((one - other).abs() < 1e-6, "{one} and {other}");
+    }
+}

@@ -21,16 +21,26 @@ pub fn linear<const D: usize>(
 pub fn self_attention(query_key_value: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
     let [batch, length, packed] = query_key_value.dims();
     let head = packed / 3 / heads;
-    let part = |index: usize| {
+    let [query, key, value] = split_heads(query_key_value, heads);
+    let scores = query.matmul(key.swap_dims(2, 3));
+    let mixed = scaled_softmax(scores, (head as f64).powf(-0.5), causal).matmul(value);
+    mixed.swap_dims(1, 2).reshape([batch, length, heads * head])
+}
+
+/// Queries, keys and values out of where they lie side by side.
+///
+/// # Shapes
+/// `query_key_value [batch, length, 3·width]` → three of `[batch, heads, length, width/heads]`.
+pub(crate) fn split_heads(query_key_value: Tensor<3>, heads: usize) -> [Tensor<4>; 3] {
+    let [batch, length, packed] = query_key_value.dims();
+    let width = packed / 3;
+    [0, 1, 2].map(|part| {
         query_key_value
             .clone()
-            .slice([0..batch, 0..length, index * heads * head..(index + 1) * heads * head])
-            .reshape([batch, length, heads, head])
+            .slice([0..batch, 0..length, part * width..(part + 1) * width])
+            .reshape([batch, length, heads, width / heads])
             .swap_dims(1, 2)
-    };
-    let scores = part(0).matmul(part(1).swap_dims(2, 3));
-    let mixed = scaled_softmax(scores, (head as f64).powf(-0.5), causal).matmul(part(2));
-    mixed.swap_dims(1, 2).reshape([batch, length, heads * head])
+    })
 }
 
 /// [`gelu`](super::gelu) as Burn has it.

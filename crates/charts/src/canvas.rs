@@ -1,9 +1,11 @@
 //! Lines, areas and text in pixels of an SVG, on any of the library's media.
 
-use std::sync::LazyLock;
+use std::{cell::RefCell, sync::LazyLock};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use plotters::{
     coord::Shift,
+    element::BitMapElement,
     prelude::{
         BitMapBackend, Circle, Color as _, DrawingArea, DrawingBackend, FontStyle, FontTransform,
         IntoDrawingArea, PathElement, RGBColor, Rectangle, SVGBackend, ShapeStyle, Text,
@@ -15,9 +17,9 @@ use plotters::{
 };
 
 use crate::{
-    ChartError,
+    ChartError, Picture,
     color::{Color, WHITE},
-    drawing,
+    drawing, encode,
 };
 
 /// A font family as viewers of SVG look for it; the library finds our own under the same name.
@@ -84,6 +86,8 @@ pub(crate) struct Canvas<B: DrawingBackend> {
     size_of_em: f64,
     /// From where the library puts a text down to its baseline, in the library's sizes.
     baseline: f64,
+    /// The tags of pictures in an SVG. In bitmaps they are drawn as the rest is.
+    images: Option<RefCell<String>>,
 }
 
 impl<'a> Canvas<SVGBackend<'a>> {
@@ -93,7 +97,13 @@ impl<'a> Canvas<SVGBackend<'a>> {
         units: u32,
     ) -> Result<Self, ChartError> {
         // The library's constants for text in SVG: 1.24 and 0.76 em.
-        Self::new(SVGBackend::with_string(text, size), units, 1.24, 0.76 / 1.24)
+        let canvas = Self::new(SVGBackend::with_string(text, size), units, 1.24, 0.76 / 1.24)?;
+        Ok(Self { images: Some(RefCell::default()), ..canvas })
+    }
+
+    /// The tags of the pictures, a line each.
+    pub(crate) fn into_images(self) -> String {
+        self.images.map_or_else(String::new, RefCell::into_inner)
     }
 }
 
@@ -116,7 +126,7 @@ impl<B: DrawingBackend> Canvas<B> {
         }
         let area = backend.into_drawing_area();
         area.fill(&rgb(WHITE)).map_err(drawing)?;
-        Ok(Self { area, units: units.into(), size_of_em, baseline })
+        Ok(Self { area, units: units.into(), size_of_em, baseline, images: None })
     }
 
     pub(crate) fn finish(&self) -> Result<(), ChartError> {
@@ -153,13 +163,45 @@ impl<B: DrawingBackend> Canvas<B> {
         self.area.draw(&Rectangle::new(corners, rgb(color).filled())).map_err(drawing)
     }
 
+    /// A picture whose values fill it, below all else that is drawn at its place in an SVG.
+    pub(crate) fn picture(&self, rect: Rect, picture: &Picture) -> Result<(), ChartError> {
+        let (left, top) = self.at((rect.left, rect.top));
+        let (width, height) = (self.width(rect.width), self.width(rect.height));
+        if let Some(images) = &self.images {
+            let png = encode(picture.width as u32, picture.height as u32, &picture.rgb)?;
+            images.borrow_mut().push_str(&format!(
+                "<image x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" \
+                 preserveAspectRatio=\"none\" style=\"image-rendering: pixelated\" \
+                 href=\"data:image/png;base64,{}\"/>\n",
+                STANDARD.encode(png)
+            ));
+            return Ok(());
+        }
+        let mut pixels = Vec::with_capacity(3 * width as usize * height as usize);
+        for row in 0..height as usize {
+            let row = row * picture.height / height as usize;
+            for column in 0..width as usize {
+                let column = column * picture.width / width as usize;
+                pixels.extend_from_slice(&picture.rgb[3 * (row * picture.width + column)..][..3]);
+            }
+        }
+        let image: Option<BitMapElement<'_, _>> =
+            BitMapElement::with_owned_buffer((left, top), (width, height), pixels);
+        let image = image.ok_or_else(|| drawing("a picture does not fill its pixels"))?;
+        self.area.draw(&image).map_err(drawing)
+    }
+
     /// A rectangle's outline.
     pub(crate) fn frame(&self, rect: Rect, color: Color, width: f64) -> Result<(), ChartError> {
-        let Rect { left, top, .. } = rect;
-        let (right, bottom) = (rect.right(), rect.bottom());
-        let corners =
-            [(left, top), (right, top), (right, bottom), (left, bottom), (left, top), (right, top)];
-        self.path(&corners, color, width)
+        // Edge by edge: where the library's wide lines overlap themselves in bitmaps, they vanish.
+        let half = width / 2.0;
+        let (left, top) = (rect.left - half, rect.top - half);
+        let across = Rect { left, top, width: rect.width + width, height: width };
+        let down = Rect { left, top, width, height: rect.height + width };
+        self.fill(across, color)?;
+        self.fill(Rect { top: rect.bottom() - half, ..across }, color)?;
+        self.fill(down, color)?;
+        self.fill(Rect { left: rect.right() - half, ..down }, color)
     }
 
     /// A disc.

@@ -11,6 +11,8 @@ pub(crate) const INK: Color = (40, 40, 40);
 pub(crate) const FRAME: Color = (150, 150, 150);
 /// Lines behind curves.
 pub(crate) const GRID: Color = (229, 229, 229);
+/// Frames around parts of pictures.
+pub(crate) const BOX: Color = (230, 30, 30);
 /// Cells without a value.
 pub(crate) const MISSING: Color = (238, 238, 238);
 

@@ -1,7 +1,7 @@
-//! Figures: curves, scatters and heat maps, written as SVG or PNG.
+//! Figures: curves, scatters, heat maps and pictures, written as SVG or PNG.
 //!
-//! A [`Figure`] is panels side by side; a panel is a [`Chart`] or a [`HeatMap`]. Both are plain
-//! data:
+//! A [`Figure`] is panels side by side; a panel is a [`Chart`], a [`HeatMap`] or a [`Picture`]. All
+//! are plain data:
 //!
 //! ```
 //! use charts::{Axis, Chart, Figure, Series};
@@ -27,12 +27,14 @@ mod canvas;
 mod chart;
 mod color;
 mod heat_map;
+mod picture;
 
 use std::path::{Path, PathBuf};
 
 pub use axis::{Axis, Scale};
 pub use chart::{Chart, Mark, Point, Series};
 pub use heat_map::HeatMap;
+pub use picture::Picture;
 
 use canvas::{Canvas, Rect};
 
@@ -70,6 +72,12 @@ pub enum ChartError {
         /// The heat map's title.
         title: String,
     },
+    /// A picture whose values do not fill it, or of no pixels.
+    #[error("the picture \"{title}\" needs three values a pixel, and a pixel at least")]
+    Pixels {
+        /// The picture's title.
+        title: String,
+    },
     /// A file name that says no format.
     #[error("{} says no format: end it in .svg or .png", .0.display())]
     Format(PathBuf),
@@ -91,6 +99,30 @@ pub enum ChartError {
     },
 }
 
+/// What a figure is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Lines and text.
+    Svg,
+    /// Pixels.
+    Png,
+}
+
+impl Format {
+    /// The format that a file's name says; to be asked before long work.
+    ///
+    /// # Errors
+    /// [`ChartError::Format`] if the name ends in neither `.svg` nor `.png`.
+    pub fn of(path: &Path) -> Result<Self, ChartError> {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        match extension.map(str::to_ascii_lowercase).as_deref() {
+            Some("svg") => Ok(Self::Svg),
+            Some("png") => Ok(Self::Png),
+            _ => Err(ChartError::Format(path.to_owned())),
+        }
+    }
+}
+
 /// One of the parts of a figure.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Panel {
@@ -98,6 +130,8 @@ pub enum Panel {
     Chart(Chart),
     /// A matrix as colours.
     HeatMap(HeatMap),
+    /// A picture.
+    Picture(Picture),
 }
 
 impl From<Chart> for Panel {
@@ -109,6 +143,12 @@ impl From<Chart> for Panel {
 impl From<HeatMap> for Panel {
     fn from(map: HeatMap) -> Self {
         Self::HeatMap(map)
+    }
+}
+
+impl From<Picture> for Panel {
+    fn from(picture: Picture) -> Self {
+        Self::Picture(picture)
     }
 }
 
@@ -159,11 +199,9 @@ impl Figure {
     /// If the name ends in neither `.svg` nor `.png`, if there is nothing to draw, or if the file
     /// cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), ChartError> {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        let bytes = match extension.map(str::to_ascii_lowercase).as_deref() {
-            Some("svg") => self.to_svg()?.into_bytes(),
-            Some("png") => self.to_png()?,
-            _ => return Err(ChartError::Format(path.to_owned())),
+        let bytes = match Format::of(path)? {
+            Format::Svg => self.to_svg()?.into_bytes(),
+            Format::Png => self.to_png()?,
         };
         tokens::files::write_file(path, |file| std::io::Write::write_all(file, &bytes))
             .map_err(|source| ChartError::File { path: path.to_owned(), source })
@@ -177,10 +215,17 @@ impl Figure {
         let (width, height) = self.size()?;
         let size = (width * UNITS, height * UNITS);
         let mut text = String::new();
-        self.draw(&Canvas::svg(&mut text, size, UNITS)?)?;
+        let canvas = Canvas::svg(&mut text, size, UNITS)?;
+        self.draw(&canvas)?;
+        let images = canvas.into_images();
         // The library writes the units as the size; the view box stays in units.
         let header = |width: u32, height: u32| format!("width=\"{width}\" height=\"{height}\"");
-        Ok(text.replacen(&header(size.0, size.1), &header(width, height), 1))
+        let mut text = text.replacen(&header(size.0, size.1), &header(width, height), 1);
+        // Behind the background, which comes first, and below all else.
+        const END: &str = "/>\n";
+        let place = text.find(END).map_or(text.len(), |place| place + END.len());
+        text.insert_str(place, &images);
+        Ok(text)
     }
 
     /// The figure as PNG.
@@ -193,14 +238,7 @@ impl Figure {
         let large = (width * SAMPLES, height * SAMPLES);
         let mut samples = vec![255; large.0 as usize * large.1 as usize * 3];
         self.draw(&Canvas::bitmap(&mut samples, large, PIXELS * SAMPLES)?)?;
-        let pixels = average(&samples, width as usize, height as usize);
-        let mut bytes = Vec::new();
-        let mut encoder = png::Encoder::new(&mut bytes, width, height);
-        encoder.set_color(png::ColorType::Rgb);
-        let mut writer = encoder.write_header().map_err(drawing)?;
-        writer.write_image_data(&pixels).map_err(drawing)?;
-        writer.finish().map_err(drawing)?;
-        Ok(bytes)
+        encode(width, height, &average(&samples, width as usize, height as usize))
     }
 
     /// Width and height in pixels of an SVG.
@@ -235,6 +273,7 @@ impl Figure {
             match panel {
                 Panel::Chart(chart) => chart.draw(canvas, place)?,
                 Panel::HeatMap(map) => map.draw(canvas, place)?,
+                Panel::Picture(picture) => picture.draw(canvas, place)?,
             }
         }
         canvas.finish()
@@ -243,6 +282,17 @@ impl Figure {
 
 fn drawing(error: impl std::fmt::Display) -> ChartError {
     ChartError::Drawing(error.to_string())
+}
+
+/// Pixels as PNG.
+fn encode(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8>, ChartError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().map_err(drawing)?;
+    writer.write_image_data(rgb).map_err(drawing)?;
+    writer.finish().map_err(drawing)?;
+    Ok(bytes)
 }
 
 /// Means of squares of samples.

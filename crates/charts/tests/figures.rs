@@ -1,6 +1,6 @@
 //! Whole figures in both formats.
 
-use charts::{Axis, Chart, ChartError, Figure, HeatMap, Mark, Panel, Point, Series};
+use charts::{Axis, Chart, ChartError, Figure, HeatMap, Mark, Panel, Picture, Point, Series};
 
 fn curves() -> Chart {
     let curve = |shift: f64| {
@@ -164,4 +164,28 @@ fn should_draw_one_number_everywhere() {
         Chart { series: vec![Series::line("", [(3.0, 0.0), (3.0, 0.0)])], ..Chart::default() };
     Figure::new([chart]).to_svg().expect("a figure");
     Figure::new([HeatMap::new("", vec![vec![0.5; 4]; 2])]).to_svg().expect("a figure");
+}
+
+#[test]
+fn should_show_a_picture_in_both_formats_and_frame_its_parts() {
+    // Two pixels, green and blue; the right one framed.
+    let mut picture = Picture::new("two", 2, 1, &[0, 200, 0, 0, 0, 200]);
+    picture.boxes = vec![[1, 0, 1, 1]];
+    let figure = Figure::new([picture.clone()]).with_panel_size(200, 120);
+    let (width, height, pixels) = decode(&figure.to_png().expect("a figure"));
+    assert_eq!((width, height), (400, 240));
+    let at = |x: usize, y: usize| &pixels[3 * (y * 400 + x)..][..3];
+    assert_eq!((at(100, 150), at(300, 150)), (&[0, 200, 0][..], &[0, 0, 200][..]));
+    let red = pixels.chunks(3).filter(|pixel| pixel[0] > 180 && pixel[1] < 100).count();
+    // A square frame, four pixels wide on all sides.
+    let side = 2 * 92;
+    assert!(red.abs_diff(4 * side * 4) < 100, "{red}");
+
+    let svg = figure.to_svg().expect("a figure");
+    let (image, text) = (svg.find("<image ").expect("an image"), svg.find("two").expect("a title"));
+    assert!(svg.find("<rect").expect("a background") < image && image < text);
+    assert!(svg.contains("data:image/png;base64,iVBOR"), "{svg}");
+
+    picture.rgb.pop();
+    assert!(matches!(Figure::new([picture]).to_svg(), Err(ChartError::Pixels { .. })));
 }

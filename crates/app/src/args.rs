@@ -59,6 +59,9 @@ pub(crate) enum Verb {
     /// Train variants on equal budgets and compare them
     #[command(subcommand)]
     Experiment(ExperimentVerb),
+    /// Look into a model: figures, as PNG or SVG
+    #[command(subcommand)]
+    Analyze(AnalyzeVerb),
     /// Measure how fast the packed engine is on this machine
     #[command(subcommand)]
     Bench(BenchVerb),
@@ -701,6 +704,151 @@ pub(crate) struct EvaluateReconstructionArgs {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AnalyzeVerb {
+    /// Where patches look in a decoder: the mean pattern around them, and maps (paper, Figs. 8 and 11)
+    #[command(after_help = "Examples:
+  alitok analyze attention --data bundled:heldout --out attention.png
+  alitok analyze attention --data D --model runs/baseline --model runs/stage-2 --patch 3,4 --patch 10,12 --out F.svg
+
+The pattern is the mean over pictures, heads and layers of what a patch takes of itself and its
+eight neighbours, each over those patches that have that neighbour.")]
+    Attention(AnalyzeAttentionArgs),
+    /// The used vectors of a codebook on a plane, by t-SNE (paper, Fig. 12)
+    #[command(after_help = "Example:
+  alitok analyze codes --data bundled --class 'Smileys & Emotion' --out codes.png")]
+    Codes(AnalyzeCodesArgs),
+    /// How well the generator predicts the token at each position
+    #[command(after_help = "Examples:
+  alitok analyze predictability --data bundled:heldout --out predictability.png
+  alitok analyze predictability --model M --cache C --json --out F.svg")]
+    Predictability(AnalyzePredictabilityArgs),
+    /// Pictures beside their reconstructions, with a part enlarged (paper, Figs. 7 and 10)
+    #[command(after_help = "Examples:
+  alitok analyze reconstructions photo.jpg other.png --out reconstructions.png
+  alitok analyze reconstructions photo.jpg --model A --model B --region 96,0,64 --out F.svg")]
+    Reconstructions(AnalyzeReconstructionsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnalyzeAttentionArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// `mini` (bundled), or a model folder, or a run. Given again, the figure has a row for each.
+    #[arg(long = "model", value_name = "MODEL", default_value = "mini")]
+    pub(crate) models: Vec<String>,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    /// Pictures that the mean is over, spread over the data set.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    /// The picture of the maps: its number in the data set, from 0.
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub(crate) picture: usize,
+    /// A patch to draw the map of, from 0. Default: four patches.
+    #[arg(long = "patch", value_name = "ROW,COLUMN")]
+    pub(crate) patches: Vec<String>,
+    /// One layer instead of the mean of all, from 0.
+    #[arg(long)]
+    pub(crate) layer: Option<usize>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The figure, .png or .svg.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnalyzeCodesArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// `mini` (bundled), or a model folder, or a run. Given again, the figure has a panel for each.
+    #[arg(long = "model", value_name = "MODEL", default_value = "mini")]
+    pub(crate) models: Vec<String>,
+    /// Pictures of one class only, by its name or number in the data set.
+    #[arg(long, value_name = "NAME_OR_ID")]
+    pub(crate) class: Option<String>,
+    /// Pictures whose codes are drawn; the paper has 200.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    /// How many neighbours a code has, about.
+    #[arg(long, default_value_t = 30.0, value_parser = perplexity)]
+    pub(crate) perplexity: f64,
+    /// Seed of where the points begin.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// The figure, .png or .svg.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+fn perplexity(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (1.0..=1000.0).contains(&number) => Ok(number),
+        _ => Err("write a number from 1 to 1000".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnalyzePredictabilityArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// A token cache that the model's tokenizer made; the first view of each picture counts.
+    #[arg(long, conflicts_with = "data")]
+    pub(crate) cache: Option<PathBuf>,
+    /// A data set instead, whose centre crops are encoded first. Default: `bundled:heldout`.
+    #[arg(long)]
+    pub(crate) data: Option<String>,
+    /// At most so many pictures, spread over all. Default: all.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: Option<u32>,
+    /// Do not tell the generator the class.
+    #[arg(long)]
+    pub(crate) unconditional: bool,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The figure, .png or .svg.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+/// A square of pixels: left, top, side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Region(pub(crate) [usize; 3]);
+
+fn region(text: &str) -> Result<Region, String> {
+    let numbers: Vec<usize> = text.split(',').filter_map(|part| part.parse().ok()).collect();
+    match numbers[..] {
+        [left, top, side] if side > 0 && text.split(',').count() == 3 => {
+            Ok(Region([left, top, side]))
+        }
+        _ => Err("write LEFT,TOP,SIDE in pixels, like 96,0,64".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnalyzeReconstructionsArgs {
+    /// Pictures of any size.
+    #[arg(required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    /// `mini` (bundled), or a model folder, or a run. Given again, the figure has columns for each.
+    #[arg(long = "model", value_name = "MODEL", default_value = "mini")]
+    pub(crate) models: Vec<String>,
+    /// One decoder. Default: all that a model has.
+    #[arg(long, value_enum)]
+    pub(crate) decoder: Option<DecoderName>,
+    #[command(flatten)]
+    pub(crate) crop: CropArgs,
+    /// The part to enlarge. Default: a quarter of the side, where the last column is worst.
+    #[arg(long, value_name = "LEFT,TOP,SIDE", value_parser = region)]
+    pub(crate) region: Option<Region>,
+    /// The figure, .png or .svg.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

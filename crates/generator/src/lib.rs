@@ -21,6 +21,8 @@ mod initialization;
 pub mod loss;
 #[cfg(feature = "burn")]
 mod model;
+#[cfg(feature = "burn")]
+mod predictability;
 pub mod presets;
 mod request;
 mod rotary;
@@ -39,6 +41,8 @@ pub use dropout::Dropout;
 pub use generate::{Progress, ROWS, generate};
 #[cfg(feature = "burn")]
 pub use model::Generator;
+#[cfg(feature = "burn")]
+pub use predictability::Predictability;
 pub use request::{GenerateError, Request};
 pub use rotary::Rotary;
 pub use sampler::{SamplingConfig, SamplingError, choose};

@@ -7,7 +7,7 @@ use burn::{
     optim::GradientsParams,
     tensor::{Device, Int, Tensor},
 };
-use generator::{Dropout, Generator, GeneratorConfig, loss};
+use generator::{Dropout, Generator, GeneratorConfig, Predictability, loss};
 use layers::parameters::{HostTensor, collect, gradients, replace};
 use tokens::{
     TokenLayout,
@@ -213,4 +213,40 @@ fn should_survive_a_move_off_the_autodiff_device() {
     let tokens = random_tokens(&device);
     let want = logits(&noisy(&device), classes(&device), tokens.clone());
     assert_eq!(logits(&trained.valid(), classes(&device), tokens), want);
+}
+
+#[test]
+fn should_judge_each_position_as_training_judges_all() {
+    let device = Device::flex();
+    let model = noisy(&device);
+    let tokens = random_tokens(&device);
+    let length = CONFIG.layout.len();
+    let mut whole = Predictability::new(CONFIG.layout);
+    whole.add(&model, classes(&device), tokens.clone());
+    let known = tokens.clone().slice([0..2, 0..length - 1]);
+    let logits = model.forward(classes(&device), known, None);
+    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / length as f64;
+    let loss = loss::cross_entropy(logits.clone(), tokens.clone()).into_scalar::<f32>();
+    assert!((mean(whole.losses()) - f64::from(loss)).abs() < 1e-5);
+    let accuracy = loss::accuracy(logits.clone(), tokens.clone()).into_scalar::<f32>();
+    assert!((mean(whole.accuracies()) - f64::from(accuracy)).abs() < 1e-6);
+
+    // Each position has its own: here of position 3 alone.
+    let place = [0..2, 3..4];
+    let own = loss::cross_entropy(
+        logits.slice([0..2, 3..4, 0..CONFIG.codes]),
+        tokens.clone().slice(place),
+    );
+    assert!((whole.losses()[3] - f64::from(own.into_scalar::<f32>())).abs() < 1e-5);
+
+    // Sequences one by one are the same.
+    let mut parts = Predictability::new(CONFIG.layout);
+    for row in 0..2 {
+        let class = classes(&device).narrow(0, row, 1);
+        parts.add(&model, class, tokens.clone().narrow(0, row, 1));
+    }
+    assert_eq!(parts.sequences(), 2);
+    for (one, other) in parts.losses().iter().zip(whole.losses()) {
+        assert!((one - other).abs() < 1e-5);
+    }
 }

@@ -19,6 +19,7 @@ mod precision_recall;
 mod psnr;
 mod reference;
 mod ssim;
+mod tsne;
 
 pub use bootstrap::bootstrap_deviation;
 pub use error::MetricsError;
@@ -32,3 +33,4 @@ pub use precision_recall::{PrecisionRecall, precision_recall};
 pub use psnr::psnr;
 pub use reference::{NumpyBatch, Purpose, ReferenceError, Statistics};
 pub use ssim::ssim;
+pub use tsne::Tsne;

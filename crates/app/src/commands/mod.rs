@@ -1,5 +1,6 @@
 //! One file a verb: from arguments to work.
 
+mod analyze;
 mod bench;
 mod cache;
 mod complete;
@@ -38,6 +39,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Data(verb) => data::run(&verb),
         Verb::Evaluate(verb) => evaluate::run(&verb, name),
         Verb::Experiment(verb) => experiment::run(&verb, name),
+        Verb::Analyze(verb) => analyze::run(&verb, name),
         Verb::Bench(verb) => bench::run(&verb),
         Verb::Import(args) => import::run(&args),
         Verb::Export(args) => export::run(&args),

@@ -447,6 +447,9 @@ pub(crate) struct CacheBuildArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    /// What computes. Default: `packed` on the CPU, `burn` on other devices.
+    #[arg(long, value_enum)]
+    pub(crate) engine: Option<EngineName>,
     /// Ten views a picture: the corners and the centre at 1.1 times the size, and their mirror
     /// images.
     #[arg(long)]
@@ -580,6 +583,14 @@ guided generation with a model of this architecture. Work is kept in parts of 64
 interruption give the command again; on several machines that share --out, give each its --shard.
 Whatever departs from the protocol is refused, unless --set changes the protocol.")]
     Run(EvaluateRunArgs),
+    /// Say what the packed engine's number formats change, against f32 and against the reference
+    #[command(after_help = "Example:
+  alitok evaluate precision --model mini --data bundled:heldout --json
+
+Logits are those of the pictures' own tokens (teacher forcing), without guidance. Divergence is the
+mean over tokens of the Kullback-Leibler divergence from f32, in nats. PSNR is that of decoded pictures
+against f32's from the same tokens, of values before they become 8 bits.")]
+    Precision(EvaluatePrecisionArgs),
 }
 
 #[derive(Debug, Args)]
@@ -701,6 +712,24 @@ pub(crate) struct EvaluateReconstructionArgs {
     /// Seed of that choice.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluatePrecisionArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Take only this many pictures, from all over the data. Default: all.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pictures: Option<u32>,
+    /// How many of the pictures are also compared with the reference on Burn, which is slow; and
+    /// how many are drawn with both, with and without guidance.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) reference: u32,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,

@@ -8,7 +8,10 @@ use std::{
 };
 
 use generator::{SamplingConfig, choose, guidance};
-use tokens::noise::{Noise, Purpose};
+use tokens::{
+    CodebookIndex, VocabularyError,
+    noise::{Noise, Purpose},
+};
 
 use crate::{
     generator::{Generator, POSITIONS, Step},
@@ -170,4 +173,39 @@ pub fn steps(
         step(position);
     }
     positions.iter().map(|&position| step(position)).collect()
+}
+
+/// What a generator predicts of a picture that is there already: its logits before each token,
+/// given the class and all tokens before, without guidance.
+///
+/// # Shapes
+/// `tokens [count]`, at most a whole sequence → `[count, codes]`.
+///
+/// # Errors
+/// If the class is out of range.
+///
+/// # Panics
+/// If there are too many tokens, or one is no code.
+pub fn teacher_forced(
+    generator: &Generator,
+    class: usize,
+    tokens: &[CodebookIndex],
+) -> Result<Vec<f32>, VocabularyError> {
+    let config = generator.config();
+    let mut ids = vec![config.vocabulary().class(class)?];
+    ids.extend(tokens.iter().map(|&token| usize::from(token)));
+    // The last token predicts nothing.
+    ids.truncate(tokens.len());
+    let mut session = generator.session(1);
+    let mut logits = vec![0.0; tokens.len() * config.codes];
+    for (piece, ids) in ids.chunks(POSITIONS).enumerate() {
+        let start = piece * POSITIONS;
+        let step = Step { slot: 0, start, ids, logits: ids.len() };
+        generator.step(&mut session, &[step]);
+        let logits = &mut logits[start * config.codes..];
+        for (row, logits) in logits.chunks_exact_mut(config.codes).take(ids.len()).enumerate() {
+            session.logits(row, logits);
+        }
+    }
+    Ok(logits)
 }

@@ -5,6 +5,7 @@
 //! behind [`FeatureExtractor`].
 
 mod bootstrap;
+mod divergence;
 mod error;
 mod features;
 mod frechet;
@@ -22,6 +23,7 @@ mod ssim;
 mod tsne;
 
 pub use bootstrap::bootstrap_deviation;
+pub use divergence::{divergence, log_softmax};
 pub use error::MetricsError;
 pub use features::{FeatureExtractor, FeatureMatrix, Features, Images, extractor};
 pub use frechet::frechet_distance;

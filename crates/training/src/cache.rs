@@ -5,9 +5,9 @@ use std::path::Path;
 
 use pixels::{DataSet, Picture, augment::horizontal_flip, crop::ten_crop};
 use serde::{Deserialize, Serialize};
-use tokenizer::FrozenEncoder;
-use tokens::cache::{
-    CacheError, CacheHeader, CacheWriter, Shard, exchange::TokenSource, order_checksum,
+use tokens::{
+    CodebookIndex,
+    cache::{CacheError, CacheHeader, CacheWriter, Shard, exchange::TokenSource, order_checksum},
 };
 use weights::{ModelFolder, tokenizer_digest};
 
@@ -51,21 +51,21 @@ impl Views {
 }
 
 /// Encodes one shard of a data set into the cache in `folder`, going on where an earlier call was
-/// interrupted. `progress` is called with the pictures done and their number.
+/// interrupted. `encode` gives the tokens of a picture at the size of the model's tokenizer, as its
+/// encoder does. `progress` is called with the pictures done and their number.
 ///
 /// # Errors
 /// If a picture or the model cannot be read, or the cache holds something else.
 pub fn build(
     data: &dyn DataSet,
     model: &ModelFolder,
-    encoder: &FrozenEncoder,
+    mut encode: impl FnMut(&Picture) -> Vec<CodebookIndex>,
     views: Views,
     folder: &Path,
     shard: Shard,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<(), TrainingError> {
-    let config = encoder.config();
-    let image = config.image;
+    let image = model.config.tokenizer.image;
     if views == Views::TenCrop && image.height != image.width {
         return Err(TrainingError::Data("ten-crop needs a tokenizer of square pictures".into()));
     }
@@ -90,10 +90,7 @@ pub fn build(
             }
             Views::TenCrop => ten_crop(&data.picture(index)?, image.width)?,
         };
-        let tokens: Vec<_> = pictures
-            .iter()
-            .flat_map(|picture| encoder.encode_picture(picture.to_unit_planes()))
-            .collect();
+        let tokens: Vec<_> = pictures.iter().flat_map(&mut encode).collect();
         writer.append(data.label(index), data.name(index), &tokens)?;
         progress(writer.len(), total);
         if writer.len() % FLUSH_EVERY == 0 {

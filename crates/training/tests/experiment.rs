@@ -147,7 +147,8 @@ fn should_cache_a_picture_and_its_mirror_image() {
     let model = ModelFolder::read(folder.path().join("model")).unwrap();
     let encoder = model.tokenizer(&Device::flex()).unwrap().frozen_encoder();
     let path = folder.path().join("cache");
-    build(data().as_ref(), &model, &encoder, Views::Mirrored, &path, Shard::WHOLE, |_, _| {})
+    let encode = |picture: &pixels::Picture| encoder.encode_picture(picture.to_unit_planes());
+    build(data().as_ref(), &model, encode, Views::Mirrored, &path, Shard::WHOLE, |_, _| {})
         .unwrap();
     let cache = TokenCache::open(&path).unwrap();
     for index in 0..cache.len() {

@@ -110,7 +110,8 @@ fn should_train_all_stages_and_resume_each_to_the_same_bits() {
     let cache = tempfile::tempdir().unwrap();
     let data = data();
     let views = Views::Center;
-    build(data.as_ref(), &model, &encoder, views, cache.path(), Shard::WHOLE, |_, _| {}).unwrap();
+    let encode = |picture: &pixels::Picture| encoder.encode_picture(picture.to_unit_planes());
+    build(data.as_ref(), &model, encode, views, cache.path(), Shard::WHOLE, |_, _| {}).unwrap();
     let tokens = TokenCache::open(cache.path()).unwrap();
     assert_eq!(tokens.len(), 10);
     let picture = data.picture(7).unwrap();

@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::Device;
+use pixels::Picture;
 use tokens::{
     cache::{
         Shard, TokenCache,
@@ -14,12 +14,14 @@ use tokens::{
 use training::cache::{Views, build, import};
 
 use crate::{
-    args::{CacheBuildArgs, CacheImportArgs, CacheVerb},
+    args::{CacheBuildArgs, CacheImportArgs, CacheVerb, ComputeArgs, PrecisionName},
+    compute::Compute,
+    device::DeviceName,
     model,
     progress::{self, Progress},
 };
 
-pub(crate) fn run(verb: &CacheVerb, device: &Device) -> Result<()> {
+pub(crate) fn run(verb: &CacheVerb, device: DeviceName) -> Result<()> {
     match verb {
         CacheVerb::Build(args) => run_build(args, device),
         CacheVerb::Info { cache } => info(cache),
@@ -29,18 +31,21 @@ pub(crate) fn run(verb: &CacheVerb, device: &Device) -> Result<()> {
     }
 }
 
-fn run_build(args: &CacheBuildArgs, device: &Device) -> Result<()> {
+fn run_build(args: &CacheBuildArgs, device: DeviceName) -> Result<()> {
     let shard: Shard = args.shard.parse()?;
     let data = pixels::data::open(&args.data.data)?;
     let model = model::open(&args.model.model)?;
-    let encoder = model.tokenizer(device)?.frozen_encoder();
+    // What is cached are the tokenizer's tokens, not those of a rounded one.
+    let compute = ComputeArgs { engine: args.engine, precision: PrecisionName::F32 };
+    let encoding = Compute::new(&compute, device)?.encoding(&model)?;
+    let encode = |picture: &Picture| encoding.tokens(picture);
     let views = match (args.ten_crop, args.mirrored) {
         (true, _) => Views::TenCrop,
         (_, true) => Views::Mirrored,
         _ => Views::Center,
     };
     let mut progress = Progress::new("caching", shard.range(data.len()).len() as u64);
-    build(data.as_ref(), &model, &encoder, views, &args.out, shard, |done, _| {
+    build(data.as_ref(), &model, encode, views, &args.out, shard, |done, _| {
         progress.set(done as u64);
     })?;
     progress.finish();

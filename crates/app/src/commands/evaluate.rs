@@ -2,6 +2,7 @@
 
 mod comparison;
 mod generation;
+mod precision;
 mod reconstruction;
 mod run;
 mod sampling;
@@ -16,5 +17,6 @@ pub(crate) fn run(verb: &EvaluateVerb, device: DeviceName) -> Result<()> {
         EvaluateVerb::Statistics(args) => generation::make_statistics(args, &device.device()),
         EvaluateVerb::Reconstruction(args) => reconstruction::run(args, device),
         EvaluateVerb::Run(args) => run::run(args, device),
+        EvaluateVerb::Precision(args) => precision::run(args),
     }
 }

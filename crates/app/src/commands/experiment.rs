@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
-use pixels::DataSet;
+use pixels::{DataSet, Picture};
 use tokens::cache::Shard;
 use training::{
     TrainingError,
@@ -149,13 +149,14 @@ impl Laboratory<'_> {
         let recipe = self.plan.generator(unit)?;
         let model = ModelFolder::read(tokenizer.join("model"))?;
         let encoder = model.tokenizer(&self.device)?.frozen_encoder();
+        let encode = |picture: &Picture| encoder.encode_picture(picture.to_unit_planes());
         for (source, views, cache) in [
             (&self.plan.data, self.plan.views, folder.cache()),
             (&self.plan.heldout, Views::Center, folder.heldout_cache()),
         ] {
             let data = data(source)?;
             let mut progress = Progress::new("caching", data.len() as u64);
-            build(data.as_ref(), &model, &encoder, views, &cache, Shard::WHOLE, |done, _| {
+            build(data.as_ref(), &model, encode, views, &cache, Shard::WHOLE, |done, _| {
                 progress.set(done as u64);
             })?;
             progress.finish();

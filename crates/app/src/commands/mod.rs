@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Reconstruct(args) => reconstruct::run(&args, name),
         Verb::Complete(args) => complete::run(&args, name),
         Verb::Train(verb) => train::run(&verb, &device),
-        Verb::Cache(verb) => cache::run(&verb, &device),
+        Verb::Cache(verb) => cache::run(&verb, name),
         Verb::Data(verb) => data::run(&verb),
         Verb::Evaluate(verb) => evaluate::run(&verb, name),
         Verb::Experiment(verb) => experiment::run(&verb, name),

@@ -123,7 +123,8 @@ pub(crate) fn token_cache(views: Views) -> tempfile::TempDir {
     let encoder = model.tokenizer(&Device::flex()).unwrap().frozen_encoder();
     let cache = tempfile::tempdir().unwrap();
     let path = cache.path();
-    build(data().as_ref(), &model, &encoder, views, path, Shard::WHOLE, |_, _| {}).unwrap();
+    let encode = |picture: &Picture| encoder.encode_picture(picture.to_unit_planes());
+    build(data().as_ref(), &model, encode, views, path, Shard::WHOLE, |_, _| {}).unwrap();
     cache
 }
 

@@ -19,7 +19,7 @@ pub use crate::{
     generator::Generator,
     matrix::Precision,
     parallel::Pool,
-    scheduler::{Event, JobId, Scheduler, generate},
+    scheduler::{Drafts, Event, JobId, Scheduler, generate},
     tensors::LoadError,
     tokenizer::{Decoder, DecoderError, Encoder},
     transformer::Workspace,

@@ -1,14 +1,17 @@
 //! Continuous batching: requests join and leave a running batch at any step.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
-use generator::{GenerateError, Request, SamplingConfig, choose, guidance};
+use generator::{GenerateError, GeneratorConfig, Request, SamplingConfig, choose, guidance};
 use tokens::{
     CodebookIndex,
     noise::{Noise, Purpose},
 };
 
-use crate::generator::{Generator, POSITIONS, Session, Step};
+use crate::{
+    generator::{Generator, POSITIONS, Session, Step},
+    parallel::Pool,
+};
 
 /// A request that a [`Scheduler`] was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,14 +43,49 @@ pub enum Event {
     },
 }
 
+/// Where the tokens come from that a step tries beside the next one (speculative decoding).
+///
+/// The noise of every token is fixed by its address, so that what a token will be is settled before
+/// it is computed. A step computes the logits after some drafted tokens too, in the same pass over
+/// the weights, and keeps them as far as the drafts are what was chosen. Rows have the same bits
+/// among any number of rows: the result is that of one token at a time, to the bit.
+#[derive(Debug, Clone, Copy)]
+pub enum Drafts<'a> {
+    /// Nothing is tried.
+    None,
+    /// What the step before chose for these places, after drafts that turned out wrong (Jacobi
+    /// decoding; Song et al. 2021, Santilli et al. 2023).
+    Own,
+    /// What another generator chooses with the same noise: a smaller one, or the same in a format
+    /// that is faster to read (speculative decoding; Leviathan et al. 2023).
+    Of(&'a Generator),
+}
+
+/// Most rows of a step that drafts may fill it up to: so many cost little more than one.
+const DRAFT_ROWS: usize = 16;
+
+/// The drafts' side of a scheduler.
+#[derive(Debug)]
+struct Drafting<'a> {
+    drafts: Drafts<'a>,
+    /// Most tokens tried at a time.
+    window: usize,
+    /// What the other generator has seen, in the slots of the first one's session.
+    session: Option<Session>,
+}
+
 /// One sequence on its way through the generator.
 #[derive(Debug)]
 struct Stream {
     slot: usize,
-    /// The class, then the tokens decided so far.
+    /// The class, the tokens decided so far, and those that are tried.
     ids: Vec<usize>,
     /// How many of them the generator has seen.
     seen: usize,
+    /// How many of them the drafts' generator has seen.
+    seen_by_drafter: usize,
+    /// How many the generator reads in this step.
+    reads: usize,
 }
 
 impl Stream {
@@ -62,17 +100,71 @@ struct Job {
     request: Request,
     sampling: SamplingConfig,
     tokens: Vec<CodebookIndex>,
+    /// What is tried after them.
+    drafts: Vec<CodebookIndex>,
+    /// What the step before chose for the places after the next one.
+    guesses: Vec<CodebookIndex>,
     conditional: Stream,
     unconditional: Option<Stream>,
-    /// Of this step: which logits are the conditional and the unconditional ones.
-    logits: Option<(usize, Option<usize>)>,
+    /// Of this step: its choices, one after each draft and one before.
+    choices: Range<usize>,
 }
 
-/// What comes of a job in a step.
-type Choice = Option<Option<CodebookIndex>>;
+impl Job {
+    /// Whether the unconditional half has a part in a token.
+    fn is_guided(&self, token: usize, length: usize) -> bool {
+        self.unconditional.is_some() && scale(&self.sampling, token, length) != 1.0
+    }
 
-#[derive(Debug, Default)]
+    /// The sequences that have a part in the next token.
+    fn streams_mut(&mut self, length: usize) -> impl Iterator<Item = &mut Stream> {
+        let guided = self.is_guided(self.tokens.len(), length);
+        let unconditional = self.unconditional.as_mut().filter(|_| guided);
+        std::iter::once(&mut self.conditional).chain(unconditional)
+    }
+
+    fn all_streams_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        std::iter::once(&mut self.conditional).chain(&mut self.unconditional)
+    }
+
+    /// Tries a token more.
+    fn try_next(&mut self, token: CodebookIndex) {
+        self.drafts.push(token);
+        self.all_streams_mut().for_each(|stream| stream.ids.push(token.into()));
+    }
+
+    /// How many tokens can be tried beside the next one: of no use are those beyond the end, and
+    /// those whose halves are others.
+    fn room(&mut self, length: usize) -> usize {
+        let next = self.tokens.len();
+        let guided = self.is_guided(next, length);
+        let alike = (next..length).take_while(|&token| self.is_guided(token, length) == guided);
+        let alike = alike.count().saturating_sub(1);
+        let pending = self.streams_mut(length).map(|stream| stream.pending()).max();
+        alike.min(POSITIONS.saturating_sub(pending.unwrap_or(0)))
+    }
+}
+
+/// A token to be chosen in a step.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Whose it is among those running.
+    job: usize,
+    /// Its index in the sequence.
+    token: usize,
+    /// Which of the step's logits are the conditional ones.
+    conditional: usize,
+    /// And which the unconditional ones, where they have a part.
+    unconditional: Option<usize>,
+}
+
+/// What is chosen: a token, unless the logits are not numbers.
+type Choice = Option<CodebookIndex>;
+
+#[derive(Debug)]
 struct Sampler {
+    /// Tokens of a sequence.
+    length: usize,
     conditional: Vec<f32>,
     unconditional: Vec<f32>,
 }
@@ -87,9 +179,11 @@ struct Sampler {
 pub struct Scheduler<'a> {
     generator: &'a Generator,
     session: Session,
+    drafting: Drafting<'a>,
     free: Vec<usize>,
     waiting: VecDeque<(JobId, Request, SamplingConfig)>,
     running: Vec<Job>,
+    places: Vec<Place>,
     choices: Vec<Choice>,
     samplers: Vec<Sampler>,
     next: u64,
@@ -98,17 +192,43 @@ pub struct Scheduler<'a> {
 impl<'a> Scheduler<'a> {
     /// A scheduler with room for `pictures` guided pictures at a time, at least one.
     pub fn new(generator: &'a Generator, pictures: usize) -> Self {
+        Self::with_drafts(generator, pictures, Drafts::None, 0)
+    }
+
+    /// A scheduler that tries up to `window` drafted tokens a picture and step, fewer where many
+    /// pictures are drawn.
+    ///
+    /// # Panics
+    /// If the drafts' generator has other codes, classes or another layout.
+    pub fn with_drafts(
+        generator: &'a Generator,
+        pictures: usize,
+        drafts: Drafts<'a>,
+        window: usize,
+    ) -> Self {
         let slots = 2 * pictures.max(1);
+        let config = generator.config();
         let sampler = || Sampler {
-            conditional: vec![0.0; generator.config().codes],
-            unconditional: vec![0.0; generator.config().codes],
+            length: config.layout.len(),
+            conditional: vec![0.0; config.codes],
+            unconditional: vec![0.0; config.codes],
+        };
+        let session = match drafts {
+            Drafts::None | Drafts::Own => None,
+            Drafts::Of(drafter) => {
+                let of = |config: &GeneratorConfig| (config.layout, config.codes, config.classes);
+                assert_eq!(of(drafter.config()), of(config), "drafts are tokens of this model");
+                Some(drafter.session(slots))
+            }
         };
         Self {
             generator,
             session: generator.session(slots),
+            drafting: Drafting { drafts, window, session },
             free: (0..slots).rev().collect(),
             waiting: VecDeque::new(),
             running: Vec::new(),
+            places: Vec::new(),
             choices: Vec::new(),
             samplers: (0..generator.pool().threads()).map(|_| sampler()).collect(),
             next: 0,
@@ -191,7 +311,7 @@ impl<'a> Scheduler<'a> {
                 ids.push(id);
                 ids.extend(request.forced.iter().map(|&token| usize::from(token)));
                 let slot = self.free.pop().expect("there are free slots, as was checked");
-                Stream { slot, ids, seen: 0 }
+                Stream { slot, ids, seen: 0, seen_by_drafter: 0, reads: 0 }
             };
             let class = vocabulary.class(request.class).expect("the request was validated");
             let conditional = stream(class);
@@ -203,119 +323,271 @@ impl<'a> Scheduler<'a> {
                 request,
                 sampling,
                 tokens,
+                drafts: Vec::new(),
+                guesses: Vec::new(),
                 conditional,
                 unconditional,
-                logits: None,
+                choices: 0..0,
             });
         }
     }
 
-    /// Decides the next token of every running picture, or reads some of its forced ones, in one
-    /// pass over the weights, and appends what there is to tell.
+    /// Decides the next token of every running picture, or several, or reads some of its forced
+    /// ones, in one pass over the weights, and appends what there is to tell.
     pub fn step(&mut self, events: &mut Vec<Event>) {
         self.admit(events);
         if self.running.is_empty() {
             return;
         }
-        let length = self.generator.config().layout.len();
-        let mut steps: Vec<Step<'_>> = Vec::with_capacity(2 * self.running.len());
-        let mut wanted = 0;
-        for job in &mut self.running {
-            let Job { sampling, tokens, conditional, unconditional, logits, .. } = job;
-            let scale = scale(sampling, tokens.len(), length);
-            let unconditional = unconditional.as_ref().filter(|_| scale != 1.0);
-            let streams = [Some(&*conditional), unconditional];
-            let whole = streams.iter().flatten().all(|stream| stream.pending() <= POSITIONS);
-            *logits = whole.then(|| {
-                let first = wanted;
-                wanted += 1 + usize::from(unconditional.is_some());
-                (first, unconditional.map(|_| first + 1))
-            });
-            for stream in streams.into_iter().flatten() {
+        self.draft();
+        let Self { generator, session, running, places, .. } = self;
+        let length = generator.config().layout.len();
+        let mut logits = 0;
+        places.clear();
+        for (index, job) in running.iter_mut().enumerate() {
+            job.all_streams_mut().for_each(|stream| stream.reads = 0);
+            let whole = job.streams_mut(length).all(|stream| stream.pending() <= POSITIONS);
+            let mut parts = 0;
+            for stream in job.streams_mut(length) {
                 // Who is not far behind waits for the other half.
-                let count = if whole { stream.pending() } else { POSITIONS };
                 if whole || stream.pending() > POSITIONS {
-                    steps.push(Step {
-                        slot: stream.slot,
-                        start: stream.seen,
-                        ids: &stream.ids[stream.seen..stream.seen + count],
-                        logits: usize::from(whole),
-                    });
+                    stream.reads = stream.pending().min(POSITIONS);
                 }
+                parts += 1;
             }
-        }
-        self.generator.step(&mut self.session, &steps);
-        let done: Vec<(usize, usize)> =
-            steps.iter().map(|step| (step.slot, step.start + step.ids.len())).collect();
-        for job in &mut self.running {
-            for stream in [Some(&mut job.conditional), job.unconditional.as_mut()] {
-                let Some(stream) = stream else { continue };
-                if let Some(&(_, seen)) = done.iter().find(|(slot, _)| *slot == stream.slot) {
-                    stream.seen = seen;
-                }
+            let (first, next) = (places.len(), job.tokens.len());
+            if whole {
+                let count = job.drafts.len() + 1;
+                places.extend((0..count).map(|draft| Place {
+                    job: index,
+                    token: next + draft,
+                    conditional: logits + draft,
+                    unconditional: (parts == 2).then_some(logits + count + draft),
+                }));
+                logits += parts * count;
             }
+            job.choices = first..places.len();
         }
-        self.choose();
+        let steps: Vec<Step<'_>> = running
+            .iter()
+            .flat_map(|job| {
+                let streams = std::iter::once(&job.conditional).chain(&job.unconditional);
+                streams.filter(|stream| stream.reads > 0).map(|stream| Step {
+                    slot: stream.slot,
+                    start: stream.seen,
+                    ids: &stream.ids[stream.seen..stream.seen + stream.reads],
+                    logits: job.choices.len(),
+                })
+            })
+            .collect();
+        generator.step(session, &steps);
+        for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
+            stream.seen += stream.reads;
+        }
+        choose_all(
+            generator.pool(),
+            session,
+            running,
+            places,
+            &mut self.choices,
+            &mut self.samplers,
+        );
         self.tell(events);
     }
 
-    /// Chooses the next token of each picture that has logits.
-    fn choose(&mut self) {
-        let Self { session, running, choices, samplers, generator, .. } = self;
-        let (codes, length) = (generator.config().codes, generator.config().layout.len());
-        choices.clear();
-        choices.resize(running.len(), None);
-        // A number of the noise costs some forty multiplications.
-        let pool = generator.pool().for_work(running.len() * codes * 40);
-        pool.pieces(choices, 1, samplers, |index, choice, sampler| {
-            let job = &running[index];
-            let Some((first, second)) = job.logits else { return };
-            let token = job.tokens.len();
-            session.logits(first, &mut sampler.conditional);
-            if let Some(second) = second {
-                session.logits(second, &mut sampler.unconditional);
-                let scale = scale(&job.sampling, token, length);
-                guidance::guide(&mut sampler.conditional, &sampler.unconditional, scale);
+    /// Finds tokens to try after those that are decided.
+    fn draft(&mut self) {
+        let Self { generator, session, drafting, running, places, choices, samplers, .. } = self;
+        let length = generator.config().layout.len();
+        let streams: usize = running.iter_mut().map(|job| job.streams_mut(length).count()).sum();
+        let window = drafting.window.min((DRAFT_ROWS / streams).saturating_sub(1));
+        match (drafting.drafts, &mut drafting.session) {
+            (Drafts::Of(drafter), Some(session)) => {
+                let wanted: Vec<usize> =
+                    running.iter_mut().map(|job| job.room(length).min(window)).collect();
+                for round in 0..wanted.iter().copied().max().unwrap_or(0) {
+                    let waiting = |job: &Job, index: usize| {
+                        job.drafts.len() == round && round < wanted[index]
+                    };
+                    read_with(drafter, session, running, waiting, places, length);
+                    choose_all(drafter.pool(), session, running, places, choices, samplers);
+                    for (place, choice) in places.iter().zip(choices.iter()) {
+                        if let Some(token) = choice {
+                            running[place.job].try_next(*token);
+                        }
+                    }
+                }
             }
-            let Request { seed, index, .. } = job.request;
-            let mut noise = Noise::new(seed, Purpose::Sampling, token as u64, index);
-            choice[0] = Some(choose(&sampler.conditional, &job.sampling, &mut noise));
-        });
+            (Drafts::Own, _) => {
+                // The logits of the step before are still there: the last ones of a picture, with
+                // the noise of later tokens, make the first guess.
+                let mut guesses = Vec::new();
+                for (index, job) in running.iter_mut().enumerate() {
+                    let room = job.room(length).min(window);
+                    let last = job.choices.clone().last().map(|place| places[place]);
+                    let found = std::mem::take(&mut job.guesses);
+                    let Some(last) = last else { continue };
+                    found.into_iter().take(room).for_each(|token| job.try_next(token));
+                    let next = job.tokens.len();
+                    guesses.extend((next + job.drafts.len()..next + room).map(|token| Place {
+                        job: index,
+                        token,
+                        ..last
+                    }));
+                }
+                choose_all(generator.pool(), session, running, &guesses, choices, samplers);
+                for (place, choice) in guesses.iter().zip(choices.iter()) {
+                    let job = &mut running[place.job];
+                    if let (Some(token), true) =
+                        (choice, job.tokens.len() + job.drafts.len() == place.token)
+                    {
+                        job.try_next(*token);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Takes the choices in and tells of rows and pictures that are whole.
     fn tell(&mut self, events: &mut Vec<Event>) {
         let layout = self.generator.config().layout;
         let mut place = 0;
-        for choice in 0..self.choices.len() {
+        while place < self.running.len() {
             let job = &mut self.running[place];
-            match self.choices[choice] {
-                None => place += 1,
-                Some(None) => {
-                    let error = GenerateError::NotANumber { token: job.tokens.len() };
-                    events.push(Event::Failed { job: job.id, error });
-                    self.leave(place);
+            let drafts = std::mem::take(&mut job.drafts);
+            let before = job.tokens.len();
+            let choices = &self.choices[job.choices.clone()];
+            let mut failed = None;
+            for (index, choice) in choices.iter().enumerate() {
+                let Some(token) = *choice else {
+                    failed = Some(GenerateError::NotANumber { token: job.tokens.len() });
+                    break;
+                };
+                job.tokens.push(token);
+                let count = job.tokens.len();
+                if (0..=layout.rows()).any(|row| layout.len_of_rows(row) == count) {
+                    events.push(Event::Row { job: job.id, tokens: job.tokens.clone() });
                 }
-                Some(Some(token)) => {
-                    job.tokens.push(token);
-                    job.conditional.ids.push(token.into());
-                    if let Some(stream) = &mut job.unconditional {
-                        stream.ids.push(token.into());
-                    }
-                    let count = job.tokens.len();
-                    if (0..=layout.rows()).any(|row| layout.len_of_rows(row) == count) {
-                        events.push(Event::Row { job: job.id, tokens: job.tokens.clone() });
-                    }
-                    if count == layout.len() {
-                        let job = self.leave(place);
-                        events.push(Event::Finished { job: job.id, tokens: job.tokens });
-                    } else {
-                        place += 1;
-                    }
+                if drafts.get(index) != Some(&token) {
+                    // What follows was computed after another token than this one.
+                    job.guesses = choices[index + 1..].iter().map_while(|choice| *choice).collect();
+                    break;
                 }
+            }
+            // The last token is new even where a draft was the same.
+            let (count, known) = (job.tokens.len(), job.tokens.len().max(before + 1) - 1);
+            let newest = job.tokens[known..count].first().copied();
+            for stream in job.all_streams_mut() {
+                stream.ids.truncate(1 + known);
+                stream.seen = stream.seen.min(1 + known);
+                stream.seen_by_drafter = stream.seen_by_drafter.min(1 + known);
+                stream.ids.extend(newest.map(usize::from));
+            }
+            if let Some(error) = failed {
+                let job = self.leave(place);
+                events.push(Event::Failed { job: job.id, error });
+            } else if count == layout.len() {
+                let job = self.leave(place);
+                events.push(Event::Finished { job: job.id, tokens: job.tokens });
+            } else {
+                place += 1;
             }
         }
     }
+}
+
+/// Lets a drafts' generator read what it has not seen of the pictures that wait for a draft, and
+/// lists the tokens that it can then choose.
+fn read_with(
+    drafter: &Generator,
+    session: &mut Session,
+    running: &mut [Job],
+    waiting: impl Fn(&Job, usize) -> bool,
+    places: &mut Vec<Place>,
+    length: usize,
+) {
+    places.clear();
+    let unseen = |stream: &Stream| stream.ids.len() - stream.seen_by_drafter;
+    loop {
+        // Whoever is far behind comes first, so that all are ready together.
+        let mut far = false;
+        for (index, job) in running.iter_mut().enumerate() {
+            if waiting(job, index) {
+                far |= job.streams_mut(length).any(|stream| unseen(stream) > POSITIONS);
+            }
+        }
+        let mut logits = 0;
+        for (index, job) in running.iter_mut().enumerate() {
+            job.all_streams_mut().for_each(|stream| stream.reads = 0);
+            if !waiting(job, index) {
+                continue;
+            }
+            let mut parts = 0;
+            for stream in job.streams_mut(length) {
+                if !far || unseen(stream) > POSITIONS {
+                    stream.reads = unseen(stream).min(POSITIONS);
+                }
+                parts += 1;
+            }
+            if !far {
+                places.push(Place {
+                    job: index,
+                    token: job.tokens.len() + job.drafts.len(),
+                    conditional: logits,
+                    unconditional: (parts == 2).then_some(logits + 1),
+                });
+                logits += parts;
+            }
+        }
+        let steps: Vec<Step<'_>> = running
+            .iter()
+            .flat_map(|job| std::iter::once(&job.conditional).chain(&job.unconditional))
+            .filter(|stream| stream.reads > 0)
+            .map(|stream| Step {
+                slot: stream.slot,
+                start: stream.seen_by_drafter,
+                ids: &stream.ids[stream.seen_by_drafter..][..stream.reads],
+                logits: usize::from(!far),
+            })
+            .collect();
+        drafter.step(session, &steps);
+        for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
+            stream.seen_by_drafter += stream.reads;
+        }
+        if !far {
+            return;
+        }
+    }
+}
+
+/// Chooses the tokens of these places from a session's logits.
+fn choose_all(
+    pool: &Pool,
+    session: &Session,
+    running: &[Job],
+    places: &[Place],
+    choices: &mut Vec<Choice>,
+    samplers: &mut [Sampler],
+) {
+    choices.clear();
+    choices.resize(places.len(), None);
+    let Some(first) = samplers.first() else { return };
+    // A number of the noise costs some forty multiplications.
+    let pool = pool.for_work(places.len() * first.conditional.len() * 40);
+    pool.pieces(choices, 1, samplers, |index, choice, sampler| {
+        let place = places[index];
+        let Job { request, sampling, .. } = &running[place.job];
+        session.logits(place.conditional, &mut sampler.conditional);
+        if let Some(unconditional) = place.unconditional {
+            session.logits(unconditional, &mut sampler.unconditional);
+            let scale = scale(sampling, place.token, sampler.length);
+            guidance::guide(&mut sampler.conditional, &sampler.unconditional, scale);
+        }
+        let mut noise =
+            Noise::new(request.seed, Purpose::Sampling, place.token as u64, request.index);
+        choice[0] = choose(&sampler.conditional, sampling, &mut noise);
+    });
 }
 
 fn scale(sampling: &SamplingConfig, token: usize, length: usize) -> f64 {

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use engine::{
-    Decoder, Encoder, Event, Generator, JobId, Pool, Precision, Scheduler, generate,
+    Decoder, Drafts, Encoder, Event, Generator, JobId, Pool, Precision, Scheduler, generate,
     generator::{POSITIONS, Step},
 };
 use generator::{GenerateError, GeneratorConfig, Request, SamplingConfig};
@@ -20,9 +20,13 @@ use tokens::{
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
 fn model(precision: Precision, threads: usize) -> Generator {
+    model_of(2, precision, threads)
+}
+
+fn model_of(layers: usize, precision: Precision, threads: usize) -> Generator {
     let layout = TokenLayout::new(5, 6, 7);
     // Heads that fill no block of 16, a hidden width of several panels.
-    let config = GeneratorConfig { layout, codes: 70, classes: 4, width: 48, layers: 2, heads: 4 };
+    let config = GeneratorConfig { layout, codes: 70, classes: 4, width: 48, layers, heads: 4 };
     Generator::random(&config, precision, Arc::new(Pool::new(threads))).unwrap()
 }
 
@@ -34,7 +38,10 @@ fn request(index: u64, forced: usize) -> Request {
 fn sampling(index: u64) -> SamplingConfig {
     let guidance = [1.0, 3.0, 0.0, 7.5][index as usize % 4];
     let guidance_power = [1.0, 12.0][index as usize / 4 % 2];
-    SamplingConfig { guidance, guidance_power, ..SamplingConfig::default() }
+    // So cold that the model has a say beside the noise, or so that it alone decides.
+    let temperature = [1.0, 0.1, 0.02, 0.0][index as usize / 2 % 4];
+    let (top_k, top_p) = [(0, 1.0), (20, 0.9)][index as usize / 3 % 2];
+    SamplingConfig { guidance, guidance_power, temperature, top_k, top_p }
 }
 
 fn alone(model: &Generator, request: &Request, sampling: &SamplingConfig) -> Vec<CodebookIndex> {
@@ -49,43 +56,98 @@ fn should_draw_a_picture_as_if_it_were_alone_while_others_come_and_go() {
             .map(|index| alone(&model, &request(index, index as usize * 4 % 48), &sampling(index)))
             .collect();
         for round in 0..3 {
-            let mut noise = Noise::new(round, Purpose::Order, 0, 0);
-            let mut scheduler = Scheduler::new(&model, 1 + noise.below(4));
-            let mut jobs: BTreeMap<JobId, usize> = BTreeMap::new();
-            let mut cancelled = Vec::new();
-            let (mut finished, mut events, mut next) = (Vec::new(), Vec::new(), 0);
-            while next < 14 || !scheduler.is_idle() {
-                while next < 14 && noise.below(3) == 0 {
-                    let request = request(next, next as usize * 4 % 48);
-                    jobs.insert(scheduler.submit(request, sampling(next)).unwrap(), next as usize);
-                    next += 1;
-                }
-                if noise.below(25) == 0 && !jobs.is_empty() {
-                    let job = *jobs.keys().nth(noise.below(jobs.len())).unwrap();
-                    if scheduler.cancel(job) {
-                        cancelled.push(job);
-                    }
-                    assert!(!scheduler.cancel(job));
-                }
-                scheduler.step(&mut events);
-                for event in events.drain(..) {
-                    match event {
-                        Event::Row { job, tokens } => {
-                            assert!(!cancelled.contains(&job));
-                            assert_eq!(tokens, expected[jobs[&job]][..tokens.len()]);
-                        }
-                        Event::Finished { job, tokens } => {
-                            assert!(!cancelled.contains(&job));
-                            assert_eq!(tokens, expected[jobs[&job]], "{precision:?}");
-                            finished.push(job);
-                        }
-                        Event::Failed { error, .. } => panic!("{error}"),
-                    }
-                }
-            }
-            assert_eq!(finished.len() + cancelled.len(), 14);
+            come_and_go(&model, &expected, Drafts::None, 0, round);
         }
     }
+}
+
+#[test]
+fn should_draw_the_same_whatever_is_tried_beside() {
+    let other = model_of(1, Precision::F32, 2);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let (model, rounded) = (model(precision, 2), model(Precision::Int8, 2));
+        let expected: Vec<Vec<CodebookIndex>> = (0..14)
+            .map(|index| alone(&model, &request(index, index as usize * 4 % 48), &sampling(index)))
+            .collect();
+        for drafts in [Drafts::Own, Drafts::Of(&other), Drafts::Of(&rounded)] {
+            for (round, window) in [1, 3, 9, 40].into_iter().enumerate() {
+                come_and_go(&model, &expected, drafts, window, round as u64);
+            }
+        }
+    }
+}
+
+/// Requests that arrive and are cancelled at random, and what is told of them.
+fn come_and_go(
+    model: &Generator,
+    expected: &[Vec<CodebookIndex>],
+    drafts: Drafts<'_>,
+    window: usize,
+    round: u64,
+) {
+    let mut noise = Noise::new(round, Purpose::Order, 0, 0);
+    let mut scheduler = Scheduler::with_drafts(model, 1 + noise.below(4), drafts, window);
+    let mut jobs: BTreeMap<JobId, usize> = BTreeMap::new();
+    let mut cancelled = Vec::new();
+    let (mut finished, mut events, mut next) = (Vec::new(), Vec::new(), 0);
+    while next < 14 || !scheduler.is_idle() {
+        while next < 14 && noise.below(3) == 0 {
+            let request = request(next, next as usize * 4 % 48);
+            jobs.insert(scheduler.submit(request, sampling(next)).unwrap(), next as usize);
+            next += 1;
+        }
+        if noise.below(25) == 0 && !jobs.is_empty() {
+            let job = *jobs.keys().nth(noise.below(jobs.len())).unwrap();
+            if scheduler.cancel(job) {
+                cancelled.push(job);
+            }
+            assert!(!scheduler.cancel(job));
+        }
+        scheduler.step(&mut events);
+        for event in events.drain(..) {
+            match event {
+                Event::Row { job, tokens } => {
+                    assert!(!cancelled.contains(&job));
+                    assert_eq!(tokens, expected[jobs[&job]][..tokens.len()]);
+                }
+                Event::Finished { job, tokens } => {
+                    assert!(!cancelled.contains(&job));
+                    assert_eq!(tokens, expected[jobs[&job]], "{drafts:?} {window}");
+                    finished.push(job);
+                }
+                Event::Failed { error, .. } => panic!("{error}"),
+            }
+        }
+    }
+    assert_eq!(finished.len() + cancelled.len(), 14);
+}
+
+#[test]
+fn should_save_steps_as_far_as_drafts_are_right() {
+    let (model, other) = (model(Precision::F32, 1), model_of(1, Precision::F32, 1));
+    let length = model.config().layout.len();
+    let steps = |drafts, temperature, rows: &mut usize| {
+        let mut scheduler = Scheduler::with_drafts(&model, 1, drafts, 3);
+        let sampling = SamplingConfig { guidance: 3.0, temperature, ..SamplingConfig::default() };
+        scheduler.submit(request(1, 0), sampling).unwrap();
+        let (mut steps, mut events) = (0, Vec::new());
+        while !scheduler.is_idle() {
+            scheduler.step(&mut events);
+            steps += 1;
+        }
+        *rows = events.len() - 1;
+        steps
+    };
+    let mut rows = 0;
+    assert_eq!(steps(Drafts::None, 0.02, &mut rows), length);
+    // The first token is chosen without guidance, hence alone.
+    assert_eq!(steps(Drafts::Of(&model), 0.02, &mut rows), 1 + (length - 1).div_ceil(4));
+    assert_eq!(rows, model.config().layout.rows() + 1);
+    let wrong = steps(Drafts::Of(&other), 0.0, &mut rows);
+    assert!(wrong > length / 2 && wrong <= length, "{wrong}");
+    // Without a say of the model, the noise tells all at once.
+    let own = steps(Drafts::Own, 50.0, &mut rows);
+    assert!(own < length / 3, "{own}");
 }
 
 #[test]

@@ -7,9 +7,13 @@ use generator::{GeneratorConfig, NORM_EPSILON, Rotary};
 use crate::{
     kernels::{BLOCK, Entries, Kernels, Memory, RowKernels, from_bf16, to_bf16},
     matrix::{Activations, Finish, Matrix, Outputs, Precision, grow},
+    packed::PackedModel,
     parallel::Pool,
     tensors::{LoadError, RandomTensors, Source, TensorFile},
 };
+
+/// What a packed model calls it.
+pub(crate) const PART: &str = "generator";
 
 /// Vectors of the codes and classes.
 enum Table {
@@ -100,6 +104,19 @@ impl Generator {
             .map_err(LoadError::Memory)
     }
 
+    /// The generator of a packed model.
+    ///
+    /// # Errors
+    /// If the file is damaged or holds no generator of this architecture.
+    pub fn mapped(
+        file: &PackedModel,
+        config: &GeneratorConfig,
+        pool: Arc<Pool>,
+    ) -> Result<Self, LoadError> {
+        let build = |tensors: &mut dyn Source| Self::build(tensors, config, file.precision(), pool);
+        file.build(PART, build)?.map_err(LoadError::Memory)
+    }
+
     /// A generator of random weights, to measure speed without a model.
     ///
     /// # Errors
@@ -112,7 +129,7 @@ impl Generator {
         Self::build(&mut RandomTensors, config, precision, pool).map_err(LoadError::Memory)
     }
 
-    fn build(
+    pub(crate) fn build(
         tensors: &mut dyn Source,
         config: &GeneratorConfig,
         precision: Precision,
@@ -122,37 +139,33 @@ impl Generator {
         let (width, hidden, head) = (config.width, config.hidden(), config.head());
         let mut layers = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
-            let mut get = |name: &str, shape: &[usize]| {
-                tensors.tensor(&format!("blocks.{layer}.{name}"), shape)
+            let name = |part: &str| format!("blocks.{layer}.{part}");
+            let mut matrix = |parts: &[&str], outputs, inputs| {
+                let names: Vec<_> =
+                    parts.iter().map(|part| name(&format!("{part}.weight"))).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                tensors.matrix(&names, [outputs, inputs], precision)
             };
-            let pack = |values: Vec<f32>, depth| Matrix::pack(kernels, precision, &values, depth);
-            let attention = "attention.query_key_value";
+            let query_key_value = matrix(&["attention.query_key_value"], 3 * width, width)?;
+            let projection = matrix(&["attention.projection"], width, width)?;
+            let gate_and_up = matrix(&["feed_forward.gate", "feed_forward.up"], hidden, width)?;
+            let down = matrix(&["feed_forward.down"], width, hidden)?;
+            let mut vector = |part: &str, length| tensors.tensor(&name(part), &[length]);
             layers.push(Layer {
-                attention_norm: get("attention_norm.weight", &[width]),
-                query_key_value: pack(
-                    get(&format!("{attention}.weight"), &[3 * width, width]),
-                    width,
-                )?,
-                query_key_value_bias: get(&format!("{attention}.bias"), &[3 * width]),
-                query_norm: get("attention.query_norm.weight", &[head]),
-                key_norm: get("attention.key_norm.weight", &[head]),
-                projection: pack(get("attention.projection.weight", &[width, width]), width)?,
-                projection_bias: get("attention.projection.bias", &[width]),
-                feed_forward_norm: get("feed_forward_norm.weight", &[width]),
-                gate_and_up: Matrix::pack_pair(
-                    kernels,
-                    precision,
-                    [
-                        &get("feed_forward.gate.weight", &[hidden, width]),
-                        &get("feed_forward.up.weight", &[hidden, width]),
-                    ],
-                    width,
-                )?,
-                down: pack(get("feed_forward.down.weight", &[width, hidden]), hidden)?,
+                attention_norm: vector("attention_norm.weight", width),
+                query_key_value,
+                query_key_value_bias: vector("attention.query_key_value.bias", 3 * width),
+                query_norm: vector("attention.query_norm.weight", head),
+                key_norm: vector("attention.key_norm.weight", head),
+                projection,
+                projection_bias: vector("attention.projection.bias", width),
+                feed_forward_norm: vector("feed_forward_norm.weight", width),
+                gate_and_up,
+                down,
             });
         }
         let softer = precision.at_least_bf16();
-        let output = tensors.tensor("output.weight", &[config.codes, width]);
+        let output = tensors.matrix(&["output.weight"], [config.codes, width], softer)?;
         Ok(Self {
             embedding: Table::new(
                 tensors.tensor("embedding.weight", &[config.vocabulary().len(), width]),
@@ -160,7 +173,7 @@ impl Generator {
             ),
             layers,
             norm: tensors.tensor("norm.weight", &[width]),
-            output: Matrix::pack(kernels, softer, &output, width)?,
+            output,
             output_bias: tensors.tensor("output.bias", &[config.codes]),
             rotary: Rotary::new(&config.layout, head),
             config: config.clone(),

@@ -9,6 +9,7 @@ pub mod generator;
 mod kernels;
 mod matrix;
 pub mod measure;
+mod packed;
 mod parallel;
 pub mod scheduler;
 mod tensors;
@@ -18,6 +19,7 @@ mod transformer;
 pub use crate::{
     generator::Generator,
     matrix::Precision,
+    packed::{ModelFiles, PackedModel},
     parallel::Pool,
     scheduler::{Drafts, Event, JobId, Scheduler, generate},
     tensors::LoadError,

@@ -5,9 +5,14 @@
 //! bf16 and four in int8, as the products of each instruction set read them. Inputs are filled
 //! up to whole groups, and outputs to whole panels, with zeros.
 
-use std::io;
+use std::{
+    io,
+    ops::{Deref, DerefMut, Range},
+    sync::Arc,
+};
 
-use memmap2::{Advice, MmapMut};
+use memmap2::{Advice, Mmap, MmapMut};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     kernels::{Bf16Product, Int8Panel, Kernels, RowScale, Rows, TILE_ROWS, Tile, to_bf16},
@@ -16,7 +21,8 @@ use crate::{
 
 /// Number format of weights, and of the activations that they are multiplied with. Norms,
 /// softmax, attention and logits are computed in f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floating point.
     F32,
@@ -61,9 +67,40 @@ impl Precision {
     }
 }
 
-/// Memory of the operating system, in large pages where it has them: streaming weights then
-/// misses no address translation.
-struct Storage(MmapMut);
+/// What this module makes of weights. A file of packed weights is read only where this is what it
+/// was written with: to be raised whenever the order or the meaning of the bytes changes.
+pub(crate) const LAYOUT: u32 = 1;
+
+/// The bytes of packed weights.
+struct Storage(Bytes);
+
+enum Bytes {
+    /// Memory of the operating system, in large pages where it has them: streaming weights then
+    /// misses no address translation.
+    Own(MmapMut),
+    /// A part of a file.
+    Mapped(Arc<Mmap>, Range<usize>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(memory) => memory,
+            Self::Mapped(file, range) => &file[range.clone()],
+        }
+    }
+}
+
+impl DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Own(memory) => memory,
+            Self::Mapped(..) => unreachable!("only new weights are written"),
+        }
+    }
+}
 
 impl Storage {
     fn zeros(bytes: usize) -> io::Result<Self> {
@@ -73,7 +110,7 @@ impl Storage {
             // A wish: without large pages everything works as well, a little slower.
             let _ = memory.advise(Advice::HugePage);
         }
-        Ok(Self(memory))
+        Ok(Self(Bytes::Own(memory)))
     }
 }
 
@@ -117,20 +154,12 @@ impl Matrix {
         Self::pack_parts(kernels, precision, &[values], depth)
     }
 
-    /// Packs two weights of one shape, to be multiplied with the same rows.
+    /// Packs one weight, or two of one shape, to be multiplied with the same rows: their panels
+    /// alternate.
     ///
     /// # Errors
     /// If there is no memory.
-    pub(crate) fn pack_pair(
-        kernels: &'static Kernels,
-        precision: Precision,
-        values: [&[f32]; 2],
-        depth: usize,
-    ) -> io::Result<Self> {
-        Self::pack_parts(kernels, precision, &values, depth)
-    }
-
-    fn pack_parts(
+    pub(crate) fn pack_parts(
         kernels: &'static Kernels,
         precision: Precision,
         parts: &[&[f32]],
@@ -197,6 +226,43 @@ impl Matrix {
             }
         }
         Ok(matrix)
+    }
+
+    /// The packed bytes: weights, and in int8 scales and sums.
+    pub(crate) fn blobs(&self) -> [&[u8]; 3] {
+        [&self.weights.0, bytemuck::cast_slice(&self.scales), bytemuck::cast_slice(&self.sums)]
+    }
+
+    /// A weight of `parts` matrices `[outputs, depth]` whose bytes are [`blobs`](Self::blobs) in a
+    /// file; those of the weights must begin where any number may. `None` if they are not as many
+    /// as there must be.
+    pub(crate) fn mapped(
+        kernels: &'static Kernels,
+        precision: Precision,
+        parts: usize,
+        [outputs, depth]: [usize; 2],
+        file: &Arc<Mmap>,
+        [weights, scales, sums]: [Range<usize>; 3],
+    ) -> Option<Self> {
+        let numbers =
+            |range: Range<usize>| Some(file.get(range)?.as_chunks::<4>().0.iter().copied());
+        let matrix = Self {
+            kernels,
+            precision,
+            outputs,
+            parts,
+            depth,
+            weights: Storage(Bytes::Mapped(Arc::clone(file), weights.clone())),
+            scales: numbers(scales)?.map(f32::from_ne_bytes).collect(),
+            sums: numbers(sums)?.map(i32::from_ne_bytes).collect(),
+        };
+        let panels = outputs.div_ceil(kernels.width) * parts;
+        let lanes = if precision == Precision::Int8 { panels * kernels.width } else { 0 };
+        let bytes = (panels * matrix.panel_len() * precision.bytes()).max(1);
+        let aligned = file.get(weights)?.as_ptr().align_offset(align_of::<f32>()) == 0;
+        let fits = matrix.weights.0.len() == bytes
+            && (matrix.scales.len(), matrix.sums.len()) == (lanes, lanes);
+        (fits && aligned).then_some(matrix)
     }
 
     /// Inputs, filled up to whole groups.
@@ -621,7 +687,7 @@ mod tests {
         let (gates, ups) = (exact(&x, &gate, depth), exact(&x, &up, depth));
         let pool = Pool::new(2);
         for kernels in Kernels::available() {
-            let matrix = Matrix::pack_pair(kernels, Precision::F32, [&gate, &up], depth).unwrap();
+            let matrix = Matrix::pack_parts(kernels, Precision::F32, &[&gate, &up], depth).unwrap();
             let mut activations = Activations::new(&pool);
             activations.set(&pool, &matrix, rows, |row, out| {
                 out.copy_from_slice(&x[row * depth..][..depth]);

@@ -11,6 +11,11 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use tokens::noise::Noise;
 
+use crate::{
+    kernels::Kernels,
+    matrix::{Matrix, Precision},
+};
+
 /// Weights that could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -38,6 +43,22 @@ pub enum LoadError {
         /// Each tensor that does not fit.
         problems: Vec<String>,
     },
+    /// A packed model that is another one's, or made for another machine.
+    #[error("`{}` {what}; make it again with `alitok pack`", path.display())]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// Why it does not fit.
+        what: String,
+    },
+    /// The operating system refused to write.
+    #[error("cannot write `{}`: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The operating system has no memory for the weights.
     #[error("there is no memory for the weights: {0}")]
     Memory(io::Error),
@@ -48,6 +69,34 @@ pub(crate) trait Source {
     /// The values of a tensor, in row-major order. Where there is none of this shape, the source
     /// remembers that and gives zeros.
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Vec<f32>;
+
+    /// A weight `[outputs, inputs]`, packed; of two names, two of one shape whose panels alternate.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    fn matrix(
+        &mut self,
+        names: &[&str],
+        shape: [usize; 2],
+        precision: Precision,
+    ) -> io::Result<Matrix> {
+        let parts: Vec<_> = names.iter().map(|name| self.tensor(name, &shape)).collect();
+        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+        Matrix::pack_parts(Kernels::detect(), precision, &parts, shape[1])
+    }
+}
+
+/// Maps a file into memory.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn map(path: &Path) -> Result<Mmap, LoadError> {
+    let read = |source| LoadError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(read)?;
+    // SAFETY: files appear whole and are replaced, never changed in place; whoever does it
+    // nevertheless while a model is loaded gets damaged weights, as with any reader.
+    #[allow(unsafe_code)]
+    unsafe { Mmap::map(&file) }.map_err(read)
 }
 
 /// A file of tensors, mapped into memory.
@@ -60,13 +109,7 @@ impl TensorFile {
     /// # Errors
     /// If the file cannot be read.
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
-        let read = |source| LoadError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(read)?;
-        // SAFETY: files appear whole and are replaced, never changed in place; whoever does it
-        // nevertheless while a model is loaded gets damaged weights, as with any reader.
-        #[allow(unsafe_code)]
-        let bytes = unsafe { Mmap::map(&file) }.map_err(read)?;
-        Ok(Self { path: path.to_owned(), bytes })
+        Ok(Self { path: path.to_owned(), bytes: map(path)? })
     }
 
     /// Builds something from the tensors whose names `belongs` wants.

@@ -8,10 +8,14 @@ use tokens::CodebookIndex;
 use crate::{
     kernels::Kernels,
     matrix::{Finish, Matrix, Precision, grow},
+    packed::PackedModel,
     parallel::Pool,
     tensors::{LoadError, RandomTensors, Source, TensorFile},
     transformer::{Linear, Transformer, Workspace},
 };
+
+/// What a packed model calls the encoder.
+pub(crate) const ENCODER: &str = "encoder";
 
 /// Learned vectors, `[rows, width]`.
 struct Vectors {
@@ -62,6 +66,20 @@ fn of_other_parts(
     others.map(|kind| format!("{kind}_decoder.")).chain(encoder)
 }
 
+/// Builds the encoder (`None`) or one of the decoders from a `tokenizer.safetensors`.
+///
+/// # Errors
+/// If the file is missing or damaged, or a tensor is missing, superfluous or mis-shaped.
+pub(crate) fn with_tensors<T>(
+    path: &Path,
+    config: &TokenizerConfig,
+    part: Option<DecoderKind>,
+    build: impl FnOnce(&mut dyn Source) -> T,
+) -> Result<T, LoadError> {
+    let belongs = |name: &str| !of_other_parts(config, part).any(|part| name.starts_with(&part));
+    TensorFile::open(path)?.build(belongs, build)
+}
+
 impl Encoder {
     /// Reads and packs what a `tokenizer.safetensors` of this valid architecture holds of it.
     ///
@@ -74,12 +92,21 @@ impl Encoder {
         precision: Precision,
         pool: Arc<Pool>,
     ) -> Result<Self, LoadError> {
-        TensorFile::open(path.as_ref())?
-            .build(
-                |name| !of_other_parts(config, None).any(|part| name.starts_with(&part)),
-                |tensors| Self::build(tensors, config, precision, pool),
-            )?
-            .map_err(LoadError::Memory)
+        let build = |tensors: &mut dyn Source| Self::build(tensors, config, precision, pool);
+        with_tensors(path.as_ref(), config, None, build)?.map_err(LoadError::Memory)
+    }
+
+    /// The encoder of a packed model.
+    ///
+    /// # Errors
+    /// If the file is damaged or holds no encoder of this architecture.
+    pub fn mapped(
+        file: &PackedModel,
+        config: &TokenizerConfig,
+        pool: Arc<Pool>,
+    ) -> Result<Self, LoadError> {
+        let build = |tensors: &mut dyn Source| Self::build(tensors, config, file.precision(), pool);
+        file.build(ENCODER, build)?.map_err(LoadError::Memory)
     }
 
     /// An encoder of random weights, to measure speed without a model.
@@ -94,7 +121,7 @@ impl Encoder {
         Self::build(&mut RandomTensors, config, precision, pool).map_err(LoadError::Memory)
     }
 
-    fn build(
+    pub(crate) fn build(
         tensors: &mut dyn Source,
         config: &TokenizerConfig,
         precision: Precision,
@@ -298,10 +325,25 @@ impl Decoder {
         pool: Arc<Pool>,
     ) -> Result<Self, DecoderError> {
         config.decoder(kind)?;
-        let built = TensorFile::open(path.as_ref())?.build(
-            |name| !of_other_parts(config, Some(kind)).any(|part| name.starts_with(&part)),
-            |tensors| Self::build(tensors, config, kind, precision, pool),
-        )?;
+        let build = |tensors: &mut dyn Source| Self::build(tensors, config, kind, precision, pool);
+        let built = with_tensors(path.as_ref(), config, Some(kind), build)?;
+        built?.map_err(|error| LoadError::Memory(error).into())
+    }
+
+    /// A decoder of a packed model.
+    ///
+    /// # Errors
+    /// If the model has no such decoder, or the file is damaged or does not hold it.
+    pub fn mapped(
+        file: &PackedModel,
+        config: &TokenizerConfig,
+        kind: DecoderKind,
+        pool: Arc<Pool>,
+    ) -> Result<Self, DecoderError> {
+        config.decoder(kind)?;
+        let precision = file.precision();
+        let built =
+            file.build(kind.name(), |tensors| Self::build(tensors, config, kind, precision, pool))?;
         built?.map_err(|error| LoadError::Memory(error).into())
     }
 
@@ -319,7 +361,7 @@ impl Decoder {
             .map_err(|error| LoadError::Memory(error).into())
     }
 
-    fn build(
+    pub(crate) fn build(
         tensors: &mut dyn Source,
         config: &TokenizerConfig,
         kind: DecoderKind,

@@ -26,8 +26,7 @@ impl Linear {
         outputs: usize,
         precision: Precision,
     ) -> io::Result<Self> {
-        let weight = tensors.tensor(&format!("{name}.weight"), &[outputs, inputs]);
-        let matrix = Matrix::pack(Kernels::detect(), precision, &weight, inputs)?;
+        let matrix = tensors.matrix(&[&format!("{name}.weight")], [outputs, inputs], precision)?;
         Ok(Self { matrix, bias: tensors.tensor(&format!("{name}.bias"), &[outputs]) })
     }
 

@@ -26,6 +26,7 @@ pub mod patch;
 pub mod presets;
 #[cfg(feature = "burn")]
 mod quantizer;
+#[cfg(feature = "burn")]
 mod resize;
 
 #[cfg(feature = "burn")]
@@ -46,4 +47,5 @@ pub use initialization::{Initialization, Positions};
 pub use model::{FrozenEncoder, Tokenizer};
 #[cfg(feature = "burn")]
 pub use quantizer::{COMMITMENT, Quantized, Quantizer};
+#[cfg(feature = "burn")]
 pub use resize::resize;

@@ -69,6 +69,14 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:
   alitok import AliTok.pth alitok_b.bin --out models/alitok-b")]
     Import(ImportArgs),
+    /// Write a model's weights as this machine's kernels read them, for a faster start
+    #[command(after_help = "Example:
+  alitok pack models/alitok-b --precision bf16 --out alitok-b.packed
+  alitok generate --model models/alitok-b --packed alitok-b.packed --class 207 --out dog.png
+
+The file is for machines of this kind and this model alone; it is refused elsewhere. The pictures are those
+of --precision without it.")]
+    Pack(PackArgs),
     /// Write a model's weights under the released names
     #[command(after_help = "Example:
   alitok export models/alitok-b --tokenizer tokenizer.pth --generator generator.bin")]
@@ -140,15 +148,29 @@ pub(crate) enum PrecisionName {
     Int8,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct ComputeArgs {
     /// What computes. Default: `packed` on the CPU, `burn` on other devices.
     #[arg(long, value_enum)]
     pub(crate) engine: Option<EngineName>,
     /// Number format of the computation. Each draws the same pictures from the same seed, every
-    /// time; from one format to another they differ.
-    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
-    pub(crate) precision: PrecisionName,
+    /// time; from one format to another they differ. Default: `f32`, or that of `--packed`.
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<PrecisionName>,
+    /// The model's weights as `alitok pack` wrote them: for a faster start.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) packed: Option<PathBuf>,
+}
+
+/// What guesses tokens before it is their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DraftsName {
+    /// Nothing.
+    None,
+    /// The step before, by what it chose for them after wrong tokens (Jacobi decoding).
+    Own,
+    /// The same model in 8-bit integers, with f32 and bf16.
+    Int8,
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +196,10 @@ pub(crate) struct SamplingArgs {
     /// Pictures that are drawn side by side; changes memory and speed, not results.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: u32,
+    /// Later tokens that are tried beside the next one while few pictures are drawn; changes speed,
+    /// not results. `alitok bench speculation` says what it brings.
+    #[arg(long, value_enum, default_value_t = DraftsName::None)]
+    pub(crate) drafts: DraftsName,
 }
 
 #[derive(Debug, Args)]
@@ -192,6 +218,10 @@ pub(crate) struct GenerateArgs {
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
     pub(crate) decoder: DecoderArgs,
+    /// Folder for pictures of the rows so far, decoded causally while they are drawn:
+    /// `PICTURE-ROWS.png`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) previews: Option<PathBuf>,
     /// What to write: a .png (one grid), a folder (a PNG each), an .npz (`arr_0`, uint8 NHWC) or
     /// a .safetensors (`tokens`, `labels`).
     #[arg(long)]
@@ -270,6 +300,10 @@ pub(crate) struct CompleteArgs {
     pub(crate) decoder: DecoderArgs,
     #[command(flatten)]
     pub(crate) crop: CropArgs,
+    /// Folder for pictures of the rows so far, decoded causally while they are drawn:
+    /// `PICTURE-ROWS.png`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) previews: Option<PathBuf>,
     /// What to write, as for `generate`.
     #[arg(long)]
     pub(crate) out: PathBuf,
@@ -892,6 +926,16 @@ pub(crate) enum BenchVerb {
     #[command(after_help = "Example:
   alitok bench tokenizer --preset paper --precision bf16 --json")]
     Tokenizer(BenchTokenizerArgs),
+    /// Draw pictures one at a time while later tokens are tried in the same pass (speculative decoding)
+    #[command(after_help = "Examples:
+  alitok bench speculation --model mini --guidance 1 5 11
+  alitok bench speculation --preset b --precision bf16 --guidance 11 --pictures 1
+
+Drafts are the step before's own choices (Jacobi decoding), those of the same model in int8, or those of
+--drafter. The tokens must be those of a picture drawn without, or it fails. With random weights
+(--preset) the noise decides nearly alone, so that nearly all drafts are right: then only the seconds
+of a pass mean something, not the tokens that it makes.")]
+    Speculation(BenchSpeculationArgs),
 }
 
 /// A generator's size.
@@ -983,6 +1027,33 @@ pub(crate) struct BenchTokenizerArgs {
     pub(crate) bench: BenchArgs,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct BenchSpeculationArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Random weights in this size and the paper's layout, instead of a model.
+    #[arg(long, value_enum, conflicts_with = "model")]
+    pub(crate) preset: Option<GeneratorPreset>,
+    /// A smaller model that drafts: of the same tokenizer and classes.
+    #[arg(long, value_name = "MODEL", conflicts_with = "preset")]
+    pub(crate) drafter: Option<String>,
+    /// Number format of the computation.
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    pub(crate) precision: PrecisionName,
+    /// Strengths of guidance.
+    #[arg(long, num_args = 1.., default_values_t = [1.0, 3.0, 5.0, 7.0, 11.0])]
+    pub(crate) guidance: Vec<f64>,
+    /// Tokens that are tried at a time, beside the next one.
+    #[arg(long, num_args = 1.., default_values_t = [1, 3, 7], value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) window: Vec<u32>,
+    /// Pictures, drawn one after the other.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pictures: u32,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// How weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StorageName {
@@ -1002,6 +1073,18 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_enum, default_value_t = StorageName::F32)]
     pub(crate) precision: StorageName,
     /// The model folder to make.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PackArgs {
+    /// `mini`, or a model folder.
+    pub(crate) model: String,
+    /// Number format of the weights.
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    pub(crate) precision: PrecisionName,
+    /// The file to write.
     #[arg(long)]
     pub(crate) out: PathBuf,
 }

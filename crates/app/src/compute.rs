@@ -3,12 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use anyhow::{Result, ensure};
 use burn::tensor::Device;
-use engine::{Event, Pool, Precision, Scheduler, Workspace};
+use engine::{Drafts, Event, ModelFiles, PackedModel, Pool, Precision, Scheduler, Workspace};
 use generator::{Generator, GeneratorConfig, Request, SamplingConfig};
 use pixels::Picture;
 use tokenizer::{DecoderKind, FrozenEncoder, ImageSize, Tokenizer, TokenizerConfig};
@@ -16,7 +17,7 @@ use tokens::CodebookIndex;
 use weights::ModelFolder;
 
 use crate::{
-    args::{ComputeArgs, DecoderArgs, EngineName, PrecisionName},
+    args::{ComputeArgs, DecoderArgs, DraftsName, EngineName, PrecisionName},
     device::DeviceName,
     model,
 };
@@ -33,8 +34,65 @@ impl From<PrecisionName> for Precision {
 
 /// What was asked to compute.
 pub(crate) enum Compute {
-    Engine { precision: Precision, pool: Arc<Pool> },
+    Engine { weights: Packing, pool: Arc<Pool> },
     Burn { device: Device },
+}
+
+/// Where the engine's weights come from.
+pub(crate) enum Packing {
+    /// From the model folder: packed at start-up.
+    Now(Precision),
+    /// From a file that was packed before, and whether it is known to be the model's.
+    Before { file: Box<PackedModel>, checked: OnceLock<()> },
+}
+
+impl Packing {
+    fn new(asked: Option<Precision>, packed: Option<&Path>) -> Result<Self> {
+        let Some(path) = packed else { return Ok(Self::Now(asked.unwrap_or(Precision::F32))) };
+        let file = Box::new(PackedModel::open(path)?);
+        let found = file.precision();
+        ensure!(
+            asked.is_none_or(|asked| asked == found),
+            "--packed {}: its weights are in {}; leave out --precision, or pack the model again",
+            path.display(),
+            found.name(),
+        );
+        Ok(Self::Before { file, checked: OnceLock::new() })
+    }
+
+    fn precision(&self) -> Precision {
+        match self {
+            Self::Now(precision) => *precision,
+            Self::Before { file, .. } => file.precision(),
+        }
+    }
+
+    /// The packed model, if there is one, which must be this one.
+    fn file(&self, model: &ModelFolder) -> Result<Option<&PackedModel>> {
+        let Self::Before { file, checked } = self else { return Ok(None) };
+        if checked.get().is_none() {
+            with_files(model, |files| file.check(files))?;
+            checked.get_or_init(|| ());
+        }
+        Ok(Some(file))
+    }
+}
+
+/// Hands on where the weights of a model are.
+pub(crate) fn with_files<T>(model: &ModelFolder, work: impl FnOnce(&ModelFiles<'_>) -> T) -> T {
+    let (tokenizer, generator) = (model.tokenizer_path(), model.generator_path());
+    work(&ModelFiles {
+        tokenizer: (&tokenizer, &model.config.tokenizer),
+        generator: model.config.generator.as_ref().map(|config| (generator.as_path(), config)),
+    })
+}
+
+/// What there is to tell of pictures that are drawn.
+pub(crate) enum Drawn {
+    /// A row of a picture is decided: the tokens up to its end.
+    Row { index: usize, tokens: Vec<CodebookIndex> },
+    /// A picture has all of its tokens. Pictures come in the order of their requests.
+    Picture { index: usize, tokens: Vec<CodebookIndex> },
 }
 
 impl Compute {
@@ -44,12 +102,18 @@ impl Compute {
         match args.engine.unwrap_or(default) {
             EngineName::Packed => {
                 ensure!(on_cpu, "--engine packed computes on the CPU only; leave out --device");
-                Ok(Self::Engine { precision: args.precision.into(), pool: Arc::default() })
+                let asked = args.precision.map(Precision::from);
+                let weights = Packing::new(asked, args.packed.as_deref())?;
+                Ok(Self::Engine { weights, pool: Arc::default() })
             }
             EngineName::Burn => {
                 ensure!(
-                    args.precision == PrecisionName::F32,
+                    matches!(args.precision, None | Some(PrecisionName::F32)),
                     "--engine burn computes in f32 only; leave out --precision or --engine"
+                );
+                ensure!(
+                    args.packed.is_none(),
+                    "--packed is for the packed engine; leave out --packed or --engine and --device"
                 );
                 Ok(Self::Burn { device: device.device() })
             }
@@ -59,7 +123,7 @@ impl Compute {
     /// What the bits of a result hang on beside the model.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Engine { precision, .. } => format!("packed {}", precision.name()),
+            Self::Engine { weights, .. } => format!("packed {}", weights.precision().name()),
             Self::Burn { .. } => "burn".to_owned(),
         }
     }
@@ -67,10 +131,13 @@ impl Compute {
     /// The half of a model's tokenizer that makes tokens.
     pub(crate) fn encoding(&self, model: &ModelFolder) -> Result<Encoding> {
         Ok(match self {
-            Self::Engine { precision, pool } => {
+            Self::Engine { weights, pool } => {
                 let config = &model.config.tokenizer;
-                let path = model.tokenizer_path();
-                let encoder = engine::Encoder::open(path, config, *precision, Arc::clone(pool))?;
+                let (path, pool) = (model.tokenizer_path(), Arc::clone(pool));
+                let encoder = match weights.file(model)? {
+                    Some(file) => engine::Encoder::mapped(file, config, pool)?,
+                    None => engine::Encoder::open(path, config, weights.precision(), pool)?,
+                };
                 let work = Box::new(Mutex::new(encoder.workspace()));
                 Encoding::Engine { encoder: Box::new(encoder), work }
             }
@@ -85,10 +152,12 @@ impl Compute {
         let config = &model.config.tokenizer;
         let kind = model::decoder_kind(config, decoder)?;
         let half = match self {
-            Self::Engine { precision, pool } => {
-                let path = model.tokenizer_path();
-                let decoder =
-                    engine::Decoder::open(path, config, kind, *precision, Arc::clone(pool))?;
+            Self::Engine { weights, pool } => {
+                let (path, pool) = (model.tokenizer_path(), Arc::clone(pool));
+                let decoder = match weights.file(model)? {
+                    Some(file) => engine::Decoder::mapped(file, config, kind, pool)?,
+                    None => engine::Decoder::open(path, config, kind, weights.precision(), pool)?,
+                };
                 let work = Box::new(Mutex::new(decoder.workspace()));
                 DecodingHalf::Engine { decoder: Box::new(decoder), work }
             }
@@ -99,15 +168,41 @@ impl Compute {
 
     /// A model's generator.
     pub(crate) fn drawing(&self, model: &ModelFolder) -> Result<Drawing> {
+        self.drafting(model, DraftsName::None)
+    }
+
+    /// A model's generator, and what drafts for it.
+    pub(crate) fn drafting(&self, model: &ModelFolder, drafts: DraftsName) -> Result<Drawing> {
         let config = model.generator_config()?;
         Ok(match self {
-            Self::Engine { precision, pool } => Drawing::Engine(Box::new(engine::Generator::open(
-                model.generator_path(),
-                config,
-                *precision,
-                Arc::clone(pool),
-            )?)),
-            Self::Burn { device } => Drawing::Burn(Box::new(model.generator(device)?)),
+            Self::Engine { weights, pool } => {
+                let path = model.generator_path();
+                let open =
+                    |precision| engine::Generator::open(&path, config, precision, Arc::clone(pool));
+                let generator = match weights.file(model)? {
+                    Some(file) => engine::Generator::mapped(file, config, Arc::clone(pool))?,
+                    None => open(weights.precision())?,
+                };
+                let drafting = match drafts {
+                    DraftsName::None => Drafting::None,
+                    DraftsName::Own => Drafting::Own,
+                    DraftsName::Int8 => {
+                        ensure!(
+                            weights.precision() != Precision::Int8,
+                            "--drafts int8 helps f32 and bf16 only; leave it out with int8"
+                        );
+                        Drafting::Of(Box::new(open(Precision::Int8)?))
+                    }
+                };
+                Drawing::Engine { generator: Box::new(generator), drafting }
+            }
+            Self::Burn { device } => {
+                ensure!(
+                    drafts == DraftsName::None,
+                    "--drafts needs the packed engine; leave out --engine and --device"
+                );
+                Drawing::Burn(Box::new(model.generator(device)?))
+            }
         })
     }
 }
@@ -151,29 +246,49 @@ enum DecodingHalf {
 }
 
 impl Decoding {
-    /// The picture of tokens.
+    /// Size of its pictures.
+    pub(crate) fn image(&self) -> ImageSize {
+        self.image
+    }
+
+    /// The picture of tokens; of the first rows' tokens, where the engine decodes causally, the first
+    /// rows.
     pub(crate) fn picture(&self, tokens: &[CodebookIndex]) -> Result<Picture> {
-        let ImageSize { height, width } = self.image;
+        let width = self.image.width;
         let planes = match &self.half {
             DecodingHalf::Engine { decoder, work } => {
                 decoder.decode(tokens, &mut work.lock().unwrap_or_else(PoisonError::into_inner))
             }
             DecodingHalf::Burn(tokenizer) => tokenizer.decode_picture(tokens, self.kind)?,
         };
-        Ok(Picture::from_unit_planes(width, height, &planes)?)
+        Ok(Picture::from_unit_planes(width, planes.len() / (3 * width), &planes)?)
     }
 }
 
 /// Classes to tokens.
 pub(crate) enum Drawing {
-    Engine(Box<engine::Generator>),
+    Engine { generator: Box<engine::Generator>, drafting: Drafting },
     Burn(Box<Generator>),
 }
+
+/// What tries tokens beside the next one.
+pub(crate) enum Drafting {
+    None,
+    Own,
+    Of(Box<engine::Generator>),
+}
+
+/// Tokens that are tried at a time.
+const WINDOW: usize = 3;
+
+/// Most bytes of keys and values that pictures have side by side: more pictures at a time would
+/// not be drawn faster.
+const CACHE_BYTES: usize = 4 << 30;
 
 impl Drawing {
     pub(crate) fn config(&self) -> &GeneratorConfig {
         match self {
-            Self::Engine(generator) => generator.config(),
+            Self::Engine { generator, .. } => generator.config(),
             Self::Burn(generator) => generator.config(),
         }
     }
@@ -185,13 +300,35 @@ impl Drawing {
         requests: &[Request],
         sampling: &SamplingConfig,
         batch: usize,
-        mut progress: impl FnMut(usize) + Send,
+        progress: impl FnMut(usize) + Send,
         mut finished: impl FnMut(&Request, Vec<CodebookIndex>) -> Result<()>,
     ) -> Result<()> {
+        self.draw_and_tell(requests, sampling, batch, progress, |drawn| match drawn {
+            Drawn::Row { .. } => Ok(()),
+            Drawn::Picture { index, tokens } => finished(&requests[index], tokens),
+        })
+    }
+
+    /// The same, and tells of rows, too (the engine alone).
+    pub(crate) fn draw_and_tell(
+        &self,
+        requests: &[Request],
+        sampling: &SamplingConfig,
+        batch: usize,
+        mut progress: impl FnMut(usize) + Send,
+        mut tell: impl FnMut(Drawn) -> Result<()>,
+    ) -> Result<()> {
         match self {
-            Self::Engine(generator) => {
+            Self::Engine { generator, drafting } => {
                 let length = generator.config().layout.len();
-                let mut scheduler = Scheduler::new(generator, batch.min(requests.len()));
+                let picture_bytes = 2 * length * generator.position_bytes();
+                let pictures = batch.min(requests.len()).min(CACHE_BYTES / picture_bytes);
+                let drafts = match drafting {
+                    Drafting::None => Drafts::None,
+                    Drafting::Own => Drafts::Own,
+                    Drafting::Of(drafter) => Drafts::Of(drafter),
+                };
+                let mut scheduler = Scheduler::with_drafts(generator, pictures, drafts, WINDOW);
                 let mut places = BTreeMap::new();
                 for (place, request) in requests.iter().enumerate() {
                     places.insert(scheduler.submit(request.clone(), *sampling)?, place);
@@ -204,7 +341,9 @@ impl Drawing {
                     scheduler.step(&mut events);
                     for event in events.drain(..) {
                         match event {
-                            Event::Row { .. } => {}
+                            Event::Row { job, tokens } => {
+                                tell(Drawn::Row { index: places[&job], tokens })?;
+                            }
                             Event::Finished { job, tokens } => {
                                 early.insert(places[&job], tokens);
                                 ended += 1;
@@ -213,7 +352,7 @@ impl Drawing {
                         }
                     }
                     while let Some(tokens) = early.remove(&next) {
-                        finished(&requests[next], tokens)?;
+                        tell(Drawn::Picture { index: next, tokens })?;
                         next += 1;
                     }
                     progress(ended * length + scheduler.decided());
@@ -222,14 +361,15 @@ impl Drawing {
             }
             Self::Burn(generator) => {
                 let length = generator.config().layout.len();
-                let mut before = 0;
+                let (mut before, mut index) = (0, 0);
                 for requests in requests.chunks(batch) {
                     let tokens = generator::generate(generator, requests, sampling, |step| {
                         progress(before + step.done);
                     })?;
                     before += requests.len() * length;
-                    for (request, tokens) in requests.iter().zip(tokens) {
-                        finished(request, tokens)?;
+                    for tokens in tokens {
+                        tell(Drawn::Picture { index, tokens })?;
+                        index += 1;
                     }
                 }
                 Ok(())

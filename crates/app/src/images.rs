@@ -2,15 +2,22 @@
 
 use std::{
     io,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, sync_channel},
+    thread,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use pixels::{Picture, crop::Crop};
 use tokenizer::ImageSize;
-use tokens::{CodebookIndex, npz};
+use tokens::{CodebookIndex, TokenLayout, npz};
 
-use crate::{args::CropArgs, compute::Decoding, progress::Progress, token_file};
+use crate::{
+    args::CropArgs,
+    compute::{Decoding, Drawn},
+    token_file,
+};
 
 /// Reads a picture at a tokenizer's size.
 pub(crate) fn read(path: &Path, image: ImageSize, crop: &CropArgs) -> Result<Picture> {
@@ -43,16 +50,43 @@ pub(crate) struct SampleWriter {
     path: PathBuf,
     format: Format,
     columns: usize,
-    count: usize,
+    /// The class of each sample.
     labels: Vec<usize>,
-    /// Of pictures that are not written yet; these become pictures only then, so that fifty
-    /// thousand of them need no memory.
-    tokens: Vec<Vec<CodebookIndex>>,
 }
 
+/// What is written of pictures while they are drawn.
+pub(crate) struct Previews {
+    folder: PathBuf,
+    decoding: Decoding,
+    layout: TokenLayout,
+}
+
+impl Previews {
+    /// Pictures of the rows so far, for a folder.
+    pub(crate) fn new(folder: &Path, decoding: Decoding, layout: TokenLayout) -> Result<Self> {
+        make_folder(folder)?;
+        Ok(Self { folder: folder.to_owned(), decoding, layout })
+    }
+
+    /// Writes the rows of the picture with this number among `count`.
+    fn write(&self, index: usize, count: usize, tokens: &[CodebookIndex]) -> Result<()> {
+        let rows =
+            (1..=self.layout.rows()).find(|&rows| self.layout.len_of_rows(rows) == tokens.len());
+        // The prefix alone shows nothing yet.
+        let Some(rows) = rows else { return Ok(()) };
+        let last = self.layout.rows().to_string().len();
+        let name = numbered(&self.folder, index, count).with_extension("");
+        let name = format!("{}-{rows:0last$}.png", name.display());
+        Ok(self.decoding.picture(tokens)?.write_png(name)?)
+    }
+}
+
+/// Samples that may wait to be decoded and written.
+const WAITING: usize = 64;
+
 impl SampleWriter {
-    /// Prepares for `count` samples, in a grid of `columns` where it is one.
-    pub(crate) fn new(path: &Path, count: usize, columns: usize) -> Result<Self> {
+    /// Prepares for samples of these classes, in a grid of `columns` where it is one.
+    pub(crate) fn new(path: &Path, labels: Vec<usize>, columns: usize) -> Result<Self> {
         let format = match path.extension().map(|ending| ending.to_string_lossy().to_lowercase()) {
             None => Format::Folder,
             Some(ending) => match ending.as_str() {
@@ -72,8 +106,7 @@ impl SampleWriter {
         } else if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             ensure!(parent.is_dir(), "--out {}: there is no such folder", path.display());
         }
-        let path = path.to_owned();
-        Ok(Self { path, format, columns, count, labels: Vec::new(), tokens: Vec::new() })
+        Ok(Self { path: path.to_owned(), format, columns, labels })
     }
 
     /// Whether a decoder is needed at all.
@@ -81,60 +114,122 @@ impl SampleWriter {
         !matches!(self.format, Format::Tokens)
     }
 
-    /// Takes the next sample.
-    pub(crate) fn add(
-        &mut self,
-        label: usize,
-        tokens: Vec<CodebookIndex>,
+    /// Calls `draw` and writes the pictures that it hands on, in order, on a thread beside: the next
+    /// ones are drawn while these are decoded. Few wait at a time, so that fifty thousand need no
+    /// memory.
+    ///
+    /// # Errors
+    /// If `draw` fails, hands on too few, or they cannot be decoded or written.
+    pub(crate) fn write(
+        self,
         decoding: Option<&Decoding>,
+        previews: Option<&Previews>,
+        draw: impl FnOnce(&mut dyn FnMut(Drawn) -> Result<()>) -> Result<()>,
     ) -> Result<()> {
-        let index = self.labels.len();
-        self.labels.push(label);
-        match (&self.format, decoding) {
-            (Format::Folder, Some(decoding)) => {
-                let picture = decoding.picture(&tokens)?;
-                make_folder(&self.path)?;
-                picture.write_png(numbered(&self.path, index, self.count))?;
+        let (sender, receiver) = sync_channel(WAITING);
+        thread::scope(|scope| {
+            let writer = scope.spawn(move || self.receive(&receiver, decoding, previews));
+            let drawn =
+                draw(&mut |drawn| sender.send(drawn).context("nobody takes samples any more"));
+            drop(sender);
+            let written = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
+            match (drawn, written) {
+                // Who writes says what is wrong; but that there was too little to write follows
+                // from another error.
+                (Err(error), Ok(()) | Err(Stopped::TooFew)) | (_, Err(Stopped::By(error))) => {
+                    Err(error)
+                }
+                (Ok(()), Err(Stopped::TooFew)) => bail!("fewer pictures were drawn than asked for"),
+                (Ok(()), Ok(())) => Ok(()),
             }
-            _ => self.tokens.push(tokens),
-        }
-        Ok(())
+        })
     }
 
-    /// Writes what is not written yet.
-    pub(crate) fn finish(self, decoding: Option<&Decoding>) -> Result<()> {
-        let picture = |tokens: &Vec<CodebookIndex>| {
-            decoding.context("pictures need a decoder")?.picture(tokens)
-        };
+    fn receive(
+        self,
+        receiver: &Receiver<Drawn>,
+        decoding: Option<&Decoding>,
+        previews: Option<&Previews>,
+    ) -> Result<(), Stopped> {
+        let count = self.labels.len();
+        // Every sample, or why there are no more.
+        let samples = (0..count).map(|_| {
+            loop {
+                match receiver.recv() {
+                    Ok(Drawn::Picture { index, tokens }) => return Ok((index, tokens)),
+                    Ok(Drawn::Row { index, tokens }) => {
+                        if let Some(previews) = previews {
+                            previews.write(index, count, &tokens)?;
+                        }
+                    }
+                    Err(_) => return Err(Stopped::TooFew),
+                }
+            }
+        });
+        let picture =
+            |tokens: &[CodebookIndex]| decoding.context("pictures need a decoder")?.picture(tokens);
         match self.format {
-            Format::Folder => Ok(()),
-            Format::Tokens => token_file::write(&self.path, &self.tokens, Some(&self.labels)),
+            Format::Folder => {
+                for sample in samples {
+                    let (index, tokens) = sample?;
+                    let picture = picture(&tokens)?;
+                    make_folder(&self.path)?;
+                    picture
+                        .write_png(numbered(&self.path, index, count))
+                        .map_err(anyhow::Error::from)?;
+                }
+                Ok(())
+            }
+            Format::Tokens => {
+                let tokens: Vec<_> = samples
+                    .map(|sample| sample.map(|(_, tokens)| tokens))
+                    .collect::<Result<_, Stopped>>()?;
+                Ok(token_file::write(&self.path, &tokens, Some(&self.labels))?)
+            }
             Format::Grid => {
-                let pictures: Vec<Picture> =
-                    self.tokens.iter().map(picture).collect::<Result<_>>()?;
-                let white = [255; 3];
+                let pictures: Vec<Picture> = samples
+                    .map(|sample| Ok(picture(&sample?.1)?))
+                    .collect::<Result<_, Stopped>>()?;
                 let gap = pictures.first().map_or(0, Picture::width) / 32;
-                let grid = Picture::grid(&pictures, self.columns, gap, white)?;
-                Ok(grid.write_png(&self.path)?)
+                let grid = Picture::grid(&pictures, self.columns, gap, [255; 3])
+                    .map_err(anyhow::Error::from)?;
+                Ok(grid.write_png(&self.path).map_err(anyhow::Error::from)?)
             }
             Format::Npz => {
-                let mut progress = Progress::new("decoding", self.tokens.len() as u64);
-                let mut pictures = self.tokens.iter().enumerate().map(|(index, tokens)| {
-                    progress.set(index as u64 + 1);
-                    picture(tokens)
-                });
-                let first = pictures.next().context("there is nothing to write")??;
-                let shape =
-                    [self.count, first.height(), first.width(), 3].map(|extent| extent as u64);
-                let values = std::iter::once(Ok(first)).chain(pictures);
-                npz::write(&self.path, |arrays| {
-                    let pieces = values.map(|picture| {
-                        picture.map(|picture| picture.rgb().to_vec()).map_err(io::Error::other)
+                let image = decoding.context("pictures need a decoder")?.image();
+                let shape = [count, image.height, image.width, 3].map(|extent| extent as u64);
+                let mut stopped = None;
+                let written = npz::write(&self.path, |arrays| {
+                    let pieces = samples.map(|sample| {
+                        let rgb = sample.and_then(|(_, tokens)| Ok(picture(&tokens)?.into_rgb()));
+                        rgb.map_err(|error| {
+                            stopped = Some(error);
+                            io::Error::other("there are no more samples")
+                        })
                     });
                     arrays.add_pieces("arr_0", &shape, pieces)
-                })
-                .with_context(|| format!("cannot write {}", self.path.display()))
+                });
+                match stopped {
+                    Some(error) => Err(error),
+                    None => {
+                        Ok(written
+                            .with_context(|| format!("cannot write {}", self.path.display()))?)
+                    }
+                }
             }
         }
+    }
+}
+
+/// Why samples were not written.
+enum Stopped {
+    /// There were fewer than announced.
+    TooFew,
+    By(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Stopped {
+    fn from(error: anyhow::Error) -> Self {
+        Self::By(error)
     }
 }

@@ -7,7 +7,7 @@ mod common;
 use std::sync::{Arc, LazyLock};
 
 use burn::tensor::Device;
-use common::Scratch;
+use common::{Scratch, fixture};
 use engine::{Pool, Precision};
 use generator::{Request, SamplingConfig};
 use serde_json::Value;
@@ -138,4 +138,76 @@ fn should_cache_the_references_tokens_but_for_ties() {
     // would show in most tokens.
     let different = packed.iter().zip(&burn).filter(|(a, b)| a != b).count();
     assert!(different <= packed.len() / 2000, "{different} of {}", packed.len());
+}
+
+#[test]
+fn should_compute_the_same_with_weights_that_were_packed_before() {
+    let scratch = Scratch::new();
+    let picture = fixture("photo_0.jpg").display().to_string();
+    for precision in ["f32", "bf16", "int8"] {
+        let packed = format!("{precision}.packed");
+        scratch.ok(&["pack", "mini", "--precision", precision, "--out", &packed]);
+        let generate = ["generate", "--class", "1", "--class", "4", "--seed", "5"];
+        for (arguments, ending) in [(&generate[..], "png"), (&["encode", &picture], "safetensors")]
+        {
+            let run = |weights: &[&str], name: &str| {
+                let out = format!("{name}.{ending}");
+                scratch.ok(&[arguments, weights, &["--out", &out]].concat());
+                scratch.read(&out)
+            };
+            let now = run(&["--precision", precision], "now");
+            let before = run(&["--packed", &packed], "before");
+            assert!(now == before, "{precision} {arguments:?}");
+        }
+    }
+    let arguments = ["generate", "--class", "1", "--packed", "int8.packed", "--out", "x.png"];
+    let told = scratch.refused(&[&arguments[..], &["--precision", "bf16"]].concat());
+    assert!(told.contains("int8.packed") && told.contains("int8"), "{told}");
+    let told = scratch.refused(&[&arguments[..], &["--engine", "burn"]].concat());
+    assert!(told.contains("--packed"), "{told}");
+}
+
+#[test]
+fn should_show_a_picture_row_by_row_while_it_is_drawn() {
+    let scratch = Scratch::new();
+    let generate = ["generate", "--class", "2", "--class", "8", "--count", "2", "--batch", "3"];
+    scratch.ok(&[&generate[..], &["--previews", "rows", "--out", "t.safetensors"]].concat());
+    scratch.ok(&["decode", "t.safetensors", "--decoder", "causal", "--out", "whole"]);
+    let rows = MODEL.config.tokenizer.layout().rows();
+    for index in 0..4 {
+        let whole = scratch.picture(&format!("whole/{index:04}.png"));
+        for row in 1..=rows {
+            let part = scratch.picture(&format!("rows/{index:04}-{row}.png"));
+            assert_eq!(part.len(), whole.len() * row / rows);
+            assert!(whole.starts_with(&part), "picture {index}, {row} rows");
+        }
+    }
+    let told = scratch.refused(
+        &[&generate[..], &["--engine", "burn", "--previews", "r", "--out", "t.png"]].concat(),
+    );
+    assert!(told.contains("--previews"), "{told}");
+}
+
+#[test]
+fn should_draw_the_same_pictures_whatever_is_tried_beside() {
+    let scratch = Scratch::new();
+    let generate =
+        ["generate", "--class", "3", "--count", "3", "--guidance", "6", "--out", "t.safetensors"];
+    let draw = |more: &[&str]| {
+        scratch.ok(&[&generate[..], more].concat());
+        scratch.read("t.safetensors")
+    };
+    for precision in ["f32", "bf16"] {
+        let expected = draw(&["--precision", precision]);
+        for drafts in ["own", "int8"] {
+            for batch in ["1", "3"] {
+                let more = ["--precision", precision, "--drafts", drafts, "--batch", batch];
+                assert!(draw(&more) == expected, "{more:?}");
+            }
+        }
+    }
+    let told = scratch.refused(
+        &[&generate[..6], &["--out", "u.png", "--engine", "burn", "--drafts", "own"]].concat(),
+    );
+    assert!(told.contains("--drafts"), "{told}");
 }

@@ -1,5 +1,7 @@
 //! `alitok bench`
 
+mod speculation;
+
 use std::{fs, path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
@@ -21,6 +23,7 @@ pub(crate) fn run(verb: &BenchVerb) -> Result<()> {
     match verb {
         BenchVerb::Generator(args) => generator(args),
         BenchVerb::Tokenizer(args) => tokenizer(args),
+        BenchVerb::Speculation(args) => speculation::run(args),
     }
 }
 
@@ -32,6 +35,16 @@ fn architecture(preset: TokenizerPreset, side: usize) -> TokenizerConfig {
     }
 }
 
+fn preset_config(preset: GeneratorPreset, layout: TokenLayout, codes: usize) -> GeneratorConfig {
+    let preset = match preset {
+        GeneratorPreset::Mini => presets::mini,
+        GeneratorPreset::B => presets::b,
+        GeneratorPreset::L => presets::l,
+        GeneratorPreset::Xl => presets::xl,
+    };
+    preset(layout, codes, 1000)
+}
+
 fn generator_config(args: &BenchGeneratorArgs) -> GeneratorConfig {
     let tokenizer = architecture(args.layout, args.size);
     let layout = tokenizer.layout();
@@ -39,13 +52,7 @@ fn generator_config(args: &BenchGeneratorArgs) -> GeneratorConfig {
         true => TokenLayout::new(0, layout.rows(), layout.columns()),
         false => layout,
     };
-    let preset = match args.preset {
-        GeneratorPreset::Mini => presets::mini,
-        GeneratorPreset::B => presets::b,
-        GeneratorPreset::L => presets::l,
-        GeneratorPreset::Xl => presets::xl,
-    };
-    preset(layout, tokenizer.codes, 1000)
+    preset_config(args.preset, layout, tokenizer.codes)
 }
 
 fn generator(args: &BenchGeneratorArgs) -> Result<()> {

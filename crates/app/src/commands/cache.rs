@@ -14,7 +14,7 @@ use tokens::{
 use training::cache::{Views, build, import};
 
 use crate::{
-    args::{CacheBuildArgs, CacheImportArgs, CacheVerb, ComputeArgs, PrecisionName},
+    args::{CacheBuildArgs, CacheImportArgs, CacheVerb, ComputeArgs},
     compute::Compute,
     device::DeviceName,
     model,
@@ -36,7 +36,7 @@ fn run_build(args: &CacheBuildArgs, device: DeviceName) -> Result<()> {
     let data = pixels::data::open(&args.data.data)?;
     let model = model::open(&args.model.model)?;
     // What is cached are the tokenizer's tokens, not those of a rounded one.
-    let compute = ComputeArgs { engine: args.engine, precision: PrecisionName::F32 };
+    let compute = ComputeArgs { engine: args.engine, ..ComputeArgs::default() };
     let encoding = Compute::new(&compute, device)?.encoding(&model)?;
     let encode = |picture: &Picture| encoding.tokens(picture);
     let views = match (args.ten_crop, args.mirrored) {

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use generator::Request;
 
-use super::generate::{draw, sampling};
+use super::generate::{Outputs, sampling};
 use crate::{
     args::CompleteArgs,
     compute::Compute,
@@ -34,17 +34,8 @@ pub(crate) fn run(args: &CompleteArgs, device: DeviceName) -> Result<()> {
         .map(|index| Request { class, seed: args.sampling.seed, index, forced: forced.clone() })
         .collect();
     let columns = (count as f64).sqrt().ceil() as usize;
-    let mut samples = SampleWriter::new(&args.out, count, columns)?;
-    let decoding =
-        samples.needs_pictures().then(|| compute.decoding(&model, &args.decoder)).transpose()?;
-    let decoding = decoding.as_ref();
-    draw(
-        &compute.drawing(&model)?,
-        decoding,
-        &requests,
-        &sampling,
-        args.sampling.batch,
-        &mut samples,
-    )?;
-    samples.finish(decoding)
+    let samples = SampleWriter::new(&args.out, vec![class; count], columns)?;
+    let drawing = compute.drafting(&model, args.sampling.drafts)?;
+    let outputs = Outputs::new(samples, &compute, &model, &args.decoder, args.previews.as_deref())?;
+    outputs.draw(&drawing, &requests, &sampling, args.sampling.batch)
 }

@@ -1,14 +1,16 @@
 //! `alitok generate`
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Result, bail};
 use generator::{Request, SamplingConfig};
 use weights::ModelFolder;
 
 use crate::{
-    args::{GenerateArgs, SamplingArgs},
+    args::{DecoderArgs, DecoderName, GenerateArgs, SamplingArgs},
     compute::{Compute, Decoding, Drawing},
     device::DeviceName,
-    images::SampleWriter,
+    images::{Previews, SampleWriter},
     model,
     progress::Progress,
 };
@@ -27,26 +29,56 @@ pub(crate) fn sampling(model: &ModelFolder, args: &SamplingArgs) -> Result<Sampl
     Ok(sampling)
 }
 
-/// Draws requests, `batch` at a time, and hands the tokens on.
-pub(crate) fn draw(
-    drawing: &Drawing,
-    decoding: Option<&Decoding>,
-    requests: &[Request],
-    sampling: &SamplingConfig,
-    batch: u32,
-    samples: &mut SampleWriter,
-) -> Result<()> {
-    let length = drawing.config().layout.len();
-    let mut progress = Progress::new("tokens", (requests.len() * length) as u64);
-    drawing.draw(
-        requests,
-        sampling,
-        batch as usize,
-        |done| progress.set(done as u64),
-        |request, tokens| samples.add(request.class, tokens, decoding),
-    )?;
-    progress.finish();
-    Ok(())
+/// What becomes of the pictures that are drawn.
+pub(crate) struct Outputs {
+    pub(crate) samples: SampleWriter,
+    pub(crate) decoding: Option<Decoding>,
+    pub(crate) previews: Option<Previews>,
+}
+
+impl Outputs {
+    /// Prepares them, before anything is drawn.
+    pub(crate) fn new(
+        samples: SampleWriter,
+        compute: &Compute,
+        model: &ModelFolder,
+        decoder: &DecoderArgs,
+        previews: Option<&Path>,
+    ) -> Result<Self> {
+        let decoding =
+            samples.needs_pictures().then(|| compute.decoding(model, decoder)).transpose()?;
+        let previews = match (previews, compute) {
+            (None, _) => None,
+            (Some(folder), Compute::Engine { .. }) => {
+                let causal = DecoderArgs { decoder: Some(DecoderName::Causal) };
+                let layout = model.config.tokenizer.layout();
+                Some(Previews::new(folder, compute.decoding(model, &causal)?, layout)?)
+            }
+            (Some(_), Compute::Burn { .. }) => {
+                bail!("--previews need the packed engine; leave out --engine and --device")
+            }
+        };
+        Ok(Self { samples, decoding, previews })
+    }
+
+    /// Draws requests, `batch` at a time, and writes them.
+    pub(crate) fn draw(
+        self,
+        drawing: &Drawing,
+        requests: &[Request],
+        sampling: &SamplingConfig,
+        batch: u32,
+    ) -> Result<()> {
+        let length = drawing.config().layout.len();
+        let mut progress = Progress::new("tokens", (requests.len() * length) as u64);
+        self.samples.write(self.decoding.as_ref(), self.previews.as_ref(), |tell| {
+            let batch = batch as usize;
+            let progress = |done: usize| progress.set(done as u64);
+            drawing.draw_and_tell(requests, sampling, batch, progress, tell)
+        })?;
+        progress.finish();
+        Ok(())
+    }
 }
 
 pub(crate) fn run(args: &GenerateArgs, device: DeviceName) -> Result<()> {
@@ -69,12 +101,10 @@ pub(crate) fn run(args: &GenerateArgs, device: DeviceName) -> Result<()> {
         1 => (count as f64).sqrt().ceil() as usize,
         several => several,
     };
-    let mut samples = SampleWriter::new(&args.out, count, columns)?;
+    let labels = requests.iter().map(|request| request.class).collect();
+    let samples = SampleWriter::new(&args.out, labels, columns)?;
     let compute = Compute::new(&args.compute, device)?;
-    let drawing = compute.drawing(&model)?;
-    let decoding =
-        samples.needs_pictures().then(|| compute.decoding(&model, &args.decoder)).transpose()?;
-    let decoding = decoding.as_ref();
-    draw(&drawing, decoding, &requests, &sampling, args.sampling.batch, &mut samples)?;
-    samples.finish(decoding)
+    let drawing = compute.drafting(&model, args.sampling.drafts)?;
+    let outputs = Outputs::new(samples, &compute, &model, &args.decoder, args.previews.as_deref())?;
+    outputs.draw(&drawing, &requests, &sampling, args.sampling.batch)
 }

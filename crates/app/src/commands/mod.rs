@@ -13,6 +13,7 @@ mod export;
 mod generate;
 mod import;
 mod inspect;
+mod pack;
 mod reconstruct;
 mod train;
 mod weights;
@@ -42,6 +43,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Analyze(verb) => analyze::run(&verb, name),
         Verb::Bench(verb) => bench::run(&verb),
         Verb::Import(args) => import::run(&args),
+        Verb::Pack(args) => pack::run(&args),
         Verb::Export(args) => export::run(&args),
         Verb::Weights(verb) => weights::run(&verb),
         Verb::Inspect(args) => inspect::run(&args),

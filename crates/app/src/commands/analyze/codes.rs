@@ -7,7 +7,7 @@ use metrics::{FeatureMatrix, Tsne};
 
 use super::picture;
 use crate::{
-    args::{AnalyzeCodesArgs, ComputeArgs, PrecisionName},
+    args::{AnalyzeCodesArgs, ComputeArgs},
     compute::Compute,
     device::DeviceName,
     model,
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &AnalyzeCodesArgs, device: DeviceName) -> Result<()> {
     let mut panels = Vec::new();
     for name in &args.models {
         let folder = model::open(name)?;
-        let compute = ComputeArgs { engine: None, precision: PrecisionName::F32 };
+        let compute = ComputeArgs::default();
         let encoding = Compute::new(&compute, device)?.encoding(&folder)?;
         let mut used = vec![0_u64; encoding.config().codes];
         let mut progress = Progress::new("encoding", count as u64);

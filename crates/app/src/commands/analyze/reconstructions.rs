@@ -6,7 +6,7 @@ use pixels::Picture;
 use tokenizer::DecoderKind;
 
 use crate::{
-    args::{AnalyzeReconstructionsArgs, ComputeArgs, DecoderArgs, DecoderName, PrecisionName},
+    args::{AnalyzeReconstructionsArgs, ComputeArgs, DecoderArgs, DecoderName},
     compute::{Compute, Decoding, Encoding},
     device::DeviceName,
     images, model, progress,
@@ -21,7 +21,7 @@ struct Column {
 }
 
 pub(crate) fn run(args: &AnalyzeReconstructionsArgs, device: DeviceName) -> Result<()> {
-    let compute = ComputeArgs { engine: None, precision: PrecisionName::F32 };
+    let compute = ComputeArgs::default();
     let compute = Compute::new(&compute, device)?;
     let mut encoders: Vec<Encoding> = Vec::new();
     let mut columns = Vec::new();

@@ -17,7 +17,7 @@ use training::{
 use weights::ModelFolder;
 
 use crate::{
-    args::{ComputeArgs, DecoderArgs, PrecisionName},
+    args::{ComputeArgs, DecoderArgs},
     compute::Compute,
     device::DeviceName,
     extractor::{self, Extractor, Seen},
@@ -129,7 +129,7 @@ impl<'a> Measurer<'a> {
     pub(super) fn measure(&mut self, tokenizer: &Path, tokens: &UnitFolder) -> Result<Measures> {
         let plan = self.plan;
         let evaluation = plan.evaluation;
-        let compute = ComputeArgs { engine: None, precision: PrecisionName::F32 };
+        let compute = ComputeArgs::default();
         let compute = Compute::new(&compute, self.name)?;
         let model = ModelFolder::read(tokenizer.join("model"))?;
         let with_generator = ModelFolder::read(tokens.generator().join("model"))?;

@@ -2,19 +2,20 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
-    io::{self, BufReader, Read, Write},
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
-use npyz::{NpyFile, Order};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use tokens::files;
-use zip::ZipArchive;
+use tokens::{files, npz::ArchiveReader};
 
 use crate::{Gaussian, Images};
 
 const FORMAT: &str = "alitok statistics 1";
+/// Name of the array of pictures in the field's files.
+const IMAGES: &str = "arr_0";
+/// Most values of an array of statistics: the covariance of 8192 features.
+const MAX_VALUES: usize = 8192 * 8192;
 
 /// A file of pictures or statistics that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -204,31 +205,13 @@ impl NumpyBatch {
     /// array of the wrong shape or type.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ReferenceError> {
         let path = path.into();
-        let mut archive = archive(&path)?;
-        let names: Vec<String> = archive
-            .file_names()
-            .map(|name| name.map(|name| name.into_owned()))
-            .collect::<Result<_, _>>()
-            .map_err(at(&path))?;
+        let mut archive = ArchiveReader::open(&path).map_err(at(&path))?;
         let mut numbers = |name: &str| -> Result<Option<Vec<f64>>, ReferenceError> {
-            let entry = format!("{name}.npy");
-            if !names.contains(&entry) {
+            if !archive.contains(name) {
                 return Ok(None);
             }
-            let file = archive.by_name(&entry).map_err(at(&path))?;
-            let array = NpyFile::new(BufReader::new(file)).map_err(at(&path))?;
-            // A covariance is symmetric, so its order is of no account.
-            let values = match array.try_data::<f64>() {
-                Ok(values) => values.collect::<io::Result<Vec<f64>>>(),
-                Err(array) => match array.try_data::<f32>() {
-                    Ok(values) => values.map(|value| value.map(f64::from)).collect(),
-                    Err(_) => {
-                        let reason = format!("`{name}` is neither float32 nor float64");
-                        return Err(at(&path)(reason));
-                    }
-                },
-            };
-            values.map(Some).map_err(at(&path))
+            let (_, values) = archive.floats(name, MAX_VALUES).map_err(at(&path))?;
+            Ok(Some(values))
         };
         let pool = pair(&path, 0, numbers("mu")?, numbers("sigma")?, "mu", "sigma")?;
         let spatial = pair(&path, 0, numbers("mu_s")?, numbers("sigma_s")?, "mu_s", "sigma_s")?;
@@ -239,19 +222,13 @@ impl NumpyBatch {
             pool,
             spatial,
         });
-        let images = if names.iter().any(|name| name == "arr_0.npy") {
-            let file = archive.by_name("arr_0.npy").map_err(at(&path))?;
-            let array = NpyFile::new(BufReader::new(file)).map_err(at(&path))?;
-            match *array.shape() {
-                [count, height, width, 3] if array.order() == Order::C && height * width > 0 => {
-                    if array.try_data::<u8>().is_err() {
-                        return Err(at(&path)("`arr_0` is not uint8"));
-                    }
-                    Some([count, height, width].map(|extent| extent as usize))
-                }
-                ref shape => {
+        let images = if archive.contains(IMAGES) {
+            let (shape, _) = archive.bytes(IMAGES).map_err(at(&path))?;
+            match shape.iter().map(|&extent| extent as usize).collect::<Vec<_>>()[..] {
+                [count, height, width, 3] if height * width > 0 => Some([count, height, width]),
+                _ => {
                     return Err(at(&path)(format!(
-                        "`arr_0` has shape {shape:?}; [count, height, width, 3] in C order is read"
+                        "`{IMAGES}` has shape {shape:?}; [count, height, width, 3] is read"
                     )));
                 }
             }
@@ -287,29 +264,36 @@ impl NumpyBatch {
         mut take: impl FnMut(Images) -> Result<(), E>,
     ) -> Result<(), E> {
         let Some([count, height, width]) = self.images else { return Ok(()) };
-        let mut archive = archive(&self.path)?;
-        let mut file = archive.by_name("arr_0.npy").map_err(at(&self.path))?;
-        npyz::NpyHeader::from_reader(&mut file).map_err(at(&self.path))?;
+        let mut archive = ArchiveReader::open(&self.path).map_err(at(&self.path))?;
+        let (_, mut pictures) = archive.bytes(IMAGES).map_err(at(&self.path))?;
         for first in (0..count).step_by(batch.max(1)) {
             let taken = batch.max(1).min(count - first);
-            let mut values = vec![0; taken * height * width * 3];
-            file.read_exact(&mut values).map_err(at(&self.path))?;
+            let size = taken as u64 * (height * width * 3) as u64;
+            // A shape promises what it likes; memory is taken for what is there.
+            let mut values = Vec::new();
+            pictures.by_ref().take(size).read_to_end(&mut values).map_err(at(&self.path))?;
+            if values.len() as u64 != size {
+                return Err(at(&self.path)("it ends before its last picture; get it again").into());
+            }
             take(Images { values, height, width })?;
         }
-        Ok(())
+        // At its end the archive's checksum is compared.
+        match pictures.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(at(&self.path)("it goes on behind its last picture; get it again").into()),
+            Err(error) => Err(at(&self.path)(error).into()),
+        }
     }
-}
-
-fn archive(path: &Path) -> Result<ZipArchive<BufReader<File>>, ReferenceError> {
-    let file = File::open(path).map_err(at(path))?;
-    ZipArchive::new(BufReader::with_capacity(1 << 20, file)).map_err(at(path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Moments, features::by_rule};
-    use npyz::WriterBuilder;
+    use tokens::{
+        noise::{self, Noise},
+        npz,
+    };
 
     fn gaussian() -> Gaussian {
         let mut moments = Moments::new(3);
@@ -341,23 +325,13 @@ mod tests {
     }
 
     fn archive_of(path: &Path, arrays: &[(&str, &[u64], &[f64])], images: Option<(&[u64], &[u8])>) {
-        let mut zip = zip::ZipWriter::new(File::create(path).unwrap());
-        let options = zip::write::SimpleFileOptions::default();
-        for (name, shape, values) in arrays {
-            zip.start_file(format!("{name}.npy"), options).unwrap();
-            let writer = npyz::WriteOptions::new().default_dtype().shape(shape);
-            let mut writer = writer.writer(&mut zip).begin_nd().unwrap();
-            writer.extend(values.iter().copied()).unwrap();
-            writer.finish().unwrap();
-        }
-        if let Some((shape, values)) = images {
-            zip.start_file("arr_0.npy", options).unwrap();
-            let writer = npyz::WriteOptions::new().default_dtype().shape(shape);
-            let mut writer = writer.writer(&mut zip).begin_nd().unwrap();
-            writer.extend(values.iter().copied()).unwrap();
-            writer.finish().unwrap();
-        }
-        zip.finish().unwrap();
+        npz::write(path, |file| {
+            for (name, shape, values) in arrays {
+                file.add(name, shape, values.iter().copied())?;
+            }
+            images.map_or(Ok(()), |(shape, values)| file.add(IMAGES, shape, values.iter().copied()))
+        })
+        .unwrap();
     }
 
     #[test]
@@ -395,5 +369,50 @@ mod tests {
         assert!(NumpyBatch::open(&path).unwrap_err().to_string().contains("neither"));
         std::fs::write(&path, "no archive").unwrap();
         assert!(NumpyBatch::open(&path).unwrap_err().to_string().contains("batch.npz"));
+    }
+
+    #[test]
+    fn should_read_the_same_or_refuse_whatever_is_damaged() {
+        let trials = std::env::var("MUTATIONS").map_or(500, |trials| trials.parse().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("batch.npz");
+        let set = gaussian();
+        let pixels: Vec<u8> = (0..3 * 2 * 2 * 3).map(|value| 7 * value as u8).collect();
+        let arrays: [(&str, &[u64], &[f64]); 2] =
+            [("mu", &[3], &set.mean), ("sigma", &[3, 3], &set.covariance)];
+        archive_of(&path, &arrays, Some((&[3, 2, 2, 3], &pixels)));
+        let whole = std::fs::read(&path).unwrap();
+        let (mut opened, mut read) = (0, 0);
+        for trial in 0..trials {
+            let mut noise = Noise::new(12, noise::Purpose::Order, 0, trial);
+            let mut bytes = whole.clone();
+            for _ in 0..=noise.below(4) {
+                let at = noise.below(bytes.len());
+                match noise.below(5) {
+                    0 => bytes[at] ^= 1 << noise.below(8),
+                    1 => bytes[at] = noise.bits() as u8,
+                    2 => bytes[at] = b"(){}[],:'09"[noise.below(11)],
+                    3 if bytes.len() > 1 => drop(bytes.remove(at)),
+                    _ => bytes.truncate(at.max(1)),
+                }
+            }
+            std::fs::write(&path, bytes).unwrap();
+            let Ok(batch) = NumpyBatch::open(&path) else { continue };
+            opened += 1;
+            if let Some(statistics) = batch.statistics() {
+                assert_eq!(statistics.pool, Gaussian { count: 0, ..set.clone() }, "trial {trial}");
+            }
+            let mut found = Vec::new();
+            let whole = batch.for_each_batch(2, |images| {
+                found.extend(images.values);
+                Ok::<_, ReferenceError>(())
+            });
+            // The archive's checksum stands behind its last byte.
+            if whole.is_ok() && batch.images() == Some([3, 2, 2]) {
+                assert_eq!(found, pixels, "trial {trial}");
+                read += 1;
+            }
+        }
+        assert!(opened > 20 && read > 10, "{opened} opened, {read} read: too few to tell");
     }
 }

@@ -17,6 +17,7 @@ use tokens::{
         order_checksum,
     },
     noise::{Noise, Purpose},
+    npz::ArchiveReader,
 };
 
 const SAMPLES: usize = 5;
@@ -27,6 +28,11 @@ const NAMES: &str = "names-00000-of-00001.txt";
 const RECORD: usize = 4 + 4 + 2 + 2 * 5 + 4;
 /// Bytes of a picture, which has two views.
 const PICTURE: usize = 2 * RECORD;
+
+/// How many mutations to try: `MUTATIONS` in the environment, or `usual`.
+fn mutations(usual: u64) -> u64 {
+    std::env::var("MUTATIONS").map_or(usual, |count| count.parse().unwrap())
+}
 
 /// What a record holds: label and tokens.
 type Content = (usize, Vec<CodebookIndex>);
@@ -282,7 +288,7 @@ fn should_never_read_wrong_tokens_from_a_mutated_cache() {
     let good = expected();
     let originals = [TOKENS, NAMES].map(|name| fs::read(dir.path().join(name)).unwrap());
     let (mut opened, mut read) = (0, 0);
-    for trial in 0..1000 {
+    for trial in 0..mutations(1000) {
         let mut noise = Noise::new(1, Purpose::Order, 0, trial);
         let mut contents = originals.clone();
         for _ in 0..=noise.below(3) {
@@ -577,9 +583,10 @@ fn should_exchange_tokens_with_the_released_programs() {
     let mut source = NpzFolder::open(&folder).unwrap();
     assert_eq!((source.classes(), source.views()), (&["a".to_owned(), "b".to_owned()][..], 2));
     assert_eq!(imported(&mut source), written);
-    let array = tokens::npz::read_integers(&folder.join("b/4.png.npz"), "codes", 10).unwrap();
+    let array = codes(&folder.join("b/4.png.npz")).unwrap();
     assert_eq!(array.0, [2, 5]);
-    assert!(tokens::npz::read_integers(&folder.join("b/4.png.npz"), "labels", 10).is_err());
+    let mut file = ArchiveReader::open(&folder.join("b/4.png.npz")).unwrap();
+    assert!(file.integers("labels", 10).is_err() && file.floats("codes", 10).is_err());
     // Neither mixed into a folder that is there, nor with another number of views.
     assert!(export_npz_folder(&cache, &folder, |_| {}).is_err());
     tokens::npz::write(&folder.join("b/4.png.npz"), |arrays| {
@@ -619,6 +626,44 @@ fn should_exchange_tokens_with_the_released_programs() {
     }
 }
 
+fn codes(path: &Path) -> std::io::Result<(Vec<u64>, Vec<i64>)> {
+    ArchiveReader::open(path)?.integers("codes", 10)
+}
+
+/// The parser of headers would follow each bracket, and multiply each extent.
+#[test]
+fn should_refuse_headers_of_arrays_that_are_none() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.npz");
+    let store = |text: &str| {
+        let mut array = b"\x93NUMPY\x02\x00".to_vec();
+        array.extend((text.len() as u32).to_le_bytes());
+        array.extend(text.as_bytes());
+        array.extend([0; 80]);
+        let mut zip = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+        zip.start_file("codes.npy", zip::write::SimpleFileOptions::default()).unwrap();
+        std::io::Write::write_all(&mut zip, &array).unwrap();
+        zip.finish().unwrap();
+        codes(&path)
+    };
+    let of_shape =
+        |shape: &str| format!("{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}\n");
+    assert_eq!(store(&of_shape("(2, 5)")).unwrap(), (vec![2, 5], vec![0; 10]));
+    for text in [
+        "(".repeat(9000),
+        "[".repeat(60_000),
+        of_shape("(4294967296, 4294967296)"),
+        of_shape("(18446744073709551615,)"),
+        of_shape("(2, 6)"),
+        of_shape("(2, -5)"),
+        of_shape("(2, 5)").replace("False", "True"),
+        of_shape("(2, 5)").replace("i8", "f8"),
+    ] {
+        let error = store(&text).unwrap_err().to_string();
+        assert!(!error.is_empty(), "{text}");
+    }
+}
+
 #[test]
 fn should_read_npz_and_json_that_are_mutated_right_or_not_at_all() {
     let dir = TempDir::new().unwrap();
@@ -628,7 +673,7 @@ fn should_read_npz_and_json_that_are_mutated_right_or_not_at_all() {
     export_npz_folder(&cache, &folder, |_| {}).unwrap();
     export_json_lines(&cache, &lines, |_| {}).unwrap();
     let array = folder.join("a/0.png.npz");
-    let good = tokens::npz::read_integers(&array, "codes", 10).unwrap();
+    let good = codes(&array).unwrap();
     let (array_bytes, lines_bytes) = (fs::read(&array).unwrap(), fs::read(&lines).unwrap());
     let mutated = |bytes: &[u8], trial: u64| {
         let mut noise = Noise::new(2, Purpose::Order, 0, trial);
@@ -646,9 +691,9 @@ fn should_read_npz_and_json_that_are_mutated_right_or_not_at_all() {
         bytes
     };
     let mut read = 0;
-    for trial in 0..1000 {
+    for trial in 0..mutations(1000) {
         fs::write(&array, mutated(&array_bytes, trial)).unwrap();
-        if let Ok(found) = tokens::npz::read_integers(&array, "codes", 10) {
+        if let Ok(found) = codes(&array) {
             assert_eq!(found, good, "trial {trial}");
             read += 1;
         }

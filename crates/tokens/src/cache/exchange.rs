@@ -17,7 +17,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{CacheError, TokenCache, array_of_tokens};
-use crate::{CodebookIndex, files, imagenet, npz};
+use crate::{
+    CodebookIndex, files, imagenet,
+    npz::{self, ArchiveReader},
+};
 
 /// Most bytes of a line of JSON.
 const MAX_LINE: u64 = 1 << 24;
@@ -126,8 +129,9 @@ impl NpzFolder {
     /// Number of views of a picture, and their tokens.
     fn read(&self, index: usize) -> Result<(usize, Vec<CodebookIndex>), ExchangeError> {
         let path = self.root.join(&self.pictures[index].1);
-        let (shape, values) =
-            npz::read_integers(&path, "codes", MAX_TOKENS).map_err(file_error(&path))?;
+        let read =
+            ArchiveReader::open(&path).and_then(|mut file| file.integers("codes", MAX_TOKENS));
+        let (shape, values) = read.map_err(file_error(&path))?;
         let &[views, length] = &shape[..] else {
             let reason = format!("`codes` has the shape {shape:?} instead of [views, tokens]");
             return Err(content_error(&path, reason));

@@ -338,6 +338,10 @@ pub(crate) struct RunArgs {
     /// `evaluate_every` says when the loss on them is measured.
     #[arg(long, value_name = "DATA")]
     pub(crate) heldout: Option<String>,
+    /// End at the first picture that cannot be read, instead of listing it and learning from
+    /// another in its place.
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Change settings of the recipe.
     #[arg(long = "set", value_name = "KEY=VALUE", num_args = 1..)]
     pub(crate) overrides: Vec<String>,
@@ -497,6 +501,9 @@ pub(crate) struct CacheBuildArgs {
     /// Which part of the work to do: i of n, i counted from 0.
     #[arg(long, value_name = "I/N", default_value = "0/1")]
     pub(crate) shard: String,
+    /// End at the first picture that cannot be read, instead of leaving it out and listing it.
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(Debug, Subcommand)]

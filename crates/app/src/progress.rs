@@ -2,6 +2,7 @@
 //! place that prints on standard error.
 
 use std::{
+    collections::BTreeSet,
     io::{IsTerminal, Write},
     path::Path,
     time::{Duration, Instant},
@@ -10,7 +11,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use training::{
     run::Trouble,
-    telemetry::{Alarm, Observer, Report},
+    telemetry::{Alarm, BadPicture, Observer, Report},
 };
 
 /// How often a log gets a line.
@@ -87,7 +88,11 @@ impl Progress {
 #[derive(Default)]
 pub(crate) struct TrainingProgress {
     bar: Option<ProgressBar>,
+    bad: BTreeSet<String>,
 }
+
+/// Most bad pictures that a run tells of; its log lists them all.
+const MOST_TOLD: usize = 1000;
 
 impl TrainingProgress {
     fn line(&self, text: &str) {
@@ -130,6 +135,12 @@ impl Observer for TrainingProgress {
             report.steps_per_second
         ));
         self.line(&text);
+        if report.bad_pictures > 0 {
+            self.line(&format!(
+                "bad pictures so far: {}, listed in log.jsonl",
+                report.bad_pictures
+            ));
+        }
         for Alarm { what, value, limit } in &report.alarms {
             self.line(&format!("alarm: {what} is {value:.4}, below {limit:.4}"));
         }
@@ -137,6 +148,12 @@ impl Observer for TrainingProgress {
 
     fn saved(&mut self, checkpoint: &Path) {
         self.line(&format!("saved {}", checkpoint.display()));
+    }
+
+    fn found_bad(&mut self, bad: &BadPicture) {
+        if self.bad.len() < MOST_TOLD && self.bad.insert(bad.name.clone()) {
+            self.line(&format!("bad picture: {}: {}", bad.name, bad.reason));
+        }
     }
 
     fn went_back(&mut self, trouble: &Trouble, step: u64) {

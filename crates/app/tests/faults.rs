@@ -19,29 +19,27 @@ use common::Scratch;
 use tokens::{
     cache::TokenCache,
     noise::{Noise, Purpose},
+    npz::ArchiveReader,
 };
 
 const TOKENS: &str = "tokens-00000-of-00001.bin";
 const PARTIAL: &str = "tokens-00000-of-00001.bin.partial";
 const NAMES: &str = "names-00000-of-00001.txt";
 
+/// Settings of a tiny tokenizer.
+const SMALL: [&str; 4] = [
+    "architecture.codes=16",
+    "architecture.token_size=4",
+    "architecture.encoder={width=16,layers=1,heads=2}",
+    "architecture.causal_decoder.transformer={width=16,layers=1,heads=2}",
+];
+
 /// A tiny model in `model`.
 fn scratch() -> Scratch {
     let scratch = Scratch::new();
     let train = ["train", "tokenizer", "--stage", "1", "--recipe", "mini", "--out", "model"];
-    let settings = [
-        "--data",
-        "bundled:heldout",
-        "--set",
-        "steps=1",
-        "batch=2",
-        "warmup_steps=1",
-        "architecture.codes=16",
-        "architecture.token_size=4",
-        "architecture.encoder={width=16,layers=1,heads=2}",
-        "architecture.causal_decoder.transformer={width=16,layers=1,heads=2}",
-    ];
-    scratch.ok(&[&train[..], &settings].concat());
+    let settings = ["--data", "bundled:heldout", "--set", "steps=1", "batch=2", "warmup_steps=1"];
+    scratch.ok(&[&train[..], &settings, &SMALL].concat());
     scratch
 }
 
@@ -139,6 +137,90 @@ fn should_let_one_of_two_writers_work() {
         assert!(told.contains("is being written by another process"), "{told}");
     }
     assert_eq!(content(&scratch, "shared"), content(&scratch, "whole"));
+}
+
+#[test]
+fn should_leave_out_what_is_no_picture_and_say_so() {
+    let scratch = scratch();
+    let data = pixels::data::open("bundled:heldout").unwrap();
+    for class in ["cats", "dogs"] {
+        std::fs::create_dir_all(scratch.path(&format!("data/{class}"))).unwrap();
+    }
+    for index in 0..6 {
+        let file = format!("data/{}/{index}.png", ["cats", "dogs"][index % 2]);
+        data.picture(index).unwrap().write_png(scratch.path(&file)).unwrap();
+    }
+    let png = scratch.read("data/cats/0.png");
+    // An empty file, a text, a cut picture, and one that says it has 60,000 pixels a side.
+    let mut bomb = png.clone();
+    bomb[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
+    let checksum = crc32(&bomb[12..29]);
+    bomb[29..33].copy_from_slice(&checksum.to_be_bytes());
+    let bad: [(&str, &[u8]); 4] = [
+        ("cats/a.jpg", b""),
+        ("cats/z.png", b"a picture of a cat"),
+        ("dogs/b.png", &png[..png.len() / 2]),
+        ("dogs/c.png", &bomb),
+    ];
+    for (name, content) in bad {
+        std::fs::write(scratch.path(&format!("data/{name}")), content).unwrap();
+    }
+    // A PNG that is called JPEG is read for what it is.
+    std::fs::write(scratch.path("data/dogs/d.jpg"), &png).unwrap();
+
+    let build = ["cache", "build", "--data", "data", "--model", "model", "--out"];
+    let output = scratch.run(&[&build[..], &["cache"]].concat());
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    let verified = scratch.ok(&["cache", "verify", "cache"]);
+    let inspected = scratch.ok(&["data", "inspect", "data"]);
+    for (name, _) in bad {
+        assert!(told.contains(&format!("left out: {name}: ")), "{told}");
+        assert!(verified.contains(&format!("left out: {name}: ")), "{verified}");
+        assert!(inspected.contains(&format!("unreadable: {name}: ")), "{inspected}");
+    }
+    assert!(told.contains("4 pictures of shard 0/1"), "{told}");
+    assert!(verified.contains("7 pictures in 1 views, all sound"), "{verified}");
+    for (out, pictures) in [("c.npz", 7), ("c.jsonl", 7)] {
+        scratch.ok(&["cache", "export", "cache", "--out", out]);
+        if out == "c.jsonl" {
+            let lines = String::from_utf8(scratch.read(out)).unwrap();
+            assert_eq!(lines.lines().count(), pictures);
+        } else {
+            let mut file = ArchiveReader::open(&scratch.path(out)).unwrap();
+            let (shape, codes) = file.integers("codes", 1 << 16).unwrap();
+            assert_eq!(
+                (shape[0], file.integers("labels", 99).unwrap().1),
+                (7, vec![0, 0, 0, 1, 1, 1, 1])
+            );
+            assert!(codes.iter().all(|&code| code < 16));
+        }
+    }
+    let strict = scratch.run(&[&build[..], &["strict", "--strict"]].concat());
+    let told = String::from_utf8(strict.stderr).unwrap();
+    assert!(!strict.status.success() && told.contains("a.jpg"), "{told}");
+
+    let train = ["train", "tokenizer", "--stage", "1", "--recipe", "mini", "--data", "data"];
+    let settings =
+        ["--set", "steps=3", "batch=4", "warmup_steps=1", "log_every=3", "checkpoint_every=3"];
+    let mut arguments = [&train[..], &["--out", "run"], &settings, &SMALL].concat();
+    let output = scratch.run(&arguments);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    let log = String::from_utf8(scratch.read("run/log.jsonl")).unwrap();
+    let listed = log.lines().filter(|line| line.contains("\"bad_picture\"")).count();
+    assert!(listed > 0 && log.contains(&format!("\"bad_pictures\":{listed}")), "{log}");
+    assert!(told.contains("bad picture: ") && told.contains("bad pictures so far"), "{told}");
+    arguments[9] = "strict-run";
+    arguments.push("--strict");
+    let output = scratch.run(&arguments);
+    assert!(!output.status.success());
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc: u32, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)))
+    })
 }
 
 #[test]

@@ -90,6 +90,18 @@ pub enum PixelsError {
 }
 
 impl PixelsError {
+    /// Whether the system failed (a disk, a network, too many open files) and not the picture. A
+    /// picture that is missing, forbidden, cut or damaged is the same on every day and on every
+    /// machine; what the system does is not, and must not decide which pictures are learned from.
+    pub fn is_of_the_system(&self) -> bool {
+        use std::io::ErrorKind::{
+            InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied, UnexpectedEof,
+        };
+        let of_the_file =
+            [InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied, UnexpectedEof];
+        matches!(self, Self::Read { source, .. } if !of_the_file.contains(&source.kind()))
+    }
+
     pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Read { path: path.to_path_buf(), source }
     }

@@ -3,7 +3,7 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -12,9 +12,7 @@ use std::{
 use crate::{DataSet, PixelsError};
 
 /// Bad samples in a row after which a loader gives up: the disk or the whole data set is at fault.
-const MOST_IN_A_ROW: usize = 1000;
-/// Most bad samples that are listed; more are counted.
-const MOST_LISTED: usize = 10_000;
+const MOST_IN_A_ROW: u64 = 1000;
 
 /// How far and how wide a [`Loader`] works ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,90 +22,153 @@ pub struct LoaderOptions {
     /// Most results that are finished or being worked on; this bounds the memory. Less than
     /// `threads` leaves some of them without work; 0 counts as 1.
     pub ahead: usize,
-    /// Whether a bad sample ends the work; otherwise it is left out, counted and listed.
-    pub strict: bool,
 }
 
-/// Samples that were left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Skipped {
-    /// How often one was left out, counting each time that the order came to it.
-    pub count: u64,
-    /// Index of the sample in its data set, and why it was left out; the first 10,000.
-    pub samples: BTreeMap<usize, String>,
+impl LoaderOptions {
+    /// One thread a processor, and work for `ahead` samples or, if those are fewer, for two samples
+    /// a thread.
+    pub fn of_this_machine(ahead: usize) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { threads, ahead: ahead.max(2 * threads) }
+    }
+}
+
+/// A place in the order of a loader.
+pub trait Place: Copy + Send + 'static {
+    /// The sample in its data set.
+    fn index(&self) -> usize;
+}
+
+impl Place for usize {
+    fn index(&self) -> usize {
+        *self
+    }
+}
+
+/// What becomes of the place of a bad sample: one whose picture cannot be had.
+pub enum OnBad<P> {
+    /// The sample's error is the last item.
+    Stop,
+    /// Nothing takes the place.
+    LeaveOut,
+    /// The sample of another place takes it: a function of the place, and of how many others were
+    /// tried before. With a pure function of the place, what takes it hangs on the data alone.
+    Replace(Box<dyn Fn(P, u64) -> P + Send + Sync>),
+}
+
+/// A sample that was left out or replaced.
+#[derive(Debug)]
+pub struct BadSample {
+    /// The sample in its data set.
+    pub index: usize,
+    /// Why.
+    pub error: PixelsError,
 }
 
 /// Results for the samples of an order, computed on threads of the loader's own.
 ///
-/// An iterator over sample and result, in the order that was asked for, whichever thread was
+/// An iterator over places and results, in the order that was asked for, whichever thread was
 /// faster. Threads wait when [`ahead`](LoaderOptions::ahead) results are unclaimed. A sample whose
-/// work fails is left out and noted under [`skipped`](Self::skipped), and nothing takes its place;
-/// strictly, its error is the last item. Dropping the loader stops its threads after the samples
-/// they are at.
-pub struct Loader<T> {
-    shared: Arc<Shared<T>>,
+/// work fails is dealt with as [`OnBad`] says, counted and noted under
+/// [`take_bad`](Self::take_bad). After a thousand bad samples in a row, or where one is to be
+/// replaced for a [fault of the system](PixelsError::is_of_the_system), its error is the last item.
+/// Dropping the loader stops its threads after the samples they are at.
+pub struct Loader<P, T> {
+    shared: Arc<Shared<P, T>>,
     threads: Vec<JoinHandle<()>>,
-    strict: bool,
-    skipped: Skipped,
-    in_a_row: usize,
+    leaves_out: bool,
+    bad: Vec<BadSample>,
+    bad_count: u64,
+    in_a_row: u64,
     ended: bool,
 }
 
-type Order = Box<dyn Iterator<Item = usize> + Send>;
-type Outcome<T> = Result<T, PixelsError>;
+type Order<P> = Box<dyn Iterator<Item = P> + Send>;
 
-struct Shared<T> {
-    queue: Mutex<Queue<T>>,
+/// What came of a place: the bad samples that were met, and the result or the last of them.
+struct Outcome<T> {
+    bad: Vec<BadSample>,
+    result: Result<T, BadSample>,
+}
+
+struct Shared<P, T> {
+    on_bad: OnBad<P>,
+    queue: Mutex<Queue<P, T>>,
     /// A place has become free, or the loader is gone.
     room: Condvar,
     /// A result is there, or the order has ended.
     news: Condvar,
 }
 
-struct Queue<T> {
+struct Queue<P, T> {
     /// What is left of the order; nothing after its end or the loader's.
-    order: Option<Order>,
-    /// Samples that were begun and not yet claimed, in order, with the results there are.
-    begun: VecDeque<(usize, Option<Outcome<T>>)>,
+    order: Option<Order<P>>,
+    /// Places that were begun and not yet claimed, in order, with the results there are.
+    begun: VecDeque<(P, Option<Outcome<T>>)>,
     /// How many were claimed.
     claimed: u64,
 }
 
-impl<T> Shared<T> {
-    fn queue(&self) -> MutexGuard<'_, Queue<T>> {
+impl<P: Place, T> Shared<P, T> {
+    fn queue(&self) -> MutexGuard<'_, Queue<P, T>> {
         // Only short moves are made under the lock; none leaves it half done.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What each thread does: the next sample of the order, as long as there is one.
-    fn work(&self, ahead: usize, work: &(impl Fn(usize) -> Outcome<T> + ?Sized)) {
+    /// What each thread does: the next place of the order, as long as there is one.
+    fn work(&self, ahead: usize, work: &(impl Fn(P) -> Result<T, PixelsError> + ?Sized)) {
         loop {
             let mut queue = self.queue();
             while queue.order.is_some() && queue.begun.len() >= ahead {
                 queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            let Some(index) = queue.order.as_mut().and_then(Iterator::next) else {
+            let Some(place) = queue.order.as_mut().and_then(Iterator::next) else {
                 queue.order = None;
                 self.news.notify_all();
                 self.room.notify_all();
                 return;
             };
-            let place = queue.claimed + queue.begun.len() as u64;
-            queue.begun.push_back((index, None));
+            let number = queue.claimed + queue.begun.len() as u64;
+            queue.begun.push_back((place, None));
             drop(queue);
 
-            let outcome = catch_unwind(AssertUnwindSafe(|| work(index))).unwrap_or_else(|panic| {
+            let outcome = self.fill(place, work);
+            let mut queue = self.queue();
+            let number = (number - queue.claimed) as usize;
+            if let Some((_, result)) = queue.begun.get_mut(number) {
+                *result = Some(outcome);
+            }
+            self.news.notify_all();
+        }
+    }
+
+    /// The result of a place, or of the first that can take it.
+    fn fill(&self, place: P, work: &(impl Fn(P) -> Result<T, PixelsError> + ?Sized)) -> Outcome<T> {
+        let mut bad = Vec::new();
+        let mut tried = place;
+        loop {
+            let index = tried.index();
+            let result = catch_unwind(AssertUnwindSafe(|| work(tried))).unwrap_or_else(|panic| {
                 Err(PixelsError::Damaged {
                     name: format!("number {index} of the data set"),
                     reason: format!("its decoder failed: {}", message(panic.as_ref())),
                 })
             });
-            let mut queue = self.queue();
-            let place = (place - queue.claimed) as usize;
-            if let Some((_, result)) = queue.begun.get_mut(place) {
-                *result = Some(outcome);
+            let error = match result {
+                Ok(result) => return Outcome { bad, result: Ok(result) },
+                Err(error) => BadSample { index, error },
+            };
+            let tries = bad.len() as u64;
+            match &self.on_bad {
+                // A fault of the system is none of the sample: others would fail as well.
+                OnBad::Replace(other)
+                    if tries + 1 < MOST_IN_A_ROW && !error.error.is_of_the_system() =>
+                {
+                    tried = other(place, tries);
+                    bad.push(error);
+                }
+                _ => return Outcome { bad, result: Err(error) },
             }
-            self.news.notify_all();
         }
     }
 }
@@ -117,25 +178,28 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
 }
 
-impl<T: Send + 'static> Loader<T> {
-    /// Starts `work` on the samples of `data` in this order, which may be endless. `work` is given
-    /// the data set and the index of a sample.
+impl<P: Place, T: Send + 'static> Loader<P, T> {
+    /// Starts `work` on the places of an order, which may be endless. `work` is given the data set
+    /// and the place whose sample it is to read.
     ///
     /// # Panics
     /// If the system gives no thread.
     pub fn start(
         data: Arc<dyn DataSet>,
-        order: impl Iterator<Item = usize> + Send + 'static,
+        order: impl Iterator<Item = P> + Send + 'static,
         options: LoaderOptions,
-        work: impl Fn(&dyn DataSet, usize) -> Result<T, PixelsError> + Send + Sync + 'static,
+        on_bad: OnBad<P>,
+        work: impl Fn(&dyn DataSet, P) -> Result<T, PixelsError> + Send + Sync + 'static,
     ) -> Self {
         let queue = Queue { order: Some(Box::new(order)), begun: VecDeque::new(), claimed: 0 };
+        let leaves_out = matches!(on_bad, OnBad::LeaveOut);
         let shared = Arc::new(Shared {
+            on_bad,
             queue: Mutex::new(queue),
             room: Condvar::new(),
             news: Condvar::new(),
         });
-        let work = Arc::new(move |index| work(data.as_ref(), index));
+        let work = Arc::new(move |place| work(data.as_ref(), place));
         let ahead = options.ahead.max(1);
         let threads = (0..options.threads.max(1))
             .map(|_| {
@@ -143,19 +207,27 @@ impl<T: Send + 'static> Loader<T> {
                 std::thread::spawn(move || shared.work(ahead, work.as_ref()))
             })
             .collect();
-        let (strict, skipped) = (options.strict, Skipped::default());
-        Self { shared, threads, strict, skipped, in_a_row: 0, ended: false }
+        let (bad, bad_count, in_a_row) = (Vec::new(), 0, 0);
+        Self { shared, threads, leaves_out, bad, bad_count, in_a_row, ended: false }
     }
 }
 
-impl<T> Loader<T> {
-    /// What was left out so far.
-    pub fn skipped(&self) -> &Skipped {
-        &self.skipped
+impl<P, T> Loader<P, T> {
+    /// How often a sample was left out or replaced so far, each time that the order came to it.
+    pub fn bad_count(&self) -> u64 {
+        self.bad_count
     }
 
-    /// The next sample of the order with its result.
-    fn claim(&self) -> Option<(usize, Outcome<T>)> {
+    /// The bad samples since this was asked last, in order, as far as results were claimed. They
+    /// are kept until somebody asks.
+    pub fn take_bad(&mut self) -> Vec<BadSample> {
+        std::mem::take(&mut self.bad)
+    }
+}
+
+impl<P: Place, T> Loader<P, T> {
+    /// The next place of the order with what came of it.
+    fn claim(&self) -> Option<(P, Outcome<T>)> {
         let mut queue = self.shared.queue();
         loop {
             match queue.begun.front() {
@@ -163,7 +235,7 @@ impl<T> Loader<T> {
                     queue.claimed += 1;
                     self.shared.room.notify_one();
                     return match queue.begun.pop_front() {
-                        Some((index, Some(outcome))) => Some((index, outcome)),
+                        Some((place, Some(outcome))) => Some((place, outcome)),
                         _ => unreachable!("it was just seen"),
                     };
                 }
@@ -172,29 +244,32 @@ impl<T> Loader<T> {
             }
         }
     }
+
+    fn note(&mut self, bad: BadSample) {
+        self.bad_count += 1;
+        self.in_a_row += 1;
+        self.bad.push(bad);
+    }
 }
 
-impl<T> Iterator for Loader<T> {
-    type Item = Result<(usize, T), PixelsError>;
+impl<P: Place, T> Iterator for Loader<P, T> {
+    type Item = Result<(P, T), PixelsError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.ended {
-            let Some((index, outcome)) = self.claim() else { break };
-            let error = match outcome {
+            let Some((place, outcome)) = self.claim() else { break };
+            outcome.bad.into_iter().for_each(|bad| self.note(bad));
+            match outcome.result {
                 Ok(result) => {
                     self.in_a_row = 0;
-                    return Some(Ok((index, result)));
+                    return Some(Ok((place, result)));
                 }
-                Err(error) => error,
-            };
-            self.skipped.count += 1;
-            self.in_a_row += 1;
-            if self.skipped.samples.len() < MOST_LISTED {
-                self.skipped.samples.entry(index).or_insert_with(|| error.to_string());
-            }
-            if self.strict || self.in_a_row == MOST_IN_A_ROW {
-                self.ended = true;
-                return Some(Err(error));
+                Err(bad) if !self.leaves_out || self.in_a_row + 1 == MOST_IN_A_ROW => {
+                    self.bad_count += 1;
+                    self.ended = true;
+                    return Some(Err(bad.error));
+                }
+                Err(bad) => self.note(bad),
             }
         }
         self.ended = true;
@@ -202,9 +277,9 @@ impl<T> Iterator for Loader<T> {
     }
 }
 
-impl<T> Drop for Loader<T> {
+impl<P, T> Drop for Loader<P, T> {
     fn drop(&mut self) {
-        self.shared.queue().order = None;
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).order = None;
         self.shared.room.notify_all();
         for thread in self.threads.drain(..) {
             // Panics of the work were caught; there is none to pass on.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::loader::{Loader, LoaderOptions, Skipped};
+use crate::loader::{BadSample, Loader, LoaderOptions, OnBad};
 use crate::{DataSet, Picture, PixelsError, crop::center_crop};
 
 /// Pictures on a contact sheet, at most.
@@ -12,6 +12,8 @@ const SHEET_PICTURES: usize = 96;
 const SHEET_COLUMNS: usize = 12;
 /// Side of a picture on a contact sheet, in pixels.
 const SHEET_SIZE: usize = 96;
+/// Most unreadable pictures that are listed; more are counted.
+const MOST_LISTED: usize = 10_000;
 
 /// The lengths of one side over all pictures, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub struct Lengths {
 }
 
 /// What [`survey`] found.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Survey {
     /// Samples of each class, readable or not, by label.
     pub counts: Vec<usize>,
@@ -35,8 +37,10 @@ pub struct Survey {
     pub widths: Option<Lengths>,
     /// Their heights.
     pub heights: Option<Lengths>,
-    /// What could not be read.
-    pub unreadable: Skipped,
+    /// Pictures that could not be read.
+    pub unreadable: usize,
+    /// The first 10,000 of them, and why.
+    pub listed: Vec<BadSample>,
     /// Centre crops of up to 96 pictures, evenly spread over the data set, 12 in a row.
     pub contact_sheet: Option<Picture>,
 }
@@ -62,17 +66,23 @@ pub fn survey(
         let place = (index * shown).div_ceil(total);
         place < shown && place * total / shown == index
     };
-    let options = LoaderOptions { threads, ahead: 2 * threads.max(1), strict };
-    let mut loader = Loader::start(data, 0..total, options, move |data, index| {
+    let options = LoaderOptions { threads, ahead: 2 * threads.max(1) };
+    let on_bad = if strict { OnBad::Stop } else { OnBad::LeaveOut };
+    let mut loader = Loader::start(data, 0..total, options, on_bad, move |data, index| {
         let picture = data.picture(index)?;
         let small = on_sheet(index).then(|| center_crop(&picture, SHEET_SIZE)).transpose()?;
         Ok((picture.width(), picture.height(), small))
     });
 
     let mut lengths: [BTreeMap<usize, usize>; 2] = Default::default();
-    let (mut readable, mut sheet) = (0, Vec::new());
-    for result in &mut loader {
+    let (mut readable, mut sheet, mut listed) = (0, Vec::new(), Vec::new());
+    let mut list = |loader: &mut Loader<_, _>| {
+        let room = MOST_LISTED - listed.len();
+        listed.extend(loader.take_bad().into_iter().take(room));
+    };
+    while let Some(result) = loader.next() {
         let (index, (width, height, small)) = result?;
+        list(&mut loader);
         readable += 1;
         *lengths[0].entry(width).or_default() += 1;
         *lengths[1].entry(height).or_default() += 1;
@@ -84,8 +94,9 @@ pub fn survey(
         true => None,
         false => Some(Picture::grid(&sheet, SHEET_COLUMNS, 4, [255; 3])?),
     };
-    let unreadable = loader.skipped().clone();
-    Ok(Survey { counts, readable, widths, heights, unreadable, contact_sheet })
+    list(&mut loader);
+    let unreadable = loader.bad_count() as usize;
+    Ok(Survey { counts, readable, widths, heights, unreadable, listed, contact_sheet })
 }
 
 fn spread(lengths: &BTreeMap<usize, usize>, count: usize) -> Option<Lengths> {

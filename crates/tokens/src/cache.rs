@@ -17,6 +17,9 @@
 //! While a shard is written its file has the ending `.partial`. Names reach the disk before their
 //! records do, so every record whose checksum holds has its name. A killed writer can therefore
 //! be resumed at any time, and the result has the bytes of an uninterrupted one.
+//!
+//! A picture that could not be read keeps its records, so that the others keep their places. They
+//! are marked, and hold the reason instead of tokens.
 
 pub mod exchange;
 mod reader;
@@ -37,11 +40,17 @@ pub use reader::{Record, TokenCache};
 pub use writer::CacheWriter;
 
 const FORMAT: &str = "alitok token cache";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Of this version on, shards can be read: version 2 has no pictures that were left out.
+const OLDEST: u32 = 2;
 const SHARD_MAGIC: [u8; 8] = *b"alitok-t";
 const FOOTER_MAGIC: [u8; 8] = *b"complete";
 /// Size of the preamble and of the footer, in bytes.
 const FRAME: usize = 32;
+/// What is added to the view of a record whose picture was left out.
+const LEFT_OUT: u16 = 1 << 15;
+/// Most views of a picture.
+const MAX_VIEWS: usize = LEFT_OUT as usize;
 /// Bytes of a record before its tokens: picture, label, view.
 const FIELDS: usize = size_of::<u32>() + size_of::<u32>() + size_of::<u16>();
 /// Most bytes of a header that are read: a million classes with long names.
@@ -68,7 +77,7 @@ pub enum CacheError {
     },
     /// The cache was written in another version of the format.
     #[error(
-        "{path} has version {got} of the token cache's format, this program reads {VERSION}; build the cache anew"
+        "{path} has version {got} of the token cache's format, this program reads {OLDEST} to {VERSION}; build the cache anew"
     )]
     Version {
         /// The file.
@@ -155,6 +164,16 @@ pub enum CacheError {
         /// Its name.
         name: String,
         /// Why not.
+        reason: String,
+    },
+    /// The picture has no tokens, because it could not be read when the cache was built.
+    #[error("{dir} has no tokens of picture {picture}, which was left out: {reason}")]
+    LeftOut {
+        /// The cache.
+        dir: PathBuf,
+        /// Its number in the data set.
+        picture: usize,
+        /// Why.
         reason: String,
     },
     /// There is no such record.
@@ -255,8 +274,8 @@ impl CacheHeader {
         let digest = self.tokenizer.as_bytes();
         if self.views == 0 || self.layout.len() == 0 {
             Err("a picture needs at least one view of at least one token".to_owned())
-        } else if self.views > 1 << 16 || self.layout.len() > 1 << 24 {
-            Err("more than 65536 views or 2²⁴ tokens a view".to_owned())
+        } else if self.views > MAX_VIEWS || self.layout.len() > 1 << 24 {
+            Err("more than 32768 views or 2²⁴ tokens a view".to_owned())
         } else if self.codes == 0 || self.codes > 1 << 16 {
             Err(format!("{} codes; 1 to 65536 fit into 16 bits", self.codes))
         } else if self.classes.is_empty() {
@@ -352,21 +371,55 @@ impl CacheHeader {
         bytes
     }
 
-    /// Label, tokens and checksum of record (`picture`, `view`), if these bytes are that.
-    fn parse<'a>(&self, bytes: &'a [u8], picture: usize, view: usize) -> Option<Record<'a>> {
+    /// What record (`picture`, `view`) holds, if these bytes are that.
+    fn parse<'a>(&self, bytes: &'a [u8], picture: usize, view: usize) -> Option<Stored<'a>> {
         let (content, checksum) = bytes.split_last_chunk()?;
         let number = |at: usize| u32::from_le_bytes(array(&content[at..])) as usize;
         let stored_view = u16::from_le_bytes(array(&content[8..]));
+        let label = number(4);
         let right = crc32c::crc32c(content) == u32::from_le_bytes(*checksum)
             && number(0) == picture
-            && usize::from(stored_view) == view;
-        let record = Record { label: number(4), tokens: &content[FIELDS..] };
+            && usize::from(stored_view & !LEFT_OUT) == view
+            && label < self.classes.len();
+        if !right {
+            return None;
+        }
+        let tokens = &content[FIELDS..];
+        if stored_view & LEFT_OUT != 0 {
+            let text = tokens.split(|&byte| byte == 0).next().unwrap_or_default();
+            return Some(Stored::LeftOut { label, reason: std::str::from_utf8(text).ok()? });
+        }
+        let record = Record { label, tokens };
         // What another program wrote may have a good checksum and bad content.
-        let known = right
-            && record.label < self.classes.len()
-            && (record.tokens().fold(0, CodebookIndex::max) as usize) < self.codes;
-        known.then_some(record)
+        let known = (record.tokens().fold(0, CodebookIndex::max) as usize) < self.codes;
+        known.then_some(Stored::Tokens(record))
     }
+}
+
+/// What a record holds.
+enum Stored<'a> {
+    /// A view of the picture.
+    Tokens(Record<'a>),
+    /// Why there is none.
+    LeftOut { label: usize, reason: &'a str },
+}
+
+impl Stored<'_> {
+    fn label(&self) -> usize {
+        match self {
+            Self::Tokens(record) => record.label,
+            Self::LeftOut { label, .. } => *label,
+        }
+    }
+}
+
+/// A picture without tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its number in the data set.
+    pub picture: usize,
+    /// Why it could not be read; cut to what a record has room for.
+    pub reason: String,
 }
 
 /// The preamble of a shard.
@@ -384,7 +437,7 @@ impl Preamble {
         if bytes[..8] != SHARD_MAGIC || crc32c::crc32c(&bytes[..28]) != number(28) {
             return Ok(None);
         }
-        if number(8) != VERSION {
+        if !(OLDEST..=VERSION).contains(&number(8)) {
             return Err(CacheError::Version { path: path.to_owned(), got: number(8) });
         }
         let shard = Shard::new(number(12) as usize, number(16) as usize);

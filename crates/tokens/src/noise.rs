@@ -22,6 +22,8 @@ pub enum Purpose {
     Sampling = 6,
     /// Choosing the features that rarely used codes move to.
     Clustering = 7,
+    /// Choosing the samples that take the places of bad ones.
+    Replacement = 8,
     /// Drawing rows anew, to see how a measure scatters.
     Bootstrap = 9,
     /// Choosing pictures of a class.

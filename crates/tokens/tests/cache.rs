@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokens::{
     CodebookIndex, TokenLayout,
     cache::{
-        CacheError, CacheHeader, CacheWriter, Shard, TokenCache,
+        CacheError, CacheHeader, CacheWriter, LeftOut, Shard, TokenCache,
         exchange::{JsonLines, NpzFolder, TokenSource, export_json_lines, export_npz_folder},
         order_checksum,
     },
@@ -133,7 +133,7 @@ fn should_keep_the_documented_format() {
     let bytes = fs::read(dir.path().join(TOKENS)).unwrap();
     let long = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     assert_eq!(&bytes[..8], b"alitok-t");
-    assert_eq!([8, 12, 16].map(long), [2, 0, 1]);
+    assert_eq!([8, 12, 16].map(long), [3, 0, 1]);
     let records = beginning(&bytes);
     let json = &bytes[32..records];
     assert_eq!(long(24), crc32c::crc32c(json) as usize);
@@ -322,6 +322,74 @@ fn should_never_read_wrong_tokens_from_a_mutated_cache() {
         assert_eq!(cache.verify().is_empty(), contents == originals, "trial {trial}");
     }
     assert!(opened > 30 && read > opened, "{opened} opened, {read} read: too few to tell");
+}
+
+#[test]
+fn should_keep_the_places_of_pictures_that_are_left_out() {
+    let fill = |dir: &Path, from: usize, until: usize| {
+        let mut writer = writer(dir, Shard::WHOLE).unwrap();
+        assert_eq!(writer.len(), from);
+        for index in from..until {
+            let (label, name, tokens) = sample(index);
+            match index {
+                // Five tokens have room for ten bytes; an ö has two.
+                1 => writer.leave_out(label, &name, "a\0 too löng reason"),
+                4 => writer.leave_out(label, &name, ""),
+                _ => writer.append(label, &name, &tokens),
+            }
+            .unwrap();
+        }
+        writer
+    };
+    let (dir, resumed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let reason = |picture, reason: &str| LeftOut { picture, reason: reason.to_owned() };
+    let left_out = [reason(1, "a  too lö"), reason(4, "")];
+    let writer = fill(dir.path(), 0, SAMPLES);
+    assert_eq!(writer.left_out(), left_out);
+    writer.finish().unwrap();
+    // Resumed behind the first, a writer knows of it.
+    fill(resumed.path(), 0, 3).flush().unwrap();
+    let writer = fill(resumed.path(), 3, SAMPLES);
+    assert_eq!(writer.left_out(), left_out);
+    writer.finish().unwrap();
+    assert_eq!(files(resumed.path()), files(dir.path()));
+
+    let cache = TokenCache::open(dir.path()).unwrap();
+    assert!(cache.verify().is_empty());
+    assert_eq!(cache.left_out().unwrap(), left_out);
+    for (number, good) in expected().into_iter().enumerate() {
+        let (picture, left_out) = (number / 2, [1, 4].contains(&(number / 2)));
+        match content(&cache, number) {
+            Ok(content) => assert!(content == good && !left_out),
+            Err(CacheError::LeftOut { picture: told, .. }) => assert!(told == picture && left_out),
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(cache.label(picture).unwrap(), good.0);
+    }
+    let lines = dir.path().join("lines.jsonl");
+    export_json_lines(&cache, &lines, |_| {}).unwrap();
+    assert_eq!(fs::read_to_string(&lines).unwrap().lines().count(), 6);
+}
+
+#[test]
+fn should_read_the_version_before_pictures_could_be_left_out() {
+    let dir = TempDir::new().unwrap();
+    build(dir.path());
+    let path = dir.path().join(TOKENS);
+    let mut bytes = fs::read(&path).unwrap();
+    let mut of_version = |version: u32| {
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..28]);
+        bytes[28..32].copy_from_slice(&checksum.to_le_bytes());
+        fs::write(&path, &bytes).unwrap();
+        TokenCache::open(dir.path())
+    };
+    assert_eq!(records(&of_version(2).unwrap()), expected());
+    for version in [1, 4] {
+        assert!(
+            matches!(of_version(version), Err(CacheError::Version { got, .. }) if got == version)
+        );
+    }
 }
 
 #[test]

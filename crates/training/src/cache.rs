@@ -1,17 +1,24 @@
 //! Making token caches: every picture of a data set encoded once, in all its views; or taken over
 //! from a program that did so.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use pixels::{DataSet, Picture, augment::horizontal_flip, crop::ten_crop};
+use pixels::{
+    DataSet, Picture,
+    augment::horizontal_flip,
+    crop::ten_crop,
+    loader::{BadSample, Loader, LoaderOptions, OnBad},
+};
 use serde::{Deserialize, Serialize};
 use tokens::{
     CodebookIndex,
-    cache::{CacheError, CacheHeader, CacheWriter, Shard, exchange::TokenSource, order_checksum},
+    cache::{
+        CacheError, CacheHeader, CacheWriter, LeftOut, Shard, exchange::TokenSource, order_checksum,
+    },
 };
 use weights::{ModelFolder, tokenizer_digest};
 
-use crate::{TrainingError, loader::fitted, stage_one::export_tokenizer};
+use crate::{TrainingError, loader::fitted, stage_one::export_tokenizer, telemetry::BadPicture};
 
 /// Name of the tokenizer's model folder inside a token cache.
 pub const TOKENIZER: &str = "tokenizer";
@@ -19,6 +26,8 @@ pub const TOKENIZER: &str = "tokenizer";
 /// Pictures after which records are brought to the disk: as many are encoded again, at most, by
 /// the next call after a kill.
 const FLUSH_EVERY: usize = 64;
+/// Pictures that are decoded and cropped ahead of the encoder.
+const AHEAD: usize = 16;
 
 /// The views of a picture that are cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,21 +59,35 @@ impl Views {
     }
 }
 
+/// What to cache of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuildOptions {
+    /// The views of each picture.
+    pub views: Views,
+    /// Which part of the data set.
+    pub shard: Shard,
+    /// Whether a picture that cannot be read ends the work; otherwise the cache says that it was
+    /// left out, and why.
+    pub strict: bool,
+}
+
 /// Encodes one shard of a data set into the cache in `folder`, going on where an earlier call was
 /// interrupted. `encode` gives the tokens of a picture at the size of the model's tokenizer, as its
 /// encoder does. `progress` is called with the pictures done and their number.
+/// Returns the pictures of the shard that could not be read, earlier calls included.
 ///
 /// # Errors
-/// If a picture or the model cannot be read, or the cache holds something else.
+/// If the model cannot be read, the cache holds something else, a thousand pictures in a row cannot
+/// be read, or a single one if that is asked for.
 pub fn build(
-    data: &dyn DataSet,
+    data: &Arc<dyn DataSet>,
     model: &ModelFolder,
     mut encode: impl FnMut(&Picture) -> Vec<CodebookIndex>,
-    views: Views,
     folder: &Path,
-    shard: Shard,
+    options: BuildOptions,
     mut progress: impl FnMut(usize, usize),
-) -> Result<(), TrainingError> {
+) -> Result<Vec<BadPicture>, TrainingError> {
+    let BuildOptions { views, shard, strict } = options;
     let image = model.config.tokenizer.image;
     if views == Views::TenCrop && image.height != image.width {
         return Err(TrainingError::Data("ten-crop needs a tokenizer of square pictures".into()));
@@ -76,20 +99,42 @@ pub fn build(
         views: views.count(),
         augmentation: views.description(),
     };
-    let Some(mut writer) = writer(model, described, picture, folder, shard)? else { return Ok(()) };
+    let Some(mut writer) = writer(model, described, picture, folder, shard)? else {
+        return Ok(Vec::new());
+    };
 
     let range = shard.range(data.len());
     let total = range.len();
-    for index in range.skip(writer.len()) {
-        let pictures: Vec<Picture> = match views {
-            Views::Center => vec![fitted(data, index, image)?],
-            Views::Mirrored => {
-                let picture = fitted(data, index, image)?;
-                let mirrored = horizontal_flip(&picture);
-                vec![picture, mirrored]
+    let mut loader = Loader::start(
+        Arc::clone(data),
+        range.skip(writer.len()),
+        LoaderOptions::of_this_machine(AHEAD),
+        if strict { OnBad::Stop } else { OnBad::LeaveOut },
+        move |data, index| {
+            Ok(match views {
+                Views::Center => vec![fitted(data, index, image)?],
+                Views::Mirrored => {
+                    let picture = fitted(data, index, image)?;
+                    let mirrored = horizontal_flip(&picture);
+                    vec![picture, mirrored]
+                }
+                Views::TenCrop => ten_crop(&data.picture(index)?, image.width)?,
+            })
+        },
+    );
+    // In the data set's order, bad ones included.
+    let leave_out = |bad: Vec<BadSample>, writer: &mut CacheWriter| {
+        bad.into_iter().try_for_each(|BadSample { index, error }| {
+            if error.is_of_the_system() {
+                return Err(TrainingError::from(error));
             }
-            Views::TenCrop => ten_crop(&data.picture(index)?, image.width)?,
-        };
+            Ok(writer.leave_out(data.label(index), data.name(index), &error.to_string())?)
+        })
+    };
+    while let Some(item) = loader.next() {
+        // First: a thousand bad ones in a row are the fault of the disk, and are not written down.
+        let (index, pictures) = item?;
+        leave_out(loader.take_bad(), &mut writer)?;
         let tokens: Vec<_> = pictures.iter().flat_map(&mut encode).collect();
         writer.append(data.label(index), data.name(index), &tokens)?;
         progress(writer.len(), total);
@@ -97,7 +142,15 @@ pub fn build(
             writer.flush()?;
         }
     }
-    Ok(writer.finish()?)
+    leave_out(loader.take_bad(), &mut writer)?;
+    let left_out = writer.left_out().iter();
+    let bad = left_out.map(|LeftOut { picture, reason }| BadPicture {
+        name: data.name(*picture).to_owned(),
+        reason: reason.clone(),
+    });
+    let bad = bad.collect();
+    writer.finish()?;
+    Ok(bad)
 }
 
 /// Puts one shard of the tokens that another program cached into the cache in `folder`, going on

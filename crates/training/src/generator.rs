@@ -20,7 +20,7 @@ use layers::{
 };
 use tokens::{
     Vocabulary,
-    cache::TokenCache,
+    cache::{CacheError, TokenCache},
     noise::{Noise, Purpose},
 };
 use weights::{
@@ -37,7 +37,7 @@ use crate::{
     recipe::GeneratorRecipe,
     run::{Step, Trainer},
     stage_one::{BEGAN_WITH, scalar},
-    telemetry::Measures,
+    telemetry::{BadPicture, Measures},
 };
 
 /// Trains the generator to predict each token from its class and the tokens before it (paper,
@@ -53,6 +53,8 @@ pub struct GeneratorTrainer {
     learner: Learner<Generator>,
     initial: Option<String>,
     heldout: Option<TokenCache>,
+    strict: bool,
+    bad: Vec<BadPicture>,
 }
 
 impl GeneratorTrainer {
@@ -94,6 +96,8 @@ impl GeneratorTrainer {
             config,
             initial: None,
             heldout: None,
+            strict: false,
+            bad: Vec::new(),
         })
     }
 
@@ -133,6 +137,14 @@ impl GeneratorTrainer {
         Ok(self)
     }
 
+    /// The same training, which ends at the first picture that was left out of the cache because it
+    /// could not be read, if `strict`; otherwise another picture takes its place.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
     /// The same training, which evaluates on the token cache in this folder: the cross-entropy of
     /// the first view of each picture.
     ///
@@ -159,9 +171,9 @@ impl GeneratorTrainer {
         let vocabulary = self.config.vocabulary();
         let (mut classes, mut tokens) = (Vec::new(), Vec::new());
         for sample in samples.map(|sample| sample as u64) {
-            let index = self.order.at(address * schedule.batch as u64 + sample);
             let noise = |purpose| Noise::new(schedule.seed, purpose, address, sample);
             let view = noise(Purpose::Augmentation).below(self.cache.header().views);
+            let index = self.index(address * schedule.batch as u64 + sample, view)?;
             let record = self.cache.record(index, view)?;
             let dropped = noise(Purpose::ClassDropout).uniform() < self.recipe.class_dropout;
             classes.push(if dropped {
@@ -172,6 +184,23 @@ impl GeneratorTrainer {
             tokens.extend(record.tokens().map(i64::from));
         }
         Ok(self.tensors(classes, tokens, &self.device))
+    }
+
+    /// The picture at a position of the order, or the one that takes its place.
+    fn index(&mut self, position: u64, view: usize) -> Result<usize, TrainingError> {
+        const MOST_TRIES: u64 = 1000;
+        let mut index = self.order.at(position);
+        for tries in 0..MOST_TRIES {
+            match self.cache.record(index, view) {
+                Err(error @ CacheError::LeftOut { .. }) if !self.strict => {
+                    let name = format!("number {index} of the token cache");
+                    self.bad.push(BadPicture { name, reason: error.to_string() });
+                    index = self.order.instead(position, tries);
+                }
+                _ => break,
+            }
+        }
+        Ok(index)
     }
 
     /// Class identifiers `[count]` and tokens `[count, length]`.
@@ -351,21 +380,31 @@ impl Trainer for GeneratorTrainer {
         Ok(measures)
     }
 
+    fn take_bad(&mut self) -> Vec<BadPicture> {
+        std::mem::take(&mut self.bad)
+    }
+
     fn has_heldout(&self) -> bool {
         self.heldout.is_some()
     }
 
-    fn evaluate(&self) -> Result<f64, TrainingError> {
+    fn evaluate(&mut self) -> Result<f64, TrainingError> {
         let heldout = self.heldout.as_ref().ok_or(TrainingError::NoHeldout)?;
         let (model, device) = (self.learner.result(), self.device.clone().inner());
         let vocabulary = self.config.vocabulary();
         self.split.mean_over(heldout.len(), |samples| {
-            let count = samples.len();
             let (mut classes, mut tokens) = (Vec::new(), Vec::new());
             for index in samples {
-                let record = heldout.record(index, 0)?;
+                let record = match heldout.record(index, 0) {
+                    Err(CacheError::LeftOut { .. }) if !self.strict => continue,
+                    record => record?,
+                };
                 classes.push(class(&vocabulary, record.label)?);
                 tokens.extend(record.tokens().map(i64::from));
+            }
+            let count = classes.len();
+            if count == 0 {
+                return Ok(Vec::new());
             }
             let (classes, tokens) = self.tensors(classes, tokens, &device);
             let loss = cross_entropy(predict(&model, classes, &tokens, None, None), tokens);

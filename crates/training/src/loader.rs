@@ -1,44 +1,46 @@
 //! Batches of pictures in a shuffled order, decoded ahead of the step that needs them.
 
-use std::{
-    ops::Range,
-    sync::{Arc, mpsc},
-    thread::JoinHandle,
-};
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use layers::parameters::HostTensor;
-use pixels::{DataSet, Picture, augment::Augmentation, crop::Crop};
-use rayon::prelude::*;
+use pixels::{
+    DataSet, Picture, PixelsError,
+    augment::Augmentation,
+    crop::Crop,
+    loader::{BadSample, Loader, LoaderOptions, OnBad, Place},
+};
 use tokenizer::ImageSize;
-use tokens::noise::{Noise, Purpose};
+use tokens::noise::{Noise, Permutation, Purpose};
 
-use crate::{TrainingError, parallel::Split};
+use crate::{TrainingError, parallel::Split, telemetry::BadPicture};
 
 /// The order in which samples are visited: every epoch each sample once, shuffled anew, as a
 /// pure function of seed and position.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Order {
     seed: u64,
     samples: usize,
-    epoch: Option<(u64, Vec<usize>)>,
 }
 
 impl Order {
     pub(crate) fn new(seed: u64, samples: usize) -> Self {
-        Self { seed, samples, epoch: None }
+        Self { seed, samples }
     }
 
     /// The sample at `position`, counted over all epochs.
-    pub(crate) fn at(&mut self, position: u64) -> usize {
+    pub(crate) fn at(self, position: u64) -> usize {
         let samples = self.samples as u64;
-        let epoch = position / samples;
-        if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            let mut noise = Noise::new(self.seed, Purpose::Order, epoch, 0);
-            self.epoch = Some((epoch, noise.permutation(self.samples)));
-        }
-        let (_, order) = self.epoch.as_ref().expect("the epoch was just shuffled");
-        order[(position % samples) as usize]
+        let mut noise = Noise::new(self.seed, Purpose::Order, position / samples, 0);
+        Permutation::new(&mut noise, self.samples).at((position % samples) as usize)
+    }
+
+    /// The sample that takes the place of a bad one at `position`, after `tries` others that were
+    /// bad as well: any of the data set, so that no class and no neighbour is favoured. As every
+    /// process finds the same samples bad, the order stays the same for any number of them, and
+    /// for a resumed run.
+    pub(crate) fn instead(self, position: u64, tries: u64) -> usize {
+        Noise::new(self.seed, Purpose::Replacement, position, tries).below(self.samples)
     }
 }
 
@@ -60,32 +62,66 @@ impl ImageBatch {
 /// Pictures to evaluate on, as they are: cropped, not augmented.
 pub(crate) struct HeldoutImages {
     pub(crate) data: Arc<dyn DataSet>,
-    pub(crate) image: ImageSize,
+    image: ImageSize,
+    bad: Vec<BadPicture>,
 }
 
 impl HeldoutImages {
-    /// The mean over all pictures of what `measure` says of a batch `[batch, 3, height, width]`, a
-    /// value `[batch]` each.
+    pub(crate) fn new(data: Arc<dyn DataSet>, image: ImageSize) -> Self {
+        Self { data, image, bad: Vec::new() }
+    }
+
+    /// Those that could not be read since this was asked last.
+    pub(crate) fn take_bad(&mut self) -> Vec<BadPicture> {
+        std::mem::take(&mut self.bad)
+    }
+
+    /// The mean over all readable pictures of what `measure` says of a batch
+    /// `[batch, 3, height, width]`, a value `[batch]` each. Unreadable ones end it if `strict`.
     pub(crate) fn mean(
-        &self,
+        &mut self,
         split: &Split,
+        strict: bool,
         device: &Device,
         measure: impl Fn(Tensor<4>) -> Result<Tensor<1>, TrainingError>,
     ) -> Result<f64, TrainingError> {
-        split.mean_over(self.data.len(), |samples| {
-            let count = samples.len();
-            let pictures: Vec<Vec<f32>> = samples
-                .into_par_iter()
-                .map(|index| {
-                    let picture = fitted(self.data.as_ref(), index, self.image)?;
-                    Ok(picture.to_unit_planes())
-                })
-                .collect::<Result<_, TrainingError>>()?;
-            let ImageSize { height, width } = self.image;
-            let images = ImageBatch { values: pictures.concat(), shape: [count, 3, height, width] };
+        let image = self.image;
+        let on_bad = if strict { OnBad::Stop } else { OnBad::LeaveOut };
+        let options = LoaderOptions::of_this_machine(2 * split.micro_batch());
+        let share = split.share(self.data.len());
+        let mut loader =
+            Loader::start(Arc::clone(&self.data), share, options, on_bad, move |data, index| {
+                Ok(fitted(data, index, image)?.to_unit_planes())
+            });
+        let mean = split.mean_over(self.data.len(), |samples| {
+            let mut values = Vec::new();
+            let mut count = 0;
+            for item in loader.by_ref().take(samples.len()) {
+                values.extend(item?.1);
+                count += 1;
+            }
+            if count == 0 {
+                return Ok(Vec::new());
+            }
+            let shape = [count, 3, image.height, image.width];
+            let images = ImageBatch { values, shape };
             Ok(HostTensor::from_tensor(measure(images.into_tensor(device))?).values)
-        })
+        })?;
+        self.bad.extend(named(self.data.as_ref(), loader.take_bad())?);
+        Ok(mean)
     }
+}
+
+/// Bad samples by their names, unless the system is at fault.
+pub(crate) fn named(
+    data: &dyn DataSet,
+    bad: Vec<BadSample>,
+) -> Result<Vec<BadPicture>, PixelsError> {
+    let name = |BadSample { index, error }: BadSample| match error.is_of_the_system() {
+        true => Err(error),
+        false => Ok(BadPicture { name: data.name(index).to_owned(), reason: error.to_string() }),
+    };
+    bad.into_iter().map(name).collect()
 }
 
 /// What tells a data set from another: how many pictures of which classes and names.
@@ -107,36 +143,33 @@ pub(crate) struct ImageSource {
     pub(crate) split: Split,
     pub(crate) seed: u64,
     pub(crate) augmentation: Augmentation,
+    /// Whether a bad picture ends the training; otherwise another takes its place.
+    pub(crate) strict: bool,
+}
+
+/// A sample of a step.
+#[derive(Debug, Clone, Copy)]
+struct Visit {
+    step: u64,
+    /// Its place in the whole step.
+    sample: u64,
+    /// Its place in the order of the whole training.
+    position: u64,
+    index: usize,
+}
+
+impl Place for Visit {
+    fn index(&self) -> usize {
+        self.index
+    }
 }
 
 impl ImageSource {
-    /// The micro-batches of this process.
-    fn step(&self, order: &mut Order, step: u64) -> Result<Vec<ImageBatch>, TrainingError> {
-        let micro_batches = self.split.micro_batches();
-        micro_batches.map(|samples| self.batch(order, step, samples)).collect()
-    }
-
-    fn batch(
-        &self,
-        order: &mut Order,
-        step: u64,
-        samples: Range<usize>,
-    ) -> Result<ImageBatch, TrainingError> {
-        let first = step * self.split.batch() as u64;
-        let indices: Vec<usize> = samples.map(|sample| order.at(first + sample as u64)).collect();
-        let pictures: Vec<Vec<f32>> = indices
-            .par_iter()
-            .map(|&index| self.picture(index, step).map(|picture| picture.to_unit_planes()))
-            .collect::<Result<_, _>>()?;
-        let ImageSize { height, width } = self.image;
-        Ok(ImageBatch { values: pictures.concat(), shape: [indices.len(), 3, height, width] })
-    }
-
-    fn picture(&self, index: usize, step: u64) -> Result<Picture, TrainingError> {
-        let picture = self.data.picture(index)?;
-        let mut noise = Noise::new(self.seed, Purpose::Augmentation, step, index as u64);
-        let (size, name) = ((self.image.width, self.image.height), self.data.name(index));
-        Ok(self.augmentation.view(picture, size, name, &mut noise)?)
+    fn picture(&self, visit: Visit) -> Result<Vec<f32>, PixelsError> {
+        let picture = self.data.picture(visit.index)?;
+        let mut noise = Noise::new(self.seed, Purpose::Augmentation, visit.step, visit.sample);
+        let (size, name) = ((self.image.width, self.image.height), self.data.name(visit.index));
+        Ok(self.augmentation.view(picture, size, name, &mut noise)?.to_unit_planes())
     }
 }
 
@@ -146,59 +179,84 @@ pub(crate) fn fitted(
     data: &dyn DataSet,
     index: usize,
     image: ImageSize,
-) -> Result<Picture, TrainingError> {
+) -> Result<Picture, PixelsError> {
     let picture = data.picture(index)?;
-    Ok(Crop::Center.fit(picture, image.width, image.height, data.name(index))?)
+    Crop::Center.fit(picture, image.width, image.height, data.name(index))
 }
 
-/// Batches made on a thread of their own, at most two ahead.
+/// Batches whose pictures are made ahead, as many as two steps have.
 pub(crate) struct ImageLoader {
-    batches: Option<mpsc::Receiver<Result<Vec<ImageBatch>, TrainingError>>>,
-    thread: Option<JoinHandle<()>>,
+    source: ImageSource,
+    loader: Loader<Visit, Vec<f32>>,
+    bad: Vec<BadPicture>,
 }
 
 impl ImageLoader {
     /// Starts with the pictures of step `first`.
     pub(crate) fn start(source: ImageSource, first: u64) -> Self {
-        let (sender, batches) = mpsc::sync_channel(1);
-        let thread = std::thread::spawn(move || {
-            let mut order = Order::new(source.seed, source.data.len());
-            for step in first.. {
-                // The receiver is gone when the run has ended.
-                if sender.send(source.step(&mut order, step)).is_err() {
-                    return;
-                }
-            }
+        let order = Order::new(source.seed, source.data.len());
+        let split = source.split.clone();
+        let visits = (first..).flat_map(move |step| {
+            let start = step * split.batch() as u64;
+            split.micro_batches().flatten().map(move |sample| {
+                let (sample, position) = (sample as u64, start + sample as u64);
+                Visit { step, sample, position, index: order.at(position) }
+            })
         });
-        Self { batches: Some(batches), thread: Some(thread) }
+        let on_bad = match source.strict {
+            true => OnBad::Stop,
+            false => OnBad::Replace(Box::new(move |visit: Visit, tries| Visit {
+                index: order.instead(visit.position, tries),
+                ..visit
+            })),
+        };
+        let a_step: usize = source.split.micro_batches().map(|samples| samples.len()).sum();
+        let options = LoaderOptions::of_this_machine(2 * a_step);
+        let maker = source.clone();
+        let data = Arc::clone(&source.data);
+        let loader =
+            Loader::start(data, visits, options, on_bad, move |_, visit| maker.picture(visit));
+        Self { source, loader, bad: Vec::new() }
     }
 
-    /// The micro-batches of the next step.
+    /// The micro-batches of this process for the next step.
     pub(crate) fn next(&mut self) -> Result<Vec<ImageBatch>, TrainingError> {
-        self.batches
-            .as_ref()
-            .and_then(|batches| batches.recv().ok())
-            .unwrap_or_else(|| Err(TrainingError::Data("the loader's thread has ended".into())))
-    }
-}
-
-impl Drop for ImageLoader {
-    fn drop(&mut self) {
-        // Closing the channel ends the thread.
-        self.batches = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let ImageSize { height, width } = self.source.image;
+        let mut batches = Vec::new();
+        for samples in self.source.split.micro_batches() {
+            let shape = [samples.len(), 3, height, width];
+            let mut values = Vec::with_capacity(shape.iter().product());
+            for _ in samples {
+                // The order has no end; the loader ends with an error, which ends the training.
+                let ended = || TrainingError::Data("the loader of the pictures has ended".into());
+                let (_, planes) = self.loader.next().ok_or_else(ended)??;
+                values.extend(planes);
+            }
+            batches.push(ImageBatch { values, shape });
         }
+        self.bad.extend(named(self.source.data.as_ref(), self.loader.take_bad())?);
+        Ok(batches)
+    }
+
+    /// The pictures that were replaced since this was asked last.
+    pub(crate) fn take_bad(&mut self) -> Vec<BadPicture> {
+        std::mem::take(&mut self.bad)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
+    use crate::{
+        parallel::Threads,
+        recipe::{self, StageOneRecipe},
+    };
 
     #[test]
     fn should_visit_every_sample_once_an_epoch_and_repeat_from_any_position() {
-        let mut order = Order::new(5, 7);
+        let order = Order::new(5, 7);
         let visited: Vec<usize> = (0..21).map(|position| order.at(position)).collect();
         for epoch in visited.chunks(7) {
             let mut epoch = epoch.to_vec();
@@ -206,8 +264,69 @@ mod tests {
             assert_eq!(epoch, (0..7).collect::<Vec<_>>());
         }
         assert_ne!(visited[..7], visited[7..14]);
-        let mut late = Order::new(5, 7);
-        assert_eq!(late.at(16), visited[16]);
-        assert_eq!(late.at(3), visited[3]);
+    }
+
+    /// Pictures of one colour, half of which cannot be read.
+    struct HalfBad(Vec<String>);
+
+    impl DataSet for HalfBad {
+        fn len(&self) -> usize {
+            10
+        }
+        fn classes(&self) -> &[String] {
+            &self.0
+        }
+        fn label(&self, _: usize) -> usize {
+            0
+        }
+        fn name(&self, _: usize) -> &str {
+            "picture"
+        }
+        fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
+            let rgb = if index.is_multiple_of(2) {
+                vec![20 * index as u8; 3 * 20 * 16]
+            } else {
+                Vec::new()
+            };
+            Picture::new(20, 16, rgb)
+        }
+    }
+
+    /// The pictures of steps, in order, and how many were bad.
+    fn read(ranks: usize, accumulate: usize, steps: Range<u64>) -> (Vec<Vec<f32>>, usize) {
+        let mut recipe: StageOneRecipe = recipe::read("mini", &[]).unwrap();
+        (recipe.schedule.batch, recipe.schedule.accumulate) = (8, accumulate);
+        let mut loaders: Vec<ImageLoader> = Threads::group(ranks)
+            .into_iter()
+            .map(|communicator| {
+                let source = ImageSource {
+                    data: Arc::new(HalfBad(vec!["all".into()])),
+                    image: ImageSize { height: 16, width: 16 },
+                    split: Split::new(Arc::new(communicator), &recipe.schedule).unwrap(),
+                    seed: 3,
+                    augmentation: recipe.augmentation,
+                    strict: false,
+                };
+                ImageLoader::start(source, steps.start)
+            })
+            .collect();
+        let pictures = steps
+            .map(|_| {
+                let batches = loaders.iter_mut().flat_map(|loader| loader.next().unwrap());
+                batches.flat_map(|batch| batch.values).collect()
+            })
+            .collect();
+        (pictures, loaders.iter_mut().map(|loader| loader.take_bad().len()).sum())
+    }
+
+    #[test]
+    fn should_read_the_same_pictures_however_a_step_is_cut_and_from_any_step() {
+        let (pictures, bad) = read(1, 1, 0..6);
+        assert!(pictures.iter().all(|step| step.len() == 8 * 3 * 16 * 16));
+        assert!(bad >= 20, "{bad} of 48 places had one of five bad pictures of ten");
+        for (ranks, accumulate) in [(2, 1), (1, 4), (4, 2)] {
+            assert_eq!(read(ranks, accumulate, 0..6), (pictures.clone(), bad));
+        }
+        assert_eq!(read(2, 2, 4..6).0, pictures[4..]);
     }
 }

@@ -125,6 +125,20 @@ impl Communicator for Alone {
     fn abort(&self) {}
 }
 
+/// The bytes of all ranks, in the order of ranks.
+///
+/// # Errors
+/// If the other ranks cannot be reached.
+pub(crate) fn gather_bytes(
+    communicator: &dyn Communicator,
+    bytes: Vec<u8>,
+) -> Result<Vec<u8>, ParallelError> {
+    // Communicators carry numbers of single precision, which hold a byte.
+    let values: Vec<f32> = bytes.into_iter().map(f32::from).collect();
+    let values = communicator.gather(&values)?;
+    Ok(values.into_iter().map(|value| value as u8).collect())
+}
+
 /// The part of every step that this process does, and means over all parts.
 #[derive(Clone)]
 pub struct Split {
@@ -167,7 +181,7 @@ impl Split {
 
     /// The samples, counted within the step, of each micro-batch of this rank, in order.
     pub fn micro_batches(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let size = self.batch / self.parts();
+        let size = self.micro_batch();
         let first = self.communicator.rank() * self.accumulate;
         (first..first + self.accumulate).map(move |part| part * size..(part + 1) * size)
     }
@@ -227,24 +241,38 @@ impl Split {
         Ok(names.iter().enumerate().map(|(place, name)| (*name, mean(place))).collect())
     }
 
+    /// Samples of a micro-batch.
+    pub(crate) fn micro_batch(&self) -> usize {
+        self.batch / self.parts()
+    }
+
+    /// Those of `count` samples that this rank measures.
+    pub(crate) fn share(&self, count: usize) -> Range<usize> {
+        let (rank, ranks) = (self.communicator.rank(), self.communicator.ranks());
+        rank * count / ranks..(rank + 1) * count / ranks
+    }
+
     /// The mean of a measure over `count` samples, each of which one rank measures, as many at once
-    /// as a micro-batch has. `measure` is given samples and returns a value for each.
+    /// as a micro-batch has. `measure` is given samples of this rank's [`share`](Self::share), in
+    /// order, and returns a value for each that is not to be left out.
     ///
     /// # Errors
-    /// If a sample cannot be measured, or the other ranks cannot be reached.
+    /// If a sample cannot be measured, all are left out, or the other ranks cannot be reached.
     pub(crate) fn mean_over(
         &self,
         count: usize,
         mut measure: impl FnMut(Range<usize>) -> Result<Vec<f32>, TrainingError>,
     ) -> Result<f64, TrainingError> {
-        let (rank, ranks) = (self.communicator.rank(), self.communicator.ranks());
-        let share = rank * count / ranks..(rank + 1) * count / ranks;
+        let share = self.share(count);
         let mut values = Vec::with_capacity(share.len());
-        for first in share.clone().step_by(self.batch / self.parts()) {
-            values.extend(measure(first..(first + self.batch / self.parts()).min(share.end))?);
+        for first in share.clone().step_by(self.micro_batch()) {
+            values.extend(measure(first..(first + self.micro_batch()).min(share.end))?);
         }
         let values = self.communicator.gather(&values)?;
-        Ok(values.iter().copied().map(f64::from).sum::<f64>() / values.len().max(1) as f64)
+        if values.is_empty() {
+            return Err(TrainingError::Data("there is nothing readable to evaluate on".into()));
+        }
+        Ok(values.iter().copied().map(f64::from).sum::<f64>() / values.len() as f64)
     }
 
     /// Joins what the micro-batches of all ranks made, in the order of samples.

@@ -13,12 +13,15 @@ use crate::{
     TrainingError,
     checkpoint::{Checkpoint, HELDOUT},
     guard::Guard,
-    parallel::Communicator,
+    parallel::{Communicator, gather_bytes},
     recipe::{Recipe, RecipeError, Schedule},
     schedule::LearningRates,
     settings::{SettingsError, collect_paths, to_table},
-    telemetry::{Alarm, Log, Measures, Observer, Report},
+    telemetry::{Alarm, BadPicture, Log, Measures, Observer, Report},
 };
+
+/// A checkpoint's count of pictures that could not be read.
+const BAD_PICTURES: &str = "bad_pictures";
 
 /// One step of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,7 +92,12 @@ pub trait Trainer {
     ///
     /// # Errors
     /// If there are none, or they cannot be read.
-    fn evaluate(&self) -> Result<f64, TrainingError>;
+    fn evaluate(&mut self) -> Result<f64, TrainingError>;
+
+    /// The pictures that could not be read since this was asked last, on this process.
+    fn take_bad(&mut self) -> Vec<BadPicture> {
+        Vec::new()
+    }
 
     /// All that changes in training.
     fn checkpoint(&self, step: u64) -> Checkpoint;
@@ -149,6 +157,7 @@ pub fn run<T: Trainer, R: Recipe>(
         step: 0,
         skipped: 0,
         rollbacks: 0,
+        bad: 0,
         trainer,
         schedule,
         folders,
@@ -182,6 +191,8 @@ struct Run<'a, T> {
     /// Steps whose data were left behind.
     skipped: u64,
     rollbacks: u64,
+    /// How often a picture could not be read, on all processes.
+    bad: u64,
 }
 
 impl<T: Trainer> Run<'_, T> {
@@ -203,6 +214,7 @@ impl<T: Trainer> Run<'_, T> {
             self.step = checkpoint.step;
             self.skipped = checkpoint.number_or_zero("skipped") as u64;
             self.rollbacks = checkpoint.number_or_zero("rollbacks") as u64;
+            self.bad = checkpoint.number_or_zero(BAD_PICTURES) as u64;
             self.guard.restore(&checkpoint.numbers);
         }
         self.trainer.start(checkpoint, self.step + self.skipped)?;
@@ -240,21 +252,41 @@ impl<T: Trainer> Run<'_, T> {
         self.log.add(&measures);
         self.step += 1;
         self.observer.stepped(self.step);
-        let last = self.step == self.schedule.steps;
-        let due = |every: u64| last || self.step.is_multiple_of(every);
+        let done = self.step;
+        let last = done == self.schedule.steps;
+        let due = |every: u64| last || done.is_multiple_of(every);
         let heldout = match self.schedule.evaluate_every {
             Some(every) if due(every) => Some(self.trainer.evaluate()?),
             _ => None,
         };
         if due(self.schedule.log_every) {
+            self.list_bad()?;
             let mut report = self.log.report(self.step, self.schedule.steps, step.learning_rate);
             self.raise_alarms(&mut report);
+            report.bad_pictures = self.bad;
             report.measures.extend(heldout.map(|loss| (HELDOUT, loss)));
             self.log.write(&report)?;
             self.observer.reported(&report);
         }
         if self.leads() && due(self.schedule.checkpoint_every) {
             self.save(heldout)?;
+        }
+        Ok(())
+    }
+
+    /// Counts and lists the pictures that could not be read on any process.
+    fn list_bad(&mut self) -> Result<(), TrainingError> {
+        let mut bytes = Vec::new();
+        for bad in self.trainer.take_bad() {
+            bytes.extend(serde_json::to_vec(&bad).expect("it is two texts"));
+            bytes.push(b'\n');
+        }
+        let bytes = gather_bytes(self.trainer.communicator(), bytes)?;
+        let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        for bad in lines.filter_map(|line| serde_json::from_slice::<BadPicture>(line).ok()) {
+            self.bad += 1;
+            self.log.list_bad(self.step, &bad)?;
+            self.observer.found_bad(&bad);
         }
         Ok(())
     }
@@ -283,6 +315,7 @@ impl<T: Trainer> Run<'_, T> {
         let numbers = &mut checkpoint.numbers;
         numbers.insert("skipped".into(), self.skipped as f64);
         numbers.insert("rollbacks".into(), self.rollbacks as f64);
+        numbers.insert(BAD_PICTURES.into(), self.bad as f64);
         numbers.extend(heldout.map(|loss| (HELDOUT.into(), loss)));
         self.guard.save(numbers);
         let Schedule { keep_checkpoints, keep_best, .. } = self.schedule;
@@ -307,6 +340,8 @@ impl<T: Trainer> Run<'_, T> {
         let back = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
         let reached = self.step;
         self.step = back;
+        let bad = |checkpoint: &Checkpoint| checkpoint.number_or_zero(BAD_PICTURES) as u64;
+        self.bad = checkpoint.as_ref().map_or(0, bad);
         self.skipped += reached + 1 - back;
         self.rollbacks += 1;
         // A lasting change of level is a spike once and usual afterwards.

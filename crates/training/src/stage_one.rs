@@ -27,7 +27,7 @@ use crate::{
     parallel::{Alone, Communicator, ParallelError, Split},
     recipe::StageOneRecipe,
     run::{Step, Trainer},
-    telemetry::Measures,
+    telemetry::{BadPicture, Measures},
 };
 
 /// Trains encoder, codebook and first decoder (paper, 3.2, "Causal decoder" and "Prefix token").
@@ -130,12 +130,19 @@ impl StageOne {
         Ok(self)
     }
 
+    /// The same training, which ends at the first picture that cannot be read, if `strict`;
+    /// otherwise another picture takes its place.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.source.strict = strict;
+        self
+    }
+
     /// The same training, which evaluates on these pictures: the mean squared error of their
     /// reconstructions.
     #[must_use]
     pub fn with_heldout(mut self, data: Arc<dyn DataSet>) -> Self {
-        let image = self.recipe.architecture.image;
-        self.heldout = Some(HeldoutImages { data, image });
+        self.heldout = Some(HeldoutImages::new(data, self.recipe.architecture.image));
         self
     }
 }
@@ -150,7 +157,7 @@ pub(crate) fn image_source(
     if data.is_empty() {
         return Err(TrainingError::Data("the data set holds no pictures".into()));
     }
-    Ok(ImageSource { data, image, split, seed, augmentation })
+    Ok(ImageSource { data, image, split, seed, augmentation, strict: false })
 }
 
 impl Trainer for StageOne {
@@ -286,15 +293,22 @@ impl Trainer for StageOne {
         self.recipe.alarms.limits(config.codes, tokens)
     }
 
+    fn take_bad(&mut self) -> Vec<BadPicture> {
+        let replaced = self.loader.as_mut().map(ImageLoader::take_bad);
+        let left_out = self.heldout.as_mut().map(HeldoutImages::take_bad);
+        [replaced, left_out].into_iter().flatten().flatten().collect()
+    }
+
     fn has_heldout(&self) -> bool {
         self.heldout.is_some()
     }
 
-    fn evaluate(&self) -> Result<f64, TrainingError> {
-        let heldout = self.heldout.as_ref().ok_or(TrainingError::NoHeldout)?;
+    fn evaluate(&mut self) -> Result<f64, TrainingError> {
+        let heldout = self.heldout.as_mut().ok_or(TrainingError::NoHeldout)?;
         let model = self.learner.result();
         let decoder = model.decoder(self.kind)?;
-        heldout.mean(&self.source.split, &self.device.clone().inner(), |images| {
+        let (split, strict) = (&self.source.split, self.source.strict);
+        heldout.mean(split, strict, &self.device.clone().inner(), |images| {
             let target = patchify(images.clone(), self.recipe.architecture.patch);
             let codes = model.quantizer.codes(model.encode(images));
             Ok(squared_errors(decoder.forward(codes).patches, target))

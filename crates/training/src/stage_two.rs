@@ -28,7 +28,7 @@ use crate::{
     recipe::{Schedule, StageTwoRecipe},
     run::{Step, Trainer},
     stage_one::{BEGAN_WITH, export_tokenizer, image_inputs, image_source, scalar, section_of},
-    telemetry::Measures,
+    telemetry::{BadPicture, Measures},
 };
 
 /// Trains a bidirectional decoder (paper, 3.2, "Retraining a bidirectional decoder").
@@ -123,11 +123,19 @@ impl StageTwo {
         Ok(self)
     }
 
+    /// The same training, which ends at the first picture that cannot be read, if `strict`;
+    /// otherwise another picture takes its place.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.source.strict = strict;
+        self
+    }
+
     /// The same training, which evaluates on these pictures: the mean squared error of their
     /// reconstructions.
     #[must_use]
     pub fn with_heldout(mut self, data: Arc<dyn DataSet>) -> Self {
-        self.heldout = Some(HeldoutImages { data, image: self.config.image });
+        self.heldout = Some(HeldoutImages::new(data, self.config.image));
         self
     }
 }
@@ -210,14 +218,21 @@ impl Trainer for StageTwo {
         Ok(measures)
     }
 
+    fn take_bad(&mut self) -> Vec<BadPicture> {
+        let replaced = self.loader.as_mut().map(ImageLoader::take_bad);
+        let left_out = self.heldout.as_mut().map(HeldoutImages::take_bad);
+        [replaced, left_out].into_iter().flatten().flatten().collect()
+    }
+
     fn has_heldout(&self) -> bool {
         self.heldout.is_some()
     }
 
-    fn evaluate(&self) -> Result<f64, TrainingError> {
-        let heldout = self.heldout.as_ref().ok_or(TrainingError::NoHeldout)?;
+    fn evaluate(&mut self) -> Result<f64, TrainingError> {
+        let heldout = self.heldout.as_mut().ok_or(TrainingError::NoHeldout)?;
         let decoder = self.learner.result();
-        heldout.mean(&self.source.split, &self.device.clone().inner(), |images| {
+        let (split, strict) = (&self.source.split, self.source.strict);
+        heldout.mean(split, strict, &self.device.clone().inner(), |images| {
             let target = patchify(images.clone(), self.config.patch);
             Ok(squared_errors(decoder.forward(self.encoder.codes(images)).patches, target))
         })

@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{TrainingError, run::Trouble};
@@ -25,6 +26,16 @@ pub struct Alarm {
     pub limit: f64,
 }
 
+/// A picture that could not be read, and what became of its place: in a step another picture took
+/// it, in a measure on held-out pictures nothing did.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BadPicture {
+    /// Its name in its data set.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// One line of a run's log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
@@ -40,6 +51,8 @@ pub struct Report {
     pub steps_per_second: f64,
     /// Measures that are not healthy.
     pub alarms: Vec<Alarm>,
+    /// How often a picture could not be read since the run began, on all processes.
+    pub bad_pictures: u64,
 }
 
 /// Somebody who watches a run.
@@ -54,6 +67,8 @@ pub trait Observer {
     fn saved(&mut self, checkpoint: &Path);
     /// The run has gone back to a checkpoint.
     fn went_back(&mut self, trouble: &Trouble, step: u64);
+    /// A picture could not be read, on any of the processes; told each time.
+    fn found_bad(&mut self, bad: &BadPicture);
 }
 
 /// Nobody watches.
@@ -63,6 +78,7 @@ impl Observer for () {
     fn reported(&mut self, _report: &Report) {}
     fn saved(&mut self, _checkpoint: &Path) {}
     fn went_back(&mut self, _trouble: &Trouble, _step: u64) {}
+    fn found_bad(&mut self, _bad: &BadPicture) {}
 }
 
 /// The means of a run since its last report and, on the leading process, its log.
@@ -162,7 +178,24 @@ impl Log {
             self.count.max(1) as f64 / self.since.elapsed().as_secs_f64().max(1e-9);
         self.count = 0;
         self.since = Instant::now();
-        Report { step, steps, learning_rate, measures, steps_per_second, alarms: Vec::new() }
+        Report {
+            step,
+            steps,
+            learning_rate,
+            measures,
+            steps_per_second,
+            alarms: Vec::new(),
+            bad_pictures: 0,
+        }
+    }
+
+    /// Lists a bad picture that was met up to `step`.
+    pub(crate) fn list_bad(&mut self, step: u64, bad: &BadPicture) -> Result<(), TrainingError> {
+        let mut line = Map::new();
+        line.insert("step".into(), step.into());
+        line.insert("bad_picture".into(), bad.name.clone().into());
+        line.insert("because".into(), bad.reason.clone().into());
+        self.append(line)
     }
 
     /// Writes a report as one line.
@@ -174,6 +207,9 @@ impl Log {
         }
         line.insert("learning_rate".into(), report.learning_rate.into());
         line.insert("steps_per_second".into(), report.steps_per_second.into());
+        if report.bad_pictures > 0 {
+            line.insert("bad_pictures".into(), report.bad_pictures.into());
+        }
         if !report.alarms.is_empty() {
             let alarms: Vec<&str> = report.alarms.iter().map(|alarm| alarm.what).collect();
             line.insert("alarms".into(), alarms.into());

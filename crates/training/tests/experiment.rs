@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use common::{Reports, changed, data, generator_recipe, stage_one, stage_one_recipe, token_cache};
 use tokens::cache::{Shard, TokenCache};
 use training::{
-    cache::{Views, build},
+    cache::{BuildOptions, Views, build},
     experiment::{self, Ablation},
     generator::{GeneratorTrainer, Prediction},
     run::Trainer,
@@ -148,8 +148,8 @@ fn should_cache_a_picture_and_its_mirror_image() {
     let encoder = model.tokenizer(&Device::flex()).unwrap().frozen_encoder();
     let path = folder.path().join("cache");
     let encode = |picture: &pixels::Picture| encoder.encode_picture(picture.to_unit_planes());
-    build(data().as_ref(), &model, encode, Views::Mirrored, &path, Shard::WHOLE, |_, _| {})
-        .unwrap();
+    let options = BuildOptions { views: Views::Mirrored, shard: Shard::WHOLE, strict: true };
+    build(&data(), &model, encode, &path, options, |_, _| {}).unwrap();
     let cache = TokenCache::open(&path).unwrap();
     for index in 0..cache.len() {
         let picture = data().picture(index).unwrap();

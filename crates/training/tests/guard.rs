@@ -222,7 +222,7 @@ fn should_average_parameters_and_export_the_average() {
 #[test]
 fn should_evaluate_on_pictures_and_tokens_that_are_not_trained_on() {
     let recipe = stage_one_recipe(1);
-    let trainer = stage_one(&recipe).with_heldout(data());
+    let mut trainer = stage_one(&recipe).with_heldout(data());
     let model = tempfile::tempdir().unwrap();
     trainer.export(&model.path().join("m")).unwrap();
     let model = weights::ModelFolder::read(model.path().join("m")).unwrap();
@@ -244,7 +244,7 @@ fn should_evaluate_on_pictures_and_tokens_that_are_not_trained_on() {
     let cache = token_cache(Views::Center);
     let recipe = generator_recipe();
     let trainer = GeneratorTrainer::new(recipe, cache.path(), &Device::flex()).unwrap();
-    let trainer = trainer.with_heldout(cache.path()).unwrap();
+    let mut trainer = trainer.with_heldout(cache.path()).unwrap();
     // A zero output layer predicts every code alike.
     assert!((trainer.evaluate().unwrap() - f64::ln(16.0)).abs() < 1e-5);
 }

@@ -15,7 +15,7 @@ use layers::parameters::TensorMap;
 use tokens::cache::{Shard, TokenCache};
 use training::{
     TrainingError,
-    cache::{Views, build},
+    cache::{BuildOptions, Views, build},
     generator::GeneratorTrainer,
     recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
     run::{Trainer, run},
@@ -109,9 +109,9 @@ fn should_train_all_stages_and_resume_each_to_the_same_bits() {
     let encoder = model.tokenizer(&device).unwrap().frozen_encoder();
     let cache = tempfile::tempdir().unwrap();
     let data = data();
-    let views = Views::Center;
     let encode = |picture: &pixels::Picture| encoder.encode_picture(picture.to_unit_planes());
-    build(data.as_ref(), &model, encode, views, cache.path(), Shard::WHOLE, |_, _| {}).unwrap();
+    let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict: true };
+    build(&data, &model, encode, cache.path(), options, |_, _| {}).unwrap();
     let tokens = TokenCache::open(cache.path()).unwrap();
     assert_eq!(tokens.len(), 10);
     let picture = data.picture(7).unwrap();

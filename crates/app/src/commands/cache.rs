@@ -1,17 +1,20 @@
 //! `alitok cache`
 
-use std::{io, path::Path};
+use std::{collections::HashSet, io, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail};
-use pixels::Picture;
+use pixels::{DataSet, Picture};
 use tokens::{
     cache::{
-        Shard, TokenCache,
+        LeftOut, Shard, TokenCache,
         exchange::{JsonLines, NpzFolder, TokenSource, export_json_lines, export_npz_folder},
     },
     npz,
 };
-use training::cache::{Views, build, import};
+use training::{
+    cache::{BuildOptions, Views, build, import},
+    telemetry::BadPicture,
+};
 
 use crate::{
     args::{CacheBuildArgs, CacheImportArgs, CacheVerb, ComputeArgs},
@@ -20,6 +23,9 @@ use crate::{
     model,
     progress::{self, Progress},
 };
+
+/// Most bad pictures that are listed; all are counted.
+const MOST_LISTED: usize = 10_000;
 
 pub(crate) fn run(verb: &CacheVerb, device: DeviceName) -> Result<()> {
     match verb {
@@ -33,7 +39,7 @@ pub(crate) fn run(verb: &CacheVerb, device: DeviceName) -> Result<()> {
 
 fn run_build(args: &CacheBuildArgs, device: DeviceName) -> Result<()> {
     let shard: Shard = args.shard.parse()?;
-    let data = pixels::data::open(&args.data.data)?;
+    let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
     let model = model::open(&args.model.model)?;
     // What is cached are the tokenizer's tokens, not those of a rounded one.
     let compute = ComputeArgs { engine: args.engine, ..ComputeArgs::default() };
@@ -45,10 +51,18 @@ fn run_build(args: &CacheBuildArgs, device: DeviceName) -> Result<()> {
         _ => Views::Center,
     };
     let mut progress = Progress::new("caching", shard.range(data.len()).len() as u64);
-    build(data.as_ref(), &model, encode, views, &args.out, shard, |done, _| {
+    let options = BuildOptions { views, shard, strict: args.strict };
+    let bad = build(&data, &model, encode, &args.out, options, |done, _| {
         progress.set(done as u64);
     })?;
     progress.finish();
+    for BadPicture { name, reason } in bad.iter().take(MOST_LISTED) {
+        progress::note(&format!("left out: {name}: {reason}"));
+    }
+    if !bad.is_empty() {
+        let count = bad.len();
+        progress::note(&format!("{count} pictures of shard {shard} were left out of the cache"));
+    }
     Ok(())
 }
 
@@ -77,7 +91,15 @@ fn verify(path: &Path) -> Result<()> {
     let cache = TokenCache::open(path)?;
     let damages = cache.verify();
     if damages.is_empty() {
-        let (pictures, views) = (cache.len(), cache.header().views);
+        let left_out = cache.left_out()?;
+        if !left_out.is_empty() {
+            let names = cache.names()?;
+            for LeftOut { picture, reason } in left_out.iter().take(MOST_LISTED) {
+                progress::result(&format!("left out: {}: {reason}", names[*picture]))?;
+            }
+            progress::result(&format!("{} pictures were left out", left_out.len()))?;
+        }
+        let (pictures, views) = (cache.len() - left_out.len(), cache.header().views);
         return progress::result(&format!("{pictures} pictures in {views} views, all sound"));
     }
     let damages: Vec<_> = damages.iter().map(ToString::to_string).collect();
@@ -114,14 +136,22 @@ fn export(path: &Path, out: &Path) -> Result<()> {
 
 fn export_arrays(cache: &TokenCache, out: &Path) -> Result<()> {
     let header = cache.header();
-    let shape = [cache.len(), header.views, header.layout.len()].map(|extent| extent as u64);
-    let labels = (0..cache.len())
-        .map(|picture| Ok(cache.record(picture, 0)?.label as i64))
+    let left_out: HashSet<usize> =
+        cache.left_out()?.into_iter().map(|LeftOut { picture, .. }| picture).collect();
+    let pictures: Vec<usize> =
+        (0..cache.len()).filter(|picture| !left_out.contains(picture)).collect();
+    let shape = [pictures.len(), header.views, header.layout.len()].map(|extent| extent as u64);
+    let labels = pictures
+        .iter()
+        .map(|&picture| Ok(cache.label(picture)? as i64))
         .collect::<Result<Vec<_>>>()?;
-    let names = cache.names()?;
+    let mut names = cache.names()?;
+    let mut place = 0..;
+    names.retain(|_| place.next().is_some_and(|picture| !left_out.contains(&picture)));
     npz::write(out, |arrays| {
-        let records = (0..cache.len())
-            .flat_map(|picture| (0..header.views).map(move |view| (picture, view)))
+        let records = pictures
+            .iter()
+            .flat_map(|&picture| (0..header.views).map(move |view| (picture, view)))
             .map(|(picture, view)| {
                 cache.record(picture, view).map(|record| record.tokens()).map_err(io::Error::other)
             });

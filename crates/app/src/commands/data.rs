@@ -6,6 +6,7 @@ use anyhow::Result;
 use pixels::{
     DataSet, Picture, bundle,
     crop::{center_crop, ten_crop},
+    loader::BadSample,
     survey::{Lengths, survey},
 };
 
@@ -50,20 +51,19 @@ fn inspect(source: &str, sheet: Option<&Path>, strict: bool) -> Result<()> {
     for (class, count) in data.classes().iter().zip(&survey.counts) {
         progress::result(&format!("{class:30} {count:9}"))?;
     }
-    let unreadable = &survey.unreadable;
     progress::result(&format!(
         "{} pictures in {} classes, {} unreadable",
         data.len(),
         data.classes().len(),
-        unreadable.count
+        survey.unreadable
     ))?;
     for (side, lengths) in [("width", survey.widths), ("height", survey.heights)] {
         if let Some(Lengths { smallest, median, largest }) = lengths {
             progress::result(&format!("{side} {smallest} to {largest} pixels, median {median}"))?;
         }
     }
-    for (&index, why) in &unreadable.samples {
-        progress::result(&format!("unreadable: {}: {why}", data.name(index)))?;
+    for BadSample { index, error } in &survey.listed {
+        progress::result(&format!("unreadable: {}: {error}", data.name(*index)))?;
     }
     if let (Some(path), Some(picture)) = (sheet, &survey.contact_sheet) {
         picture.write_png(path)?;

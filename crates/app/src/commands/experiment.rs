@@ -14,7 +14,7 @@ use pixels::{DataSet, Picture};
 use tokens::cache::Shard;
 use training::{
     TrainingError,
-    cache::{Views, build},
+    cache::{BuildOptions, Views, build},
     experiment::{self, Ablation, Unit, UnitFolder},
     generator::GeneratorTrainer,
     recipe::Recipe,
@@ -156,7 +156,9 @@ impl Laboratory<'_> {
         ] {
             let data = data(source)?;
             let mut progress = Progress::new("caching", data.len() as u64);
-            build(data.as_ref(), &model, encode, views, &cache, Shard::WHOLE, |done, _| {
+            // All rows are to see the same pictures.
+            let options = BuildOptions { views, shard: Shard::WHOLE, strict: true };
+            build(&data, &model, encode, &cache, options, |done, _| {
                 progress.set(done as u64);
             })?;
             progress.finish();

@@ -48,8 +48,9 @@ fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
     ensure!(args.decoder_from.is_none(), "--decoder-from belongs to stage 2");
     let recipe: StageOneRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
-    let mut trainer =
-        StageOne::new(recipe.clone(), data, device)?.with_communicator(Arc::clone(processes))?;
+    let mut trainer = StageOne::new(recipe.clone(), data, device)?
+        .with_communicator(Arc::clone(processes))?
+        .strict(args.run.strict);
     if let Some(from) = &args.from {
         let model = ModelFolder::read(model::of_run(from))?;
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
@@ -66,7 +67,8 @@ fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
     let first_stage = ModelFolder::read(model::of_run(from))?.tokenizer(device)?;
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
     let mut trainer = StageTwo::new(recipe.clone(), first_stage, data, device)?
-        .with_communicator(Arc::clone(processes))?;
+        .with_communicator(Arc::clone(processes))?
+        .strict(args.run.strict);
     if let Some(from) = &args.decoder_from {
         let model = ModelFolder::read(model::of_run(from))?;
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
@@ -93,7 +95,8 @@ fn generator(args: &TrainGeneratorArgs, device: &Device, processes: &Processes) 
         );
     }
     let mut trainer = GeneratorTrainer::new(recipe.clone(), &args.cache, device)?
-        .with_communicator(Arc::clone(processes))?;
+        .with_communicator(Arc::clone(processes))?
+        .strict(args.run.strict);
     if let Some(from) = &args.from {
         let model = ModelFolder::read(model::of_run(from))?;
         trainer = trainer.begin_with(model.generator_config()?, model.generator_tensors()?)?;

@@ -326,8 +326,8 @@ impl TokenSource for JsonLines {
     }
 }
 
-/// Writes one `.npz` a picture into a new folder, as AliTok's training reads them. `progress` is
-/// called with the number of pictures that are done.
+/// Writes one `.npz` a picture into a new folder, as AliTok's training reads them; none for those
+/// that were left out. `progress` is called with the number of pictures that are done.
 ///
 /// Names that have no folder in them get that of their label, with leading zeros, so that sorted
 /// folders are the labels; so long as every class has a picture.
@@ -347,7 +347,7 @@ pub fn export_npz_folder(
     let names = cache.names()?;
     let fill = |root: &Path| -> Result<(), FillError> {
         for (picture, name) in names.iter().enumerate() {
-            let (label, tokens) = picture_of(cache, picture)?;
+            let Some((label, tokens)) = picture_of(cache, picture)? else { continue };
             let inside = |name: &str| {
                 Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
             };
@@ -391,8 +391,8 @@ impl From<ExchangeError> for FillError {
     }
 }
 
-/// Writes one line a view, as 1d-tokenizer's training reads them. `progress` is called with the
-/// number of pictures that are done.
+/// Writes one line a view, as 1d-tokenizer's training reads them; none for pictures that were left
+/// out. `progress` is called with the number of pictures that are done.
 ///
 /// # Errors
 /// If the cache cannot be read or the file not be written.
@@ -404,7 +404,8 @@ pub fn export_json_lines(
     let length = cache.header().layout.len();
     files::write_file(path, |file| {
         for picture in 0..cache.len() {
-            let (label, tokens) = picture_of(cache, picture).map_err(io::Error::other)?;
+            let found = picture_of(cache, picture).map_err(io::Error::other)?;
+            let Some((label, tokens)) = found else { continue };
             for tokens in tokens.chunks_exact(length) {
                 let line = Line { class_id: label as u32, tokens: tokens.to_vec() };
                 serde_json::to_writer(&mut *file, &line)?;
@@ -417,16 +418,19 @@ pub fn export_json_lines(
     .map_err(file_error(path))
 }
 
-/// Label and the tokens of all views of a picture.
+/// Label and the tokens of all views of a picture; nothing if it was left out.
 fn picture_of(
     cache: &TokenCache,
     picture: usize,
-) -> Result<(usize, Vec<CodebookIndex>), ExchangeError> {
+) -> Result<Option<(usize, Vec<CodebookIndex>)>, ExchangeError> {
     let (mut label, mut tokens) = (0, Vec::new());
     for view in 0..cache.header().views {
-        let record = cache.record(picture, view)?;
+        let record = match cache.record(picture, view) {
+            Err(CacheError::LeftOut { .. }) => return Ok(None),
+            record => record?,
+        };
         label = record.label;
         tokens.extend(record.tokens());
     }
-    Ok((label, tokens))
+    Ok(Some((label, tokens)))
 }

@@ -9,7 +9,8 @@ use std::{
 use memmap2::Mmap;
 
 use super::{
-    CacheError, CacheHeader, FRAME, Footer, Preamble, Shard, array, file_error, order_checksum,
+    CacheError, CacheHeader, FRAME, Footer, LeftOut, Preamble, Shard, Stored, array, file_error,
+    order_checksum,
 };
 use crate::CodebookIndex;
 
@@ -110,16 +111,50 @@ impl TokenCache {
     /// A view of a picture, both counted from 0. Costs no allocation.
     ///
     /// # Errors
-    /// [`CacheError::Damaged`] if its bytes were changed; [`CacheError::OutOfRange`] if there is
-    /// no such record.
+    /// [`CacheError::Damaged`] if its bytes were changed; [`CacheError::LeftOut`] if the picture
+    /// could not be read when the cache was built; [`CacheError::OutOfRange`] if there is no such
+    /// record.
     pub fn record(&self, picture: usize, view: usize) -> Result<Record<'_>, CacheError> {
+        match self.stored(picture, view)? {
+            Stored::Tokens(record) => Ok(record),
+            Stored::LeftOut { reason, .. } => {
+                let (dir, reason) = (self.dir.clone(), reason.to_owned());
+                Err(CacheError::LeftOut { dir, picture, reason })
+            }
+        }
+    }
+
+    /// The class of a picture, also of one that was left out.
+    ///
+    /// # Errors
+    /// [`CacheError::Damaged`] or [`CacheError::OutOfRange`].
+    pub fn label(&self, picture: usize) -> Result<usize, CacheError> {
+        Ok(self.stored(picture, 0)?.label())
+    }
+
+    /// The pictures that could not be read when the cache was built. Reads a record of each
+    /// picture.
+    ///
+    /// # Errors
+    /// [`CacheError::Damaged`].
+    pub fn left_out(&self) -> Result<Vec<LeftOut>, CacheError> {
+        let mut left_out = Vec::new();
+        for picture in 0..self.len() {
+            if let Stored::LeftOut { reason, .. } = self.stored(picture, 0)? {
+                left_out.push(LeftOut { picture, reason: reason.to_owned() });
+            }
+        }
+        Ok(left_out)
+    }
+
+    fn stored(&self, picture: usize, view: usize) -> Result<Stored<'_>, CacheError> {
         let CacheHeader { pictures, views, .. } = self.header;
         if picture >= pictures || view >= views {
             let dir = self.dir.clone();
             return Err(CacheError::OutOfRange { dir, picture, view, pictures, views });
         }
         let shard = self.shards.partition_point(|shard| shard.range.end <= picture);
-        self.shards[shard].record(&self.header, picture, view)
+        self.shards[shard].stored(&self.header, picture, view)
     }
 
     /// The names of all pictures.
@@ -150,7 +185,7 @@ impl TokenCache {
         let names = self.names()?;
         let mut labels = Vec::with_capacity(self.len());
         for picture in 0..self.len() {
-            labels.push(self.record(picture, 0)?.label);
+            labels.push(self.label(picture)?);
         }
         if names.len() == labels.len()
             && order_checksum(labels.into_iter().zip(names)) == self.header.order
@@ -230,12 +265,12 @@ impl MappedShard {
         CacheError::Damaged { path: self.names_path.clone(), reason }
     }
 
-    fn record(
+    fn stored(
         &self,
         header: &CacheHeader,
         picture: usize,
         view: usize,
-    ) -> Result<Record<'_>, CacheError> {
+    ) -> Result<Stored<'_>, CacheError> {
         let size = header.record_size();
         let number = (picture - self.range.start) * header.views + view;
         let bytes = &self.bytes[self.records + number * size..][..size];
@@ -257,8 +292,14 @@ impl MappedShard {
 
     fn verify(&self, header: &CacheHeader) -> Result<(), CacheError> {
         for picture in self.range.clone() {
+            let mut tokens = 0;
             for view in 0..header.views {
-                self.record(header, picture, view)?;
+                let stored = self.stored(header, picture, view)?;
+                tokens += usize::from(matches!(stored, Stored::Tokens(_)));
+            }
+            if tokens != 0 && tokens != header.views {
+                let reason = format!("some views of picture {picture} were left out, some not");
+                return Err(CacheError::Damaged { path: self.path.clone(), reason });
             }
         }
         if self.names()?.lines().count() == self.range.len() {

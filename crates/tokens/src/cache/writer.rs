@@ -7,7 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{CacheError, CacheHeader, FRAME, Footer, Preamble, Shard, file_error};
+use super::{
+    CacheError, CacheHeader, FRAME, Footer, LEFT_OUT, LeftOut, Preamble, Shard, Stored, file_error,
+};
 use crate::CodebookIndex;
 
 /// How many bytes of records wait in memory before they are written.
@@ -56,6 +58,7 @@ pub struct CacheWriter {
     records: Appended,
     names: Appended,
     names_checksum: u32,
+    left_out: Vec<LeftOut>,
     len: usize,
 }
 
@@ -119,7 +122,9 @@ impl CacheWriter {
         let whole = whole_pictures(&file, &beginning, &header, first..first + room, label)
             .map_err(file_error(&path))?;
         let name = |index: usize| expected(index).1;
+        let (whole, mut left_out) = whole;
         let names = whole_names(&names_file, whole, name).map_err(file_error(&names_path))?;
+        left_out.retain(|left: &LeftOut| left.picture < first + names.count);
         let kept = names.count * header.views * header.record_size();
         let mut records = Appended::new(file, path, (beginning.len() + kept) as u64)?;
         records.file.seek(SeekFrom::Start(0)).map_err(file_error(&records.path))?;
@@ -129,6 +134,7 @@ impl CacheWriter {
         Ok(Self {
             names: Appended::new(names_file, names_path, names.size)?,
             names_checksum: names.checksum,
+            left_out,
             len: names.count,
             dir,
             header,
@@ -165,17 +171,59 @@ impl CacheWriter {
         name: &str,
         tokens: &[CodebookIndex],
     ) -> Result<(), CacheError> {
-        let CacheHeader { codes, classes, views, layout, pictures, .. } = &self.header;
-        let range = self.shard.range(*pictures);
+        let CacheHeader { codes, views, layout, .. } = &self.header;
         let length = layout.len();
+        let reason = if tokens.len() != views * length {
+            Some(format!("{} tokens instead of {views} views of {length}", tokens.len()))
+        } else {
+            let large = tokens.iter().find(|&&token| usize::from(token) >= *codes);
+            large.map(|token| format!("token {token} of a codebook of {codes}"))
+        };
+        if let Some(reason) = reason {
+            return Err(CacheError::Sample { name: name.to_owned(), reason });
+        }
+        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        let size = length * size_of::<CodebookIndex>();
+        self.add(label, name, 0, |view| &bytes[view * size..][..size])
+    }
+
+    /// Appends a sample that cannot be read: its class, its name in the data set, and why. It
+    /// keeps its place, and readers are told that it has no tokens.
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append).
+    pub fn leave_out(&mut self, label: usize, name: &str, reason: &str) -> Result<(), CacheError> {
+        let size = self.header.layout.len() * size_of::<CodebookIndex>();
+        // Zeros fill up the room, so none may stand in the text.
+        let reason = reason.replace('\0', " ");
+        let reason = &reason[..reason.floor_char_boundary(size)];
+        let mut bytes = vec![0; size];
+        bytes[..reason.len()].copy_from_slice(reason.as_bytes());
+        let picture = self.shard.range(self.header.pictures).start + self.len;
+        self.add(label, name, LEFT_OUT, |_| &bytes)?;
+        self.left_out.push(LeftOut { picture, reason: reason.to_owned() });
+        Ok(())
+    }
+
+    /// The samples of the shard that were left out so far, earlier writers' included.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// Appends the records of a sample; `mark` is added to their views.
+    fn add<'a>(
+        &mut self,
+        label: usize,
+        name: &str,
+        mark: u16,
+        content: impl Fn(usize) -> &'a [u8],
+    ) -> Result<(), CacheError> {
+        let CacheHeader { classes, views, pictures, .. } = &self.header;
+        let range = self.shard.range(*pictures);
         let reason = if self.len == range.len() {
             Some(format!("the shard has all its {} pictures", range.len()))
         } else if label >= classes.len() {
             Some(format!("class {label} of {}", classes.len()))
-        } else if tokens.len() != views * length {
-            Some(format!("{} tokens instead of {views} views of {length}", tokens.len()))
-        } else if let Some(token) = tokens.iter().find(|&&token| usize::from(token) >= *codes) {
-            Some(format!("token {token} of a codebook of {codes}"))
         } else if name.contains(['\n', '\r']) {
             Some("its name holds a line break".to_owned())
         } else {
@@ -187,12 +235,13 @@ impl CacheWriter {
 
         let number = |value: usize| u32::try_from(value).expect("the header bounds it");
         let waiting = &mut self.records.waiting;
-        for (view, tokens) in tokens.chunks_exact(length).enumerate() {
+        for view in 0..*views {
             let start = waiting.len();
             waiting.extend(number(range.start + self.len).to_le_bytes());
             waiting.extend(number(label).to_le_bytes());
-            waiting.extend(u16::try_from(view).expect("the header bounds it").to_le_bytes());
-            waiting.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
+            let marked = mark | u16::try_from(view).expect("the header bounds it");
+            waiting.extend(marked.to_le_bytes());
+            waiting.extend(content(view));
             let checksum = crc32c::crc32c(&waiting[start..]);
             waiting.extend(checksum.to_le_bytes());
         }
@@ -283,31 +332,36 @@ fn check_shard(dir: &Path, shard: Shard, header: &CacheHeader) -> Result<(), Cac
     Ok(())
 }
 
-/// How many of the pictures stand whole, in order and with their labels behind the beginning;
-/// labels are asked for by the picture's number in the shard.
+/// How many of the pictures stand whole, in order and with their labels behind the beginning, and
+/// which of them were left out; labels are asked for by the picture's number in the shard.
 fn whole_pictures(
     file: &File,
     beginning: &[u8],
     header: &CacheHeader,
     pictures: Range<usize>,
     label: impl Fn(usize) -> usize,
-) -> io::Result<usize> {
+) -> io::Result<(usize, Vec<LeftOut>)> {
+    let mut left_out = Vec::new();
     let mut reader = BufReader::with_capacity(BUFFER, file);
     let mut found = vec![0; beginning.len()];
     if !read_whole(&mut reader, &mut found)? || found != *beginning {
-        return Ok(0);
+        return Ok((0, left_out));
     }
     let mut bytes = vec![0; header.record_size()];
     for (count, picture) in pictures.clone().enumerate() {
         for view in 0..header.views {
             let whole = read_whole(&mut reader, &mut bytes)?;
-            let record = header.parse(&bytes, picture, view).filter(|_| whole);
-            if record.is_none_or(|record| record.label != label(count)) {
-                return Ok(count);
+            let stored = header.parse(&bytes, picture, view).filter(|_| whole);
+            match stored.filter(|stored| stored.label() == label(count)) {
+                None => return Ok((count, left_out)),
+                Some(Stored::LeftOut { reason, .. }) if view == 0 => {
+                    left_out.push(LeftOut { picture, reason: reason.to_owned() });
+                }
+                Some(_) => {}
             }
         }
     }
-    Ok(pictures.len())
+    Ok((pictures.len(), left_out))
 }
 
 /// Fills the buffer, unless the file ends before.

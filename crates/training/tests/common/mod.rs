@@ -12,12 +12,12 @@ use tokens::{
 };
 use training::{
     Checkpoint, TrainingError,
-    cache::{Views, build},
+    cache::{BuildOptions, Views, build},
     parallel::Communicator,
     recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
     run::{Step, Trainer, Trouble},
     stage_one::StageOne,
-    telemetry::{Measures, Observer, Report},
+    telemetry::{BadPicture, Measures, Observer, Report},
 };
 use weights::ModelFolder;
 
@@ -122,9 +122,9 @@ pub(crate) fn token_cache(views: Views) -> tempfile::TempDir {
     let model = ModelFolder::read(&model).unwrap();
     let encoder = model.tokenizer(&Device::flex()).unwrap().frozen_encoder();
     let cache = tempfile::tempdir().unwrap();
-    let path = cache.path();
     let encode = |picture: &Picture| encoder.encode_picture(picture.to_unit_planes());
-    build(data().as_ref(), &model, encode, views, path, Shard::WHOLE, |_, _| {}).unwrap();
+    let options = BuildOptions { views, shard: Shard::WHOLE, strict: true };
+    build(&data(), &model, encode, cache.path(), options, |_, _| {}).unwrap();
     cache
 }
 
@@ -132,6 +132,7 @@ pub(crate) fn token_cache(views: Views) -> tempfile::TempDir {
 #[derive(Default)]
 pub(crate) struct Reports {
     pub(crate) all: Vec<Report>,
+    pub(crate) bad: Vec<BadPicture>,
 }
 
 impl Observer for Reports {
@@ -142,6 +143,9 @@ impl Observer for Reports {
     }
     fn saved(&mut self, _checkpoint: &Path) {}
     fn went_back(&mut self, _trouble: &Trouble, _step: u64) {}
+    fn found_bad(&mut self, bad: &BadPicture) {
+        self.bad.push(bad.clone());
+    }
 }
 
 /// A trainer whose steps go through a function of the test, and whose held-out losses may be given.
@@ -178,9 +182,12 @@ impl<T: Trainer, F: FnMut(&mut T, Step) -> Result<Measures, TrainingError>> Trai
     fn has_heldout(&self) -> bool {
         self.trainer.has_heldout() || !self.heldout.borrow().is_empty()
     }
-    fn evaluate(&self) -> Result<f64, TrainingError> {
+    fn evaluate(&mut self) -> Result<f64, TrainingError> {
         let given = self.heldout.borrow_mut().pop_front();
         given.map_or_else(|| self.trainer.evaluate(), Ok)
+    }
+    fn take_bad(&mut self) -> Vec<BadPicture> {
+        self.trainer.take_bad()
     }
     fn checkpoint(&self, step: u64) -> Checkpoint {
         self.trainer.checkpoint(step)

@@ -131,18 +131,21 @@ impl SeedReport {
         }
         let (steps, ..) = *lines.last().with_context(|| format!("{} is empty", path.display()))?;
         let late: Vec<_> = lines.iter().filter(|(step, ..)| step * 10 > steps * 9).collect();
-        let mean = |value: &dyn Fn(&(u64, f64, f64, Option<f64>)) -> f64| {
+        let mean = |value: fn(&Line) -> f64| {
             late.iter().map(|line| value(line)).sum::<f64>() / late.len() as f64
         };
         Ok(Self {
             seed,
-            logged_loss: mean(&|line| line.1),
-            logged_accuracy: mean(&|line| line.2),
+            logged_loss: mean(|line| line.1),
+            logged_accuracy: mean(|line| line.2),
             curve: lines.iter().map(|&(step, loss, _, heldout)| (step, loss, heldout)).collect(),
             measures,
         })
     }
 }
+
+/// Step, loss, accuracy and held-out loss in a line of a training's log.
+type Line = (u64, f64, f64, Option<f64>);
 
 /// One number of a table.
 struct Column {

@@ -5,7 +5,7 @@ use std::{io, path::Path, sync::Arc};
 use generator::{GeneratorConfig, NORM_EPSILON, Rotary};
 
 use crate::{
-    kernels::{BLOCK, Entries, Kernels, Memory, RowKernels, from_bf16, to_bf16},
+    kernels::{BLOCK, Entries, Kernels, Memory, Pair, RowKernels, from_bf16, to_bf16},
     matrix::{Activations, Finish, Matrix, Outputs, Precision, grow},
     packed::PackedModel,
     parallel::Pool,
@@ -239,7 +239,7 @@ impl Generator {
         let length = slots * self.config.heads * shape.len();
         let caches = match self.precision {
             Precision::F32 => Caches::F32(vec![vec![0.0; length]; self.config.layers]),
-            _ => Caches::Bf16(vec![vec![0; length]; self.config.layers]),
+            _ => Caches::Bf16(vec![vec![Pair::default(); length / 2]; self.config.layers]),
         };
         Session {
             slots,
@@ -332,8 +332,8 @@ impl Generator {
 
             let seen: usize = rows.iter().map(|row| row.position + 1).sum();
             pool.for_work(2 * seen * width).pieces_of_two(
-                &mut cache[..units * shape.len()],
-                shape.len(),
+                &mut cache[..units * shape.len() / E::NUMBERS],
+                shape.len() / E::NUMBERS,
                 &mut mixed[..units * unit_len],
                 unit_len,
                 scratch,
@@ -407,7 +407,7 @@ struct Row {
 
 enum Caches {
     F32(Vec<Vec<f32>>),
-    Bf16(Vec<Vec<u16>>),
+    Bf16(Vec<Vec<Pair>>),
     Taken,
 }
 
@@ -483,14 +483,13 @@ impl Session {
 struct Scratch {
     query: Vec<f32>,
     key: Vec<f32>,
-    rotated: Vec<f32>,
     scores: Vec<f32>,
 }
 
 impl Scratch {
     fn new(head: usize, capacity: usize) -> Self {
         let zeros = |length| vec![0.0; length];
-        Self { query: zeros(head), key: zeros(head), rotated: zeros(head), scores: zeros(capacity) }
+        Self { query: zeros(head), key: zeros(head), scores: zeros(capacity) }
     }
 }
 
@@ -508,12 +507,9 @@ struct HeadAttention<'a> {
 
 impl HeadAttention<'_> {
     /// Norm of a query or key, then its rotation.
-    fn prepare(&self, weight: &[f32], position: usize, x: &mut [f32], rotated: &mut [f32]) {
-        (self.kernels.rms_norm)(x, weight, NORM_EPSILON as f32, rotated);
+    fn prepare(&self, weight: &[f32], position: usize, x: &mut [f32]) {
         let (cosines, sines) = (self.rotary.cosines(position), self.rotary.sines(position));
-        for (number, x) in x.iter_mut().enumerate() {
-            *x = rotated[number] * cosines[number] + rotated[number ^ 1] * sines[number];
-        }
+        (self.kernels.norm_rotate)(x, weight, NORM_EPSILON as f32, cosines, sines);
     }
 
     fn run<E: Entries>(
@@ -525,21 +521,31 @@ impl HeadAttention<'_> {
         scratch: &mut Scratch,
     ) {
         let HeadShape { head, capacity } = self.shape;
-        let (keys, values) = memory.split_at_mut(self.shape.keys());
-        let Scratch { query, key, rotated, scores } = scratch;
+        let ahead = memory.len();
+        let (keys, values) = memory.split_at_mut(self.shape.keys() / E::NUMBERS);
+        let Scratch { query, key, scores } = scratch;
         // First all keys and values, then all queries: positions of one step see each other.
         for (index, &Row { position, .. }) in rows.iter().enumerate() {
             self.query_key_value.copy(first + index, self.width + self.start, key);
-            self.prepare(&self.layer.key_norm, position, key, rotated);
-            let at = position / BLOCK * head * BLOCK + position % BLOCK;
-            for (number, &key) in key.iter().enumerate() {
-                keys[at + number * BLOCK] = E::from_number(key);
+            self.prepare(&self.layer.key_norm, position, key);
+            let mut rounded = [E::Number::default(); BLOCK];
+            let at = position / BLOCK * head / E::NUMBERS * BLOCK + position % BLOCK;
+            for (block, part) in key.chunks(BLOCK).enumerate() {
+                E::round(self.kernels, part, &mut rounded[..part.len()]);
+                let numbers = rounded[..part.len()].chunks_exact(E::NUMBERS);
+                for (entry, numbers) in numbers.enumerate() {
+                    let entry = block * (BLOCK / E::NUMBERS) + entry;
+                    for (index, &number) in numbers.iter().enumerate() {
+                        keys[at + entry * BLOCK].set(index, number);
+                    }
+                }
             }
             self.query_key_value.copy(first + index, 2 * self.width + self.start, key);
             for (block, part) in key.chunks(BLOCK).enumerate() {
-                let at = (block * capacity + position) * BLOCK;
-                for (value, &number) in values[at..].iter_mut().zip(part) {
-                    *value = E::from_number(number);
+                E::round(self.kernels, part, &mut rounded[..part.len()]);
+                let at = (block * capacity + position) / E::NUMBERS * BLOCK;
+                for (value, &number) in values[at..].iter_mut().zip(&rounded[..part.len()]) {
+                    value.set(position % E::NUMBERS, number);
                 }
             }
         }
@@ -548,8 +554,8 @@ impl HeadAttention<'_> {
             rows.iter().zip(mixed.chunks_exact_mut(head)).enumerate()
         {
             self.query_key_value.copy(first + index, self.start, query);
-            self.prepare(&self.layer.query_norm, position, query, rotated);
-            let memory = Memory { keys, values, capacity, length: position + 1 };
+            self.prepare(&self.layer.query_norm, position, query);
+            let memory = Memory { keys, values, capacity, length: position + 1, ahead };
             attend(query, memory, scores, out);
         }
     }

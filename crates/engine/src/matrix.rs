@@ -15,7 +15,7 @@ use memmap2::{Advice, Mmap, MmapMut};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    kernels::{Bf16Product, Int8Panel, Kernels, RowScale, Rows, TILE_ROWS, Tile, to_bf16},
+    kernels::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, TILE_ROWS, Tile, to_bf16},
     parallel::Pool,
 };
 
@@ -213,7 +213,8 @@ impl Matrix {
                         let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
                         let mut sum = 0;
                         for (input, &value) in values.iter().enumerate() {
-                            let level = (value / scale).round_ties_even() as i8;
+                            // Adding 1.5 · 2²³ rounds to a whole number, ties to even.
+                            let level = ((value / scale + 12_582_912.0) - 12_582_912.0) as i8;
                             packed[place(input)] = level;
                             sum += i32::from(level);
                         }
@@ -309,6 +310,25 @@ impl Matrix {
         true
     }
 
+    /// What is fetched while one of a unit's tiles is multiplied with a panel: of a single tile,
+    /// which waits for memory anyhow, the weights a little further on; of several, together, the
+    /// panel that the thread reads in its next unit.
+    fn fetch(&self, panel: usize, (tile, tiles): (usize, usize)) -> Fetch {
+        let bytes = self.panel_len() * self.precision.bytes();
+        let weights = &self.weights.0[panel * bytes..][..bytes];
+        // A group of inputs is four bytes of each output.
+        let lines = (4 * self.kernels.width / CACHE_LINE).max(1);
+        let share = lines.div_ceil(tiles);
+        let parts = lines / share;
+        match tile {
+            _ if tiles == 1 => Fetch::after(weights, FETCH_AHEAD, lines),
+            tile if tile < parts => {
+                Fetch::after(weights, self.parts * bytes + tile * bytes / parts, share)
+            }
+            _ => Fetch::NOTHING,
+        }
+    }
+
     /// One tile: some rows times one panel, which may have been widened.
     fn tile(
         &self,
@@ -316,7 +336,8 @@ impl Matrix {
         rows: (usize, usize),
         panel: usize,
         widened: Option<&[f32]>,
-        tile: &mut Tile,
+        fetch: Fetch,
+        tile: &mut [f32],
     ) {
         let (start, count) = rows;
         let length = self.panel_len();
@@ -324,24 +345,24 @@ impl Matrix {
         let (kernels, depth) = (self.kernels, self.padded_depth());
         if let Some(widened) = widened {
             let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
-            return (kernels.product_f32)(x, &widened[..length], tile);
+            return (kernels.product_f32)(x, &widened[..length], Fetch::NOTHING, tile);
         }
         match self.precision {
             Precision::F32 => {
                 let weights: &[f32] = bytemuck::cast_slice(&self.weights.0);
                 let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
-                (kernels.product_f32)(x, &weights[range], tile);
+                (kernels.product_f32)(x, &weights[range], fetch, tile);
             }
             Precision::Bf16 => {
                 let weights: &[u16] = bytemuck::cast_slice(&self.weights.0);
                 match kernels.product_bf16 {
                     Bf16Product::Wide(product) => {
                         let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
-                        product(x, &weights[range], tile);
+                        product(x, &weights[range], fetch, tile);
                     }
                     Bf16Product::Pairs(product) => {
                         let x = Rows::new(&x.bf16[start * depth..], depth, count, depth);
-                        product(x, &weights[range], tile);
+                        product(x, &weights[range], fetch, tile);
                     }
                 }
             }
@@ -354,7 +375,8 @@ impl Matrix {
                     sums: &self.sums[lanes],
                 };
                 let rows = Rows::new(&x.int8[start * depth..], depth, count, depth);
-                (kernels.product_int8)(rows, &x.scales[start..start + count], panel, tile);
+                let scales = &x.scales[start..start + count];
+                (kernels.product_int8)(rows, scales, panel, fetch, tile);
             }
         }
     }
@@ -398,17 +420,16 @@ impl Matrix {
                 let mut done = 0;
                 for tile_index in 0..tiles {
                     let count = (rows - done).div_ceil(tiles - tile_index);
-                    let mut tile: Tile = [0.0; _];
                     let at = (first + done, count);
-                    self.tile(x, at, panel * self.parts, one, &mut tile);
+                    let fetch = |panel| self.fetch(panel, (tile_index, tiles));
+                    let place = panel * self.parts;
                     let piece = &mut piece[done * width..][..count * width];
+                    self.tile(x, at, place, one, fetch(place), piece);
                     if self.parts == 2 {
                         let mut second: Tile = [0.0; _];
-                        self.tile(x, at, panel * 2 + 1, two, &mut second);
-                        let gate = &mut tile[..count * width];
-                        (self.kernels.rows.silu_gate)(gate, &second[..count * width]);
+                        self.tile(x, at, place + 1, two, fetch(place + 1), &mut second);
+                        (self.kernels.rows.silu_gate)(piece, &second[..count * width]);
                     }
-                    piece.copy_from_slice(&tile[..count * width]);
                     if let Finish::Bias(bias) | Finish::Gelu(bias) = finish {
                         let lanes = panel * width..bias.len().min((panel + 1) * width);
                         for row in piece.chunks_exact_mut(width) {
@@ -427,6 +448,12 @@ impl Matrix {
         debug_assert_eq!(self.parts == 2, matches!(finish, Finish::SiluGate));
     }
 }
+
+/// Bytes that memory and caches exchange at once.
+const CACHE_LINE: usize = 64;
+
+/// How far ahead of its use a weight is fetched into the cache, in bytes.
+const FETCH_AHEAD: usize = 2048;
 
 /// Rows from which on widening a panel costs less than it saves.
 const WIDENED_ROWS: usize = 8 * TILE_ROWS;

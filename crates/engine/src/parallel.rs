@@ -1,8 +1,9 @@
 //! Threads that stay: a pool without allocation, queues or locks on the way to the work.
 //!
-//! Work is a number of units, which threads take in order from one counter. Helpers spin for a
-//! little while after their last work, since the next comes within microseconds in a decoding
-//! step, and then sleep. What a unit writes, and its result, never hangs on who takes it.
+//! Work is a number of units, of which each thread has its own share: it takes them in order, so
+//! that it reads weights and caches as one stream, and then helps the others with theirs. Helpers
+//! spin for a little while after their last work, since the next comes within microseconds in a
+//! decoding step, and then sleep. What a unit writes, and its result, never hangs on who takes it.
 #![allow(unsafe_code)] // borrowed work on threads that outlive it, and disjoint pieces of a slice
 
 use std::{
@@ -26,14 +27,22 @@ type Work<'a> = &'a (dyn Fn(usize, usize) + Sync);
 struct Shared {
     /// The work of the present round. Written by the owner while no helper is active.
     work: UnsafeCell<Option<Work<'static>>>,
-    units: AtomicUsize,
-    next: AtomicUsize,
+    /// The units of the present round, a share for each thread.
+    shares: Vec<Share>,
     round: AtomicUsize,
     /// [`OPEN`] while helpers may join the round, and how many are in it.
     gate: AtomicUsize,
     asleep: Vec<AtomicBool>,
     panicked: AtomicBool,
     stop: AtomicBool,
+}
+
+/// A range of units, of which those before `next` are taken. On a cache line of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Share {
+    next: AtomicUsize,
+    end: AtomicUsize,
 }
 
 /// Flag of a gate that helpers may pass.
@@ -80,8 +89,7 @@ impl Pool {
         let threads = threads.clamp(1, MAX_THREADS);
         let shared = Arc::new(Shared {
             work: UnsafeCell::new(None),
-            units: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            shares: (0..threads).map(|_| Share::default()).collect(),
             round: AtomicUsize::new(0),
             gate: AtomicUsize::new(0),
             asleep: (1..threads).map(|_| AtomicBool::new(false)).collect(),
@@ -125,8 +133,11 @@ impl Pool {
         // SAFETY: helpers use the work only behind the gate, and this function does not return, nor
         // unwind, before the gate is closed and nobody is left behind it.
         unsafe { *shared.work.get() = Some(std::mem::transmute::<Work<'_>, Work<'static>>(work)) };
-        shared.units.store(units, Ordering::Relaxed);
-        shared.next.store(0, Ordering::Relaxed);
+        let threads = self.threads();
+        for (thread, share) in shared.shares.iter().enumerate() {
+            share.next.store(units * thread.min(threads) / threads, Ordering::Relaxed);
+            share.end.store(units * (thread + 1).min(threads) / threads, Ordering::Relaxed);
+        }
         shared.gate.store(OPEN, Ordering::SeqCst);
         shared.round.fetch_add(1, Ordering::SeqCst);
         for ((_, helper), asleep) in self.helpers.iter().zip(&shared.asleep) {
@@ -241,13 +252,16 @@ impl<'a, T> Pieces<'a, T> {
 }
 
 fn take_units(shared: &Shared, work: Work<'_>, thread: usize) {
-    let units = shared.units.load(Ordering::Relaxed);
-    loop {
-        let unit = shared.next.fetch_add(1, Ordering::Relaxed);
-        if unit >= units {
-            return;
+    let (before, own) = shared.shares.split_at(thread);
+    for share in own.iter().chain(before) {
+        let end = share.end.load(Ordering::Relaxed);
+        loop {
+            let unit = share.next.fetch_add(1, Ordering::Relaxed);
+            if unit >= end {
+                break;
+            }
+            work(unit, thread);
         }
-        work(unit, thread);
     }
 }
 

@@ -6,7 +6,7 @@ use tokenizer::{NORM_EPSILON, TransformerConfig};
 
 use crate::{
     generator::add,
-    kernels::{Kernels, Rows, TILE_ROWS, Tile},
+    kernels::{Bf16Product, Fetch, Kernels, Rows, TILE_ROWS, Tile},
     matrix::{Activations, Finish, Matrix, Outputs, Precision, grow},
     parallel::Pool,
     tensors::Source,
@@ -74,6 +74,7 @@ struct Block {
 /// Norm, blocks and norm of a vision transformer.
 pub(crate) struct Transformer {
     config: TransformerConfig,
+    precision: Precision,
     kernels: &'static Kernels,
     input_norm: LayerNorm,
     blocks: Vec<Block>,
@@ -90,11 +91,12 @@ pub struct Workspace {
     pub(crate) out: Outputs,
     query_key_value: Outputs,
     hidden: Outputs,
-    /// For each head its keys, transposed, and its values, both as panels of weights.
-    memory: Vec<f32>,
+    attention_f32: AttentionMemory<f32>,
+    attention_bf16: AttentionMemory<u16>,
     /// `[heads, rows, head]`.
     mixed: Vec<f32>,
-    scratch: Vec<Scratch>,
+    /// A row for each thread.
+    scratch: Vec<Vec<f32>>,
 }
 
 impl std::fmt::Debug for Workspace {
@@ -103,11 +105,35 @@ impl std::fmt::Debug for Workspace {
     }
 }
 
-/// A thread's memory: queries and scores of one tile.
+/// What attention works in, where it multiplies numbers of this kind.
+struct AttentionMemory<E> {
+    /// For each head its keys, transposed, and its values, both as panels of weights.
+    memory: Vec<E>,
+    scratch: Vec<Scratch<E>>,
+}
+
+impl<E: Clone + Default> AttentionMemory<E> {
+    fn new(pool: &Pool) -> Self {
+        Self { memory: Vec::new(), scratch: vec![Scratch::default(); pool.threads()] }
+    }
+}
+
+/// A thread's memory: queries, scores and weights of one tile.
 #[derive(Clone, Default)]
-struct Scratch {
-    queries: Vec<f32>,
+struct Scratch<E> {
+    row: Vec<f32>,
+    rounded: Vec<E>,
+    queries: Vec<E>,
     scores: Vec<f32>,
+    weights: Vec<E>,
+}
+
+/// How attention multiplies: in f32, or in bf16 where the processor has an instruction for it.
+struct AttentionProduct<E> {
+    /// Inputs that a product reads together.
+    group: usize,
+    product: fn(Rows<'_, E>, &[E], Fetch, &mut [f32]),
+    round: fn(&[f32], &mut [E]),
 }
 
 impl Workspace {
@@ -119,9 +145,10 @@ impl Workspace {
             out: Outputs::default(),
             query_key_value: Outputs::default(),
             hidden: Outputs::default(),
-            memory: Vec::new(),
+            attention_f32: AttentionMemory::new(pool),
+            attention_bf16: AttentionMemory::new(pool),
             mixed: Vec::new(),
-            scratch: vec![Scratch::default(); pool.threads()],
+            scratch: vec![Vec::new(); pool.threads()],
         }
     }
 }
@@ -162,6 +189,7 @@ impl Transformer {
         }
         Ok(Self {
             config,
+            precision,
             kernels: Kernels::detect(),
             input_norm: LayerNorm::build(tensors, &format!("{name}.input_norm"), width),
             blocks,
@@ -196,20 +224,35 @@ impl Transformer {
     /// Runs the residual stream `[rows, width]` in `work.x` through norm and blocks.
     pub(crate) fn run(&self, pool: &Pool, rows: usize, work: &mut Workspace) {
         let width = self.config.width;
-        let Workspace { x, activations, out, query_key_value, hidden, memory, mixed, scratch } =
-            work;
+        let Workspace { x, activations, out, query_key_value, hidden, mixed, scratch, .. } = work;
         let x = &mut x[..rows * width];
         pool.pieces(x, width, scratch, |_, row, scratch| {
-            grow(&mut scratch.scores, width, 0.0);
-            scratch.scores[..width].copy_from_slice(row);
-            self.input_norm.run(self.kernels, &scratch.scores[..width], row);
+            grow(scratch, width, 0.0);
+            scratch[..width].copy_from_slice(row);
+            self.input_norm.run(self.kernels, &scratch[..width], row);
         });
         for block in &self.blocks {
             activations.set(pool, block.query_key_value.matrix(), rows, |row, out| {
                 block.attention_norm.run(self.kernels, &x[row * width..][..width], out);
             });
             block.query_key_value.product(pool, activations, query_key_value);
-            self.attend(pool, rows, query_key_value, memory, mixed, scratch);
+            match (self.precision, self.kernels.product_bf16) {
+                (Precision::F32, _) | (_, Bf16Product::Wide(_)) => {
+                    let product = AttentionProduct {
+                        group: 1,
+                        product: self.kernels.product_f32,
+                        round: |row, out| out.copy_from_slice(row),
+                    };
+                    let work = &mut work.attention_f32;
+                    self.attend(&product, pool, rows, query_key_value, work, mixed);
+                }
+                (_, Bf16Product::Pairs(product)) => {
+                    let product =
+                        AttentionProduct { group: 2, product, round: self.kernels.rows.round };
+                    let work = &mut work.attention_bf16;
+                    self.attend(&product, pool, rows, query_key_value, work, mixed);
+                }
+            }
             let head = width / self.config.heads;
             activations.set(pool, block.projection.matrix(), rows, |row, out| {
                 for (index, out) in out.chunks_exact_mut(head).enumerate() {
@@ -231,39 +274,49 @@ impl Transformer {
 
     /// Attention of all rows, by tiles of queries: scores exist for one tile at a time. Keys and
     /// values are weights to the product kernels.
-    fn attend(
+    fn attend<E: Copy + Default + Send + Sync>(
         &self,
+        product: &AttentionProduct<E>,
         pool: &Pool,
         rows: usize,
         query_key_value: &Outputs,
-        memory: &mut Vec<f32>,
+        work: &mut AttentionMemory<E>,
         mixed: &mut Vec<f32>,
-        scratch: &mut [Scratch],
     ) {
+        let &AttentionProduct { group, product, round } = product;
+        let AttentionMemory { memory, scratch } = work;
         let (width, heads) = (self.config.width, self.config.heads);
         let head = width / heads;
+        // Filled up to whole groups with zeros.
+        let (depth, positions) = (head.next_multiple_of(group), rows.next_multiple_of(group));
         let panel = self.kernels.width;
         let key_panels = rows.div_ceil(panel);
         let value_panels = head.div_ceil(panel);
-        let keys_len = key_panels * head * panel;
-        let unit = keys_len + value_panels * rows * panel;
-        grow(memory, heads * unit, 0.0);
+        let keys_len = key_panels * depth * panel;
+        let unit = keys_len + value_panels * positions * panel;
+        grow(memory, heads * unit, E::default());
         let pool = pool.for_work(rows * rows * width);
         pool.pieces(&mut memory[..heads * unit], unit, scratch, |index, memory, scratch| {
-            memory.fill(0.0);
+            memory.fill(E::default());
             let (keys, values) = memory.split_at_mut(keys_len);
-            grow(&mut scratch.queries, head, 0.0);
-            let number = &mut scratch.queries[..head];
+            grow(&mut scratch.row, head, 0.0);
+            grow(&mut scratch.rounded, head, E::default());
+            let (number, rounded) = (&mut scratch.row[..head], &mut scratch.rounded[..head]);
             for row in 0..rows {
                 query_key_value.copy(row, width + index * head, number);
-                let at = row / panel * head * panel + row % panel;
-                for (place, &number) in number.iter().enumerate() {
-                    keys[at + place * panel] = number;
+                round(number, rounded);
+                let (panel_keys, lane) = (row / panel * depth * panel, row % panel);
+                for (place, number) in rounded.chunks(group).enumerate() {
+                    let at = panel_keys + (place * panel + lane) * group;
+                    keys[at..at + number.len()].copy_from_slice(number);
                 }
                 query_key_value.copy(row, 2 * width + index * head, number);
-                for (part, number) in number.chunks(panel).enumerate() {
-                    let at = (part * rows + row) * panel;
-                    values[at..at + number.len()].copy_from_slice(number);
+                round(number, rounded);
+                for (part, number) in rounded.chunks(panel).enumerate() {
+                    let at = (part * positions + row / group * group) * panel + row % group;
+                    for (value, &number) in values[at..].iter_mut().step_by(group).zip(number) {
+                        *value = number;
+                    }
                 }
             }
         });
@@ -274,40 +327,45 @@ impl Transformer {
         pool.pieces(&mut mixed[..length], QUERIES * head, scratch, |index, mixed, scratch| {
             let (index, block) = (index / blocks, index % blocks);
             let (keys, values) = memory[index * unit..][..unit].split_at(keys_len);
-            let Scratch { queries, scores } = scratch;
-            grow(queries, TILE_ROWS * head, 0.0);
-            grow(scores, TILE_ROWS * key_panels * panel, 0.0);
+            let stride = key_panels * panel;
+            let Scratch { row: numbers, queries, scores, weights, .. } = scratch;
+            grow(numbers, head, 0.0);
+            grow(queries, TILE_ROWS * depth, E::default());
+            grow(scores, TILE_ROWS * stride, 0.0);
+            grow(weights, TILE_ROWS * stride, E::default());
             let last = rows.min((block + 1) * QUERIES);
             let mut first = block * QUERIES;
             let mut mixed = mixed.chunks_mut(TILE_ROWS * head);
             while first < last {
                 let count = TILE_ROWS.min(last - first);
-                for (row, query) in queries.chunks_exact_mut(head).take(count).enumerate() {
-                    query_key_value.copy(first + row, index * head, query);
+                for (row, query) in queries.chunks_exact_mut(depth).take(count).enumerate() {
+                    query_key_value.copy(first + row, index * head, &mut numbers[..head]);
+                    round(&numbers[..head], &mut query[..head]);
                 }
                 let seen = if self.causal { first + count } else { rows };
-                let stride = key_panels * panel;
                 let mut tile: Tile = [0.0; _];
-                let tile_rows = Rows::new(queries, head, count, head);
+                let tile_rows = Rows::new(queries, depth, count, depth);
                 for (place, keys) in
-                    keys.chunks_exact(head * panel).take(seen.div_ceil(panel)).enumerate()
+                    keys.chunks_exact(depth * panel).take(seen.div_ceil(panel)).enumerate()
                 {
-                    (self.kernels.product_f32)(tile_rows, keys, &mut tile);
+                    product(tile_rows, keys, Fetch::NOTHING, &mut tile);
                     for (row, tile) in tile.chunks_exact(panel).take(count).enumerate() {
                         scores[row * stride + place * panel..][..panel].copy_from_slice(tile);
                     }
                 }
+                let seen = seen.next_multiple_of(group);
                 let mut inverses = [0.0; TILE_ROWS];
                 for (row, scores) in scores.chunks_exact_mut(stride).take(count).enumerate() {
                     let visible = if self.causal { first + row + 1 } else { rows };
                     scores[visible..seen].fill(f32::NEG_INFINITY);
                     let scale = (head as f32).sqrt().recip();
                     inverses[row] = (self.kernels.rows.softmax)(&mut scores[..seen], scale);
+                    round(&scores[..seen], &mut weights[row * stride..][..seen]);
                 }
-                let weights = Rows::new(scores, stride, count, seen);
+                let weights = Rows::new(weights, stride, count, seen);
                 let mixed = mixed.next().expect("a block has room for its queries");
-                for (part, values) in values.chunks_exact(rows * panel).enumerate() {
-                    (self.kernels.product_f32)(weights, &values[..seen * panel], &mut tile);
+                for (part, values) in values.chunks_exact(positions * panel).enumerate() {
+                    product(weights, &values[..seen * panel], Fetch::NOTHING, &mut tile);
                     let start = part * panel;
                     let width = panel.min(head - start);
                     for (row, inverse) in inverses.iter().enumerate().take(count) {

@@ -5,15 +5,17 @@
 
 use std::arch::x86_64::*;
 
-use super::{Bf16Product, Int8Panel, Kernels, RowScale, Rows, Tile, check_tile, rows};
+use super::{
+    BLOCK, Bf16Product, Fetch, Int8Panel, Kernels, LINE, Memory, Pair, RowScale, Rows, check_tile,
+    rows,
+};
 
 const LANES: usize = 16;
 const VECTORS: usize = 4;
 const WIDTH: usize = VECTORS * LANES;
 
-/// How far ahead of its use a weight is fetched into the cache, in bytes. The processor's own
-/// prefetching stops at the end of each 4 KiB page.
-const AHEAD: usize = 2048;
+/// Attention to bf16 waits for memory, so its instruction for pairs is the better one everywhere.
+const ROWS: rows::RowKernels = rows::RowKernels { attend_bf16: attend, ..row_kernels::TABLE };
 
 static WIDE: Kernels = Kernels {
     name: "avx512",
@@ -21,13 +23,13 @@ static WIDE: Kernels = Kernels {
     product_f32,
     product_bf16: Bf16Product::Wide(product_bf16),
     product_int8,
-    rows: row_kernels::TABLE,
+    rows: ROWS,
 };
 
 static PAIRS: Kernels = Kernels {
     name: "avx512 with bf16",
     product_bf16: Bf16Product::Pairs(product_bf16_pairs),
-    rows: row_kernels::TABLE,
+    rows: ROWS,
     ..WIDE
 };
 
@@ -71,46 +73,70 @@ macro_rules! with_rows {
     };
 }
 
-fn product_f32(x: Rows<'_, f32>, panel: &[f32], out: &mut Tile) {
-    check_tile(&x, panel, WIDTH);
+fn product_f32(x: Rows<'_, f32>, panel: &[f32], fetch: Fetch, out: &mut [f32]) {
+    check_tile(&x, panel, WIDTH, out);
     // SAFETY: a panel has `depth · 64` weights, every row `depth` numbers at its stride, the tile
     // room for six rows; this table is handed out only where the processor has the instructions.
-    unsafe { with_rows!(x.count, tile_f32(&x, panel.as_ptr(), out)) }
+    unsafe { with_rows!(x.count, tile_f32(&x, panel.as_ptr(), fetch, out)) }
 }
 
-fn product_bf16(x: Rows<'_, f32>, panel: &[u16], out: &mut Tile) {
-    check_tile(&x, panel, WIDTH);
+fn product_bf16(x: Rows<'_, f32>, panel: &[u16], fetch: Fetch, out: &mut [f32]) {
+    check_tile(&x, panel, WIDTH, out);
     assert_eq!(x.depth % 2, 0, "bf16 products read pairs");
     // SAFETY: as above, with the depth in pairs.
-    unsafe { with_rows!(x.count, tile_bf16(&x, panel.as_ptr(), out)) }
+    unsafe { with_rows!(x.count, tile_bf16(&x, panel.as_ptr(), fetch, out)) }
 }
 
-fn product_bf16_pairs(x: Rows<'_, u16>, panel: &[u16], out: &mut Tile) {
-    check_tile(&x, panel, WIDTH);
+fn product_bf16_pairs(x: Rows<'_, u16>, panel: &[u16], fetch: Fetch, out: &mut [f32]) {
+    check_tile(&x, panel, WIDTH, out);
     assert_eq!(x.depth % 2, 0, "bf16 products read pairs");
     // SAFETY: as above, with the depth in pairs.
-    unsafe { with_rows!(x.count, tile_bf16_pairs(&x, panel.as_ptr(), out)) }
+    unsafe { with_rows!(x.count, tile_bf16_pairs(&x, panel.as_ptr(), fetch, out)) }
 }
 
-fn product_int8(x: Rows<'_, u8>, scales: &[RowScale], panel: Int8Panel<'_>, out: &mut Tile) {
-    check_tile(&x, panel.weights, WIDTH);
+fn product_int8(
+    x: Rows<'_, u8>,
+    scales: &[RowScale],
+    panel: Int8Panel<'_>,
+    fetch: Fetch,
+    out: &mut [f32],
+) {
+    check_tile(&x, panel.weights, WIDTH, out);
     assert_eq!(x.depth % 4, 0, "8-bit products read four at a time");
     assert!(scales.len() >= x.count && panel.scales.len() == WIDTH && panel.sums.len() == WIDTH);
     // SAFETY: as above, with the depth in fours; scales and sums are as many as are read.
-    unsafe { with_rows!(x.count, tile_int8(&x, scales, panel, out)) }
+    unsafe { with_rows!(x.count, tile_int8(&x, scales, panel, fetch, out)) }
+}
+
+impl Fetch {
+    /// Fetches what belongs to one group of inputs. The processor's own prefetching stops at the
+    /// end of each 4 KiB page.
+    #[inline(always)]
+    fn step(&mut self) {
+        for _ in 0..self.lines {
+            // SAFETY: it is a hint, which is ignored where there is no memory.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.start.cast()) };
+            self.start = self.start.wrapping_add(LINE);
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn tile_f32<const R: usize>(x: &Rows<'_, f32>, panel: *const f32, out: &mut Tile) {
+unsafe fn tile_f32<const R: usize>(
+    x: &Rows<'_, f32>,
+    panel: *const f32,
+    mut fetch: Fetch,
+    out: &mut [f32],
+) {
     let (start, stride) = (x.values.as_ptr(), x.stride);
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
     for k in 0..x.depth {
+        fetch.step();
         // SAFETY: the caller answers for all that is read.
         unsafe {
             let weights = panel.add(k * WIDTH);
             let weights: [__m512; VECTORS] = std::array::from_fn(|vector| {
                 let at = weights.add(vector * LANES);
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(AHEAD).cast());
                 _mm512_loadu_ps(at)
             });
             for (row, sums) in sums.iter_mut().enumerate() {
@@ -125,11 +151,17 @@ unsafe fn tile_f32<const R: usize>(x: &Rows<'_, f32>, panel: *const f32, out: &m
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn tile_bf16<const R: usize>(x: &Rows<'_, f32>, panel: *const u16, out: &mut Tile) {
+unsafe fn tile_bf16<const R: usize>(
+    x: &Rows<'_, f32>,
+    panel: *const u16,
+    mut fetch: Fetch,
+    out: &mut [f32],
+) {
     let (start, stride) = (x.values.as_ptr(), x.stride);
     let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
     for pair in 0..x.depth / 2 {
+        fetch.step();
         // SAFETY: the caller answers for all that is read.
         unsafe {
             let weights = panel.add(pair * 2 * WIDTH).cast::<i32>();
@@ -138,7 +170,6 @@ unsafe fn tile_bf16<const R: usize>(x: &Rows<'_, f32>, panel: *const u16, out: &
             // are read once for either: there is no register left to keep them.
             let even: [__m512; VECTORS] = std::array::from_fn(|vector| {
                 let at = weights.add(vector * LANES);
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(AHEAD).cast());
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_loadu_si512(at.cast())))
             });
             for (row, sums) in sums.iter_mut().enumerate() {
@@ -163,16 +194,21 @@ unsafe fn tile_bf16<const R: usize>(x: &Rows<'_, f32>, panel: *const u16, out: &
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn tile_bf16_pairs<const R: usize>(x: &Rows<'_, u16>, panel: *const u16, out: &mut Tile) {
+unsafe fn tile_bf16_pairs<const R: usize>(
+    x: &Rows<'_, u16>,
+    panel: *const u16,
+    mut fetch: Fetch,
+    out: &mut [f32],
+) {
     let (start, stride) = (x.values.as_ptr(), x.stride);
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
     for pair in 0..x.depth / 2 {
+        fetch.step();
         // SAFETY: the caller answers for all that is read. Both types are 512 plain bits.
         unsafe {
             let weights = panel.add(pair * 2 * WIDTH);
             let weights: [__m512bh; VECTORS] = std::array::from_fn(|vector| {
                 let at = weights.add(vector * 2 * LANES);
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(AHEAD).cast());
                 std::mem::transmute(_mm512_loadu_si512(at.cast()))
             });
             for (row, sums) in sums.iter_mut().enumerate() {
@@ -192,17 +228,18 @@ unsafe fn tile_int8<const R: usize>(
     x: &Rows<'_, u8>,
     scales: &[RowScale],
     panel: Int8Panel<'_>,
-    out: &mut Tile,
+    mut fetch: Fetch,
+    out: &mut [f32],
 ) {
     let (start, stride, weights) = (x.values.as_ptr(), x.stride, panel.weights.as_ptr());
     let mut sums = [[_mm512_setzero_si512(); VECTORS]; R];
     for four in 0..x.depth / 4 {
+        fetch.step();
         // SAFETY: the caller answers for all that is read.
         unsafe {
             let weights = weights.add(four * 4 * WIDTH);
             let weights: [__m512i; VECTORS] = std::array::from_fn(|vector| {
                 let at = weights.add(vector * 4 * LANES);
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(AHEAD));
                 _mm512_loadu_si512(at.cast())
             });
             for (row, sums) in sums.iter_mut().enumerate() {
@@ -234,12 +271,167 @@ unsafe fn tile_int8<const R: usize>(
 }
 
 #[target_feature(enable = "avx512f")]
-fn store<const R: usize>(sums: &[[__m512; VECTORS]; R], out: &mut Tile) {
+fn store<const R: usize>(sums: &[[__m512; VECTORS]; R], out: &mut [f32]) {
     for (row, sums) in sums.iter().enumerate() {
         for (vector, &sum) in sums.iter().enumerate() {
             let to = &mut out[row * WIDTH + vector * LANES..][..LANES];
             // SAFETY: the slice has 16 numbers.
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), sum) }
         }
+    }
+}
+
+/// Largest head that is attended to by instructions for pairs, a multiple of 16.
+const MAX_HEAD: usize = 256;
+
+fn attend(query: &[f32], memory: Memory<'_, Pair>, scores: &mut [f32], out: &mut [f32]) {
+    let head = query.len();
+    if head > MAX_HEAD || !head.is_multiple_of(4) {
+        return (row_kernels::TABLE.attend_bf16)(query, memory, scores, out);
+    }
+    let Memory { keys, values, capacity, length, .. } = memory;
+    let padded = length.next_multiple_of(BLOCK);
+    assert!((1..=capacity).contains(&length) && capacity.is_multiple_of(BLOCK));
+    assert!(keys.len() >= capacity / 2 * head && scores.len() >= padded && out.len() == head);
+    assert!(values.len() >= capacity / 2 * head.next_multiple_of(BLOCK));
+    // SAFETY: keys and values have all blocks up to the capacity, scores all up to the length;
+    // this table is handed out only where the processor has the instructions.
+    unsafe { attend_pairs(query, memory, &mut scores[..padded], out) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+unsafe fn attend_pairs(
+    query: &[f32],
+    memory: Memory<'_, Pair>,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let (head, length) = (query.len(), memory.length);
+    let mut rounded = [0; MAX_HEAD];
+    rows::round::<true>(query, &mut rounded[..head]);
+    let blocks = scores.len() / BLOCK;
+    let quads = blocks / 4 * 4;
+    // SAFETY: the caller answers for all that is read and written.
+    unsafe {
+        for block in (0..quads).step_by(4) {
+            score_blocks::<4>(&rounded[..head], &memory, block, scores);
+        }
+        for block in quads..blocks {
+            score_blocks::<1>(&rounded[..head], &memory, block, scores);
+        }
+    }
+    scores[length..].fill(f32::NEG_INFINITY);
+    let inverse = rows::softmax::<true>(scores, (head as f32).sqrt().recip());
+    for block in 0..blocks {
+        // SAFETY: both are 256 plain bits. A block's bf16 end where it began or before, so no
+        // number is overwritten that has not been read.
+        unsafe {
+            let weights = _mm512_loadu_ps(scores.as_ptr().add(block * BLOCK));
+            let weights: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(weights));
+            let to = scores.as_mut_ptr().cast::<u16>().add(block * BLOCK);
+            _mm256_storeu_si256(to.cast(), weights);
+        }
+    }
+    let weights = scores.as_ptr().cast::<i32>();
+    let parts = head.div_ceil(BLOCK);
+    let mut part = 0;
+    while part < parts {
+        let count = (parts - part).min(4);
+        let out = &mut out[part * BLOCK..];
+        // SAFETY: the caller answers for all that is read; there is a weight for each pair.
+        unsafe {
+            match count {
+                1 => mix_blocks::<1>(weights, &memory, part, inverse, out),
+                2 => mix_blocks::<2>(weights, &memory, part, inverse, out),
+                3 => mix_blocks::<3>(weights, &memory, part, inverse, out),
+                _ => mix_blocks::<4>(weights, &memory, part, inverse, out),
+            }
+        }
+        part += count;
+    }
+}
+
+/// Products of a query with blocks of keys: two chains for each, over every other pair.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn score_blocks<const B: usize>(
+    query: &[u16],
+    memory: &Memory<'_, Pair>,
+    first: usize,
+    scores: &mut [f32],
+) {
+    let pairs = query.len() / 2;
+    let keys = memory.keys.as_ptr().wrapping_add(first * pairs * BLOCK);
+    let mut sums = [[_mm512_setzero_ps(); 2]; B];
+    for pair in (0..pairs).step_by(2) {
+        for chain in 0..2 {
+            // SAFETY: the caller answers for all that is read, and prefetching is a hint. Both
+            // types are 512 plain bits.
+            unsafe {
+                let at = query.as_ptr().add(2 * (pair + chain)).cast::<i32>();
+                let query: __m512bh = std::mem::transmute(_mm512_set1_epi32(at.read_unaligned()));
+                for (block, sums) in sums.iter_mut().enumerate() {
+                    let at = keys.add((block * pairs + pair + chain) * BLOCK);
+                    _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(memory.ahead).cast());
+                    let keys: __m512bh = std::mem::transmute(_mm512_loadu_si512(at.cast()));
+                    sums[chain] = _mm512_dpbf16_ps(sums[chain], query, keys);
+                }
+            }
+        }
+    }
+    for (block, sums) in sums.iter().enumerate() {
+        let to = &mut scores[(first + block) * BLOCK..][..BLOCK];
+        // SAFETY: the slice has 16 numbers.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_add_ps(sums[0], sums[1])) }
+    }
+}
+
+/// Mixes blocks of values by their weights: two chains for each, over every other pair.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn mix_blocks<const B: usize>(
+    weights: *const i32,
+    memory: &Memory<'_, Pair>,
+    first: usize,
+    inverse: f32,
+    out: &mut [f32],
+) {
+    let stride = memory.capacity / 2;
+    let values = memory.values.as_ptr().wrapping_add(first * stride * BLOCK);
+    // Of the last pair the second position may be one that is not seen.
+    let lower = _mm512_set1_epi32(0xffff);
+    let mut sums = [[_mm512_setzero_ps(); 2]; B];
+    let mut add = |pair: usize, chain: usize, mask: Option<__m512i>| {
+        // SAFETY: as above.
+        unsafe {
+            let weight = _mm512_set1_epi32(weights.add(pair).read_unaligned());
+            let weight: __m512bh = std::mem::transmute(weight);
+            for (block, sums) in sums.iter_mut().enumerate() {
+                let at = values.add((block * stride + pair) * BLOCK);
+                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(memory.ahead).cast());
+                let mut values = _mm512_loadu_si512(at.cast());
+                if let Some(mask) = mask {
+                    values = _mm512_and_si512(values, mask);
+                }
+                let values: __m512bh = std::mem::transmute(values);
+                sums[chain] = _mm512_dpbf16_ps(sums[chain], weight, values);
+            }
+        }
+    };
+    let whole = memory.length / 2;
+    for pair in (0..whole / 2 * 2).step_by(2) {
+        add(pair, 0, None);
+        add(pair + 1, 1, None);
+    }
+    if whole % 2 == 1 {
+        add(whole - 1, 0, None);
+    }
+    if memory.length % 2 == 1 {
+        add(whole, whole % 2, Some(lower));
+    }
+    for (sums, out) in sums.iter().zip(out.chunks_mut(BLOCK)) {
+        let mut block = [0.0; BLOCK];
+        let sum = _mm512_mul_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_set1_ps(inverse));
+        // SAFETY: the block has 16 numbers.
+        unsafe { _mm512_storeu_ps(block.as_mut_ptr(), sum) };
+        out.copy_from_slice(&block[..out.len()]);
     }
 }

@@ -22,7 +22,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use rows::{BLOCK, Entries, Memory, RowKernels};
+pub(crate) use rows::{BLOCK, Entries, Memory, Pair, RowKernels};
 
 /// Rows that one call of a product kernel computes at most.
 pub(crate) const TILE_ROWS: usize = 6;
@@ -30,7 +30,7 @@ pub(crate) const TILE_ROWS: usize = 6;
 /// Outputs of the widest panel.
 pub(crate) const MAX_WIDTH: usize = 64;
 
-/// Results of one tile, `TILE_ROWS` rows of at most `MAX_WIDTH` numbers.
+/// Room for the results of one tile, `TILE_ROWS` rows of at most `MAX_WIDTH` numbers.
 pub(crate) type Tile = [f32; TILE_ROWS * MAX_WIDTH];
 
 /// How a row of 8-bit activations stands for numbers: `scale · (value − zero)`.
@@ -77,14 +77,37 @@ pub(crate) struct Int8Panel<'a> {
     pub(crate) sums: &'a [i32],
 }
 
+/// What a product kernel may fetch into the cache while it multiplies: the weights that its
+/// thread reads next.
+#[derive(Clone, Copy)]
+pub(crate) struct Fetch {
+    start: *const u8,
+    /// Cache lines for each group of inputs, one after the other.
+    lines: usize,
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+impl Fetch {
+    /// Nothing.
+    pub(crate) const NOTHING: Self = Self { start: std::ptr::null(), lines: 0 };
+
+    /// For a group of inputs, `lines` more of the memory that begins `offset` bytes after
+    /// `weights` do. It need not exist.
+    pub(crate) fn after<T>(weights: &[T], offset: usize, lines: usize) -> Self {
+        Self { start: weights.as_ptr().cast::<u8>().wrapping_add(offset), lines }
+    }
+}
+
 /// How an instruction set multiplies with bf16 weights, summing in f32.
 #[derive(Clone, Copy)]
 pub(crate) enum Bf16Product {
     /// By multiply-adds on weights that are widened to f32, which is exact. A sum has the bits
     /// that the f32 product gives for the widened panel.
-    Wide(fn(Rows<'_, f32>, &[u16], &mut Tile)),
+    Wide(fn(Rows<'_, f32>, &[u16], Fetch, &mut [f32])),
     /// By an instruction for pairs of bf16; activations are rounded to bf16.
-    Pairs(fn(Rows<'_, u16>, &[u16], &mut Tile)),
+    Pairs(fn(Rows<'_, u16>, &[u16], Fetch, &mut [f32])),
 }
 
 /// The functions of one instruction set. All are safe: they check their slices, and a table is
@@ -94,12 +117,12 @@ pub(crate) struct Kernels {
     pub(crate) name: &'static str,
     /// Outputs of a panel.
     pub(crate) width: usize,
-    /// Products of at most [`TILE_ROWS`] rows and one panel `[depth, width]`.
-    pub(crate) product_f32: fn(Rows<'_, f32>, &[f32], &mut Tile),
+    /// Products of at most [`TILE_ROWS`] rows and one panel `[depth, width]`, into `[rows, width]`.
+    pub(crate) product_f32: fn(Rows<'_, f32>, &[f32], Fetch, &mut [f32]),
     /// The same for a panel `[depth / 2, width, 2]` of bf16. The depth is even.
     pub(crate) product_bf16: Bf16Product,
     /// The same for 8-bit integers. The depth is a multiple of 4.
-    pub(crate) product_int8: fn(Rows<'_, u8>, &[RowScale], Int8Panel<'_>, &mut Tile),
+    pub(crate) product_int8: fn(Rows<'_, u8>, &[RowScale], Int8Panel<'_>, Fetch, &mut [f32]),
     /// Operations on rows of numbers.
     pub(crate) rows: rows::RowKernels,
 }
@@ -132,10 +155,11 @@ impl std::fmt::Debug for Kernels {
 }
 
 /// Checks what a product kernel is about to read and write.
-fn check_tile<T, W>(x: &Rows<'_, T>, panel: &[W], width: usize) {
+fn check_tile<T, W>(x: &Rows<'_, T>, panel: &[W], width: usize, out: &[f32]) {
     assert!((1..=TILE_ROWS).contains(&x.count()), "{} rows in one tile", x.count());
     assert!(width <= MAX_WIDTH, "a tile holds panels of {MAX_WIDTH}");
     assert_eq!(panel.len(), x.depth * width, "a panel of {width} outputs");
+    assert!(out.len() >= x.count() * width, "room for the results");
 }
 
 /// The bf16 that is nearest to a number, ties to even.

@@ -5,7 +5,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Bf16Product, Int8Panel, Kernels, RowScale, Rows, Tile, check_tile, rows};
+use super::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, check_tile, rows};
 
 const LANES: usize = 4;
 const VECTORS: usize = 4;
@@ -41,22 +41,28 @@ macro_rules! with_rows {
     };
 }
 
-fn product_f32(x: Rows<'_, f32>, panel: &[f32], out: &mut Tile) {
-    check_tile(&x, panel, WIDTH);
+fn product_f32(x: Rows<'_, f32>, panel: &[f32], _: Fetch, out: &mut [f32]) {
+    check_tile(&x, panel, WIDTH, out);
     // SAFETY: a panel has `depth · 16` weights, every row `depth` numbers at its stride, the tile
     // room for six rows; this table is handed out only where the processor has the instructions.
     unsafe { with_rows!(x.count, tile_f32(&x, panel.as_ptr(), out)) }
 }
 
-fn product_bf16(x: Rows<'_, f32>, panel: &[u16], out: &mut Tile) {
-    check_tile(&x, panel, WIDTH);
+fn product_bf16(x: Rows<'_, f32>, panel: &[u16], _: Fetch, out: &mut [f32]) {
+    check_tile(&x, panel, WIDTH, out);
     assert_eq!(x.depth % 2, 0, "bf16 products read pairs");
     // SAFETY: as above, with the depth in pairs.
     unsafe { with_rows!(x.count, tile_bf16(&x, panel.as_ptr(), out)) }
 }
 
-fn product_int8(x: Rows<'_, u8>, scales: &[RowScale], panel: Int8Panel<'_>, out: &mut Tile) {
-    check_tile(&x, panel.weights, WIDTH);
+fn product_int8(
+    x: Rows<'_, u8>,
+    scales: &[RowScale],
+    panel: Int8Panel<'_>,
+    _: Fetch,
+    out: &mut [f32],
+) {
+    check_tile(&x, panel.weights, WIDTH, out);
     assert_eq!(x.depth % 4, 0, "8-bit products read four at a time");
     assert!(scales.len() >= x.count && panel.scales.len() == WIDTH && panel.sums.len() == WIDTH);
     // SAFETY: as above, with the depth in fours; scales and sums are as many as are read.
@@ -64,7 +70,7 @@ fn product_int8(x: Rows<'_, u8>, scales: &[RowScale], panel: Int8Panel<'_>, out:
 }
 
 #[target_feature(enable = "neon")]
-unsafe fn tile_f32<const R: usize>(x: &Rows<'_, f32>, panel: *const f32, out: &mut Tile) {
+unsafe fn tile_f32<const R: usize>(x: &Rows<'_, f32>, panel: *const f32, out: &mut [f32]) {
     let (start, stride) = (x.values.as_ptr(), x.stride);
     let mut sums = [[vdupq_n_f32(0.0); VECTORS]; R];
     for k in 0..x.depth {
@@ -85,7 +91,7 @@ unsafe fn tile_f32<const R: usize>(x: &Rows<'_, f32>, panel: *const f32, out: &m
 }
 
 #[target_feature(enable = "neon")]
-unsafe fn tile_bf16<const R: usize>(x: &Rows<'_, f32>, panel: *const u16, out: &mut Tile) {
+unsafe fn tile_bf16<const R: usize>(x: &Rows<'_, f32>, panel: *const u16, out: &mut [f32]) {
     let (start, stride) = (x.values.as_ptr(), x.stride);
     let upper = vdupq_n_u32(0xffff_0000);
     let mut sums = [[vdupq_n_f32(0.0); VECTORS]; R];
@@ -114,7 +120,7 @@ unsafe fn tile_int8<const R: usize>(
     x: &Rows<'_, u8>,
     scales: &[RowScale],
     panel: Int8Panel<'_>,
-    out: &mut Tile,
+    out: &mut [f32],
 ) {
     let (start, stride, weights) = (x.values.as_ptr(), x.stride, panel.weights.as_ptr());
     let mut sums = [[vdupq_n_s32(0); VECTORS]; R];
@@ -161,7 +167,7 @@ unsafe fn tile_int8<const R: usize>(
 }
 
 #[target_feature(enable = "neon")]
-fn store<const R: usize>(sums: &[[float32x4_t; VECTORS]; R], out: &mut Tile) {
+fn store<const R: usize>(sums: &[[float32x4_t; VECTORS]; R], out: &mut [f32]) {
     for (row, sums) in sums.iter().enumerate() {
         for (vector, &sum) in sums.iter().enumerate() {
             let to = &mut out[row * WIDTH + vector * LANES..][..LANES];

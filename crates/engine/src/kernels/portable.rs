@@ -1,6 +1,6 @@
 //! Kernels without any instruction set: the definition of the others.
 
-use super::{Bf16Product, Int8Panel, Kernels, RowScale, Rows, Tile, check_tile, from_bf16, rows};
+use super::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, check_tile, from_bf16, rows};
 
 const WIDTH: usize = 16;
 
@@ -13,8 +13,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     rows: rows::PORTABLE,
 };
 
-fn product_f32(x: Rows<'_, f32>, panel: &[f32], out: &mut Tile) {
-    check_tile(&x, panel, WIDTH);
+fn product_f32(x: Rows<'_, f32>, panel: &[f32], _: Fetch, out: &mut [f32]) {
+    check_tile(&x, panel, WIDTH, out);
     let (groups, _) = panel.as_chunks::<WIDTH>();
     for row in 0..x.count() {
         let mut sums = [0.0; WIDTH];
@@ -27,8 +27,8 @@ fn product_f32(x: Rows<'_, f32>, panel: &[f32], out: &mut Tile) {
     }
 }
 
-fn product_bf16(x: Rows<'_, f32>, panel: &[u16], out: &mut Tile) {
-    check_tile(&x, panel, WIDTH);
+fn product_bf16(x: Rows<'_, f32>, panel: &[u16], _: Fetch, out: &mut [f32]) {
+    check_tile(&x, panel, WIDTH, out);
     let (groups, _) = panel.as_chunks::<{ 2 * WIDTH }>();
     for row in 0..x.count() {
         let mut sums = [0.0; WIDTH];
@@ -42,8 +42,14 @@ fn product_bf16(x: Rows<'_, f32>, panel: &[u16], out: &mut Tile) {
     }
 }
 
-fn product_int8(x: Rows<'_, u8>, scales: &[RowScale], panel: Int8Panel<'_>, out: &mut Tile) {
-    check_tile(&x, panel.weights, WIDTH);
+fn product_int8(
+    x: Rows<'_, u8>,
+    scales: &[RowScale],
+    panel: Int8Panel<'_>,
+    _: Fetch,
+    out: &mut [f32],
+) {
+    check_tile(&x, panel.weights, WIDTH, out);
     let (groups, _) = panel.weights.as_chunks::<{ 4 * WIDTH }>();
     for row in 0..x.count() {
         let mut sums = [0i32; WIDTH];

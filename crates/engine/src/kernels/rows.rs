@@ -5,15 +5,21 @@
 //! Sums run in a fixed order: one partial sum a lane, then the lanes in halves. `FUSED` says
 //! whether the instruction set multiplies and adds in one rounding.
 
-use super::{RowScale, from_bf16, to_bf16};
+use super::{RowScale, to_bf16};
 
 /// Numbers that are worked on at a time.
 pub(crate) const BLOCK: usize = 16;
 
-/// How keys and values are stored: as f32 or as bf16.
+/// How keys and values are stored: one f32, or two bf16.
 pub(crate) trait Entries: Copy + Default + Send + Sync + 'static {
-    fn number(self) -> f32;
-    fn from_number(number: f32) -> Self;
+    /// Numbers of an entry: a divisor of 4.
+    const NUMBERS: usize;
+    /// A number as it is stored.
+    type Number: Copy + Default;
+    fn round(kernels: &RowKernels, row: &[f32], out: &mut [Self::Number]);
+    fn number(self, index: usize) -> f32;
+    /// Sets a number. The first one clears those after it.
+    fn set(&mut self, index: usize, number: Self::Number);
     /// The attention of a table that reads such entries.
     fn attend(kernels: &RowKernels) -> Attend<Self>;
 }
@@ -23,14 +29,21 @@ pub(crate) trait Entries: Copy + Default + Send + Sync + 'static {
 pub(crate) type Attend<E> = fn(&[f32], Memory<'_, E>, &mut [f32], &mut [f32]);
 
 impl Entries for f32 {
+    const NUMBERS: usize = 1;
+    type Number = f32;
+
+    fn round(_: &RowKernels, row: &[f32], out: &mut [f32]) {
+        out.copy_from_slice(row);
+    }
+
     #[inline(always)]
-    fn number(self) -> f32 {
+    fn number(self, _: usize) -> f32 {
         self
     }
 
     #[inline(always)]
-    fn from_number(number: f32) -> Self {
-        number
+    fn set(&mut self, _: usize, number: f32) {
+        *self = number;
     }
 
     fn attend(kernels: &RowKernels) -> Attend<Self> {
@@ -38,15 +51,29 @@ impl Entries for f32 {
     }
 }
 
-impl Entries for u16 {
-    #[inline(always)]
-    fn number(self) -> f32 {
-        from_bf16(self)
+/// Two bf16, the first one in the lower half, as instructions for pairs read them.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(transparent)]
+pub(crate) struct Pair(pub(crate) u32);
+
+impl Entries for Pair {
+    const NUMBERS: usize = 2;
+    type Number = u16;
+
+    fn round(kernels: &RowKernels, row: &[f32], out: &mut [u16]) {
+        (kernels.round)(row, out);
     }
 
     #[inline(always)]
-    fn from_number(number: f32) -> Self {
-        to_bf16(number)
+    fn number(self, index: usize) -> f32 {
+        // A bf16 is the upper half of an f32.
+        f32::from_bits(if index == 0 { self.0 << 16 } else { self.0 & 0xffff_0000 })
+    }
+
+    #[inline(always)]
+    fn set(&mut self, index: usize, number: u16) {
+        let number = u32::from(number);
+        self.0 = if index == 0 { number } else { self.0 & 0xffff | number << 16 };
     }
 
     fn attend(kernels: &RowKernels) -> Attend<Self> {
@@ -57,15 +84,22 @@ impl Entries for u16 {
 /// Keys and values of one head, as attention to them reads them.
 #[derive(Clone, Copy)]
 pub(crate) struct Memory<'a, E> {
-    /// `[capacity / BLOCK, head, BLOCK]`: blocks of positions.
+    /// `[capacity / BLOCK, head / NUMBERS, BLOCK]`: blocks of positions, an entry has neighbours in
+    /// the head.
     pub(crate) keys: &'a [E],
-    /// `[head / BLOCK, capacity, BLOCK]`: blocks of the head's numbers, the last one filled up.
+    /// `[head / BLOCK, capacity / NUMBERS, BLOCK]`: blocks of the head's numbers, the last one
+    /// filled up; an entry has neighbours in the sequence.
     pub(crate) values: &'a [E],
     /// Positions there is room for, a multiple of [`BLOCK`].
     pub(crate) capacity: usize,
     /// Positions that are seen.
     pub(crate) length: usize,
+    /// Entries from here to what will probably be read next, and may be fetched meanwhile.
+    pub(crate) ahead: usize,
 }
+
+/// A head of a query or key, the norm's weight and epsilon, cosines and sines of its position.
+pub(crate) type NormRotate = fn(&mut [f32], &[f32], f32, &[f32], &[f32]);
 
 /// A row, weight, bias and epsilon, and where the result goes.
 pub(crate) type LayerNorm = fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
@@ -74,6 +108,8 @@ pub(crate) type LayerNorm = fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
 pub(crate) struct RowKernels {
     /// x / √(mean square + epsilon) · weight.
     pub(crate) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
+    /// The same norm in place, then the rotation of each pair of neighbours.
+    pub(crate) norm_rotate: NormRotate,
     /// (x − mean) / √(variance + epsilon) · weight + bias.
     pub(crate) layer_norm: LayerNorm,
     /// Rounds to bf16.
@@ -95,11 +131,12 @@ pub(crate) struct RowKernels {
     /// Attention to keys and values in f32.
     pub(crate) attend_f32: Attend<f32>,
     /// Attention to keys and values in bf16.
-    pub(crate) attend_bf16: Attend<u16>,
+    pub(crate) attend_bf16: Attend<Pair>,
 }
 
 pub(super) const PORTABLE: RowKernels = RowKernels {
     rms_norm: rms_norm::<false>,
+    norm_rotate: norm_rotate::<false>,
     layer_norm: layer_norm::<false>,
     round: round::<false>,
     widen: widen::<false>,
@@ -118,13 +155,15 @@ macro_rules! row_kernels {
         mod row_kernels {
             use super::super::{
                 RowScale,
-                rows::{self, Memory, RowKernels, row_kernels},
+                rows::{self, Memory, Pair, RowKernels, row_kernels},
             };
 
             type Row<'a> = &'a [f32];
             type Out<'a> = &'a mut [f32];
 
             row_kernels!(@ $features rms_norm(x: Row<'_>, weight: Row<'_>, epsilon: f32, out: Out<'_>));
+            row_kernels!(@ $features
+                norm_rotate(x: Out<'_>, weight: Row<'_>, epsilon: f32, cosines: Row<'_>, sines: Row<'_>));
             row_kernels!(@ $features
                 layer_norm(x: Row<'_>, weight: Row<'_>, bias: Row<'_>, epsilon: f32, out: Out<'_>));
             row_kernels!(@ $features round(x: Row<'_>, out: &mut [u16]));
@@ -137,10 +176,11 @@ macro_rules! row_kernels {
             row_kernels!(@ $features
                 attend_f32(query: Row<'_>, memory: Memory<'_, f32>, scores: Out<'_>, out: Out<'_>));
             row_kernels!(@ $features
-                attend_bf16(query: Row<'_>, memory: Memory<'_, u16>, scores: Out<'_>, out: Out<'_>));
+                attend_bf16(query: Row<'_>, memory: Memory<'_, Pair>, scores: Out<'_>, out: Out<'_>));
 
             pub(super) const TABLE: RowKernels = RowKernels {
                 rms_norm,
+                norm_rotate,
                 layer_norm,
                 round,
                 widen,
@@ -281,6 +321,40 @@ pub(super) fn rms_norm<const FUSED: bool>(
 }
 
 #[inline(always)]
+pub(super) fn norm_rotate<const FUSED: bool>(
+    x: &mut [f32],
+    weight: &[f32],
+    epsilon: f32,
+    cosines: &[f32],
+    sines: &[f32],
+) {
+    let squares = fold(x, 0.0, |sum, x| multiply_add::<FUSED>(x, x, sum), add);
+    let scale = 1.0 / (squares / x.len() as f32 + epsilon).sqrt();
+    let rotate = |x: &mut [f32; BLOCK], [weight, cosines, sines]: [&[f32; BLOCK]; 3]| {
+        let normed: [f32; BLOCK] = std::array::from_fn(|lane| x[lane] * scale * weight[lane]);
+        for lane in 0..BLOCK {
+            x[lane] = normed[lane] * cosines[lane] + normed[lane ^ 1] * sines[lane];
+        }
+    };
+    let (blocks, tail) = x.as_chunks_mut::<BLOCK>();
+    let others = [weight, cosines, sines].map(|row| row.as_chunks::<BLOCK>());
+    for (index, block) in blocks.iter_mut().enumerate() {
+        rotate(block, others.map(|(blocks, _)| &blocks[index]));
+    }
+    if !tail.is_empty() {
+        let mut block = [0.0; BLOCK];
+        block[..tail.len()].copy_from_slice(tail);
+        let others = others.map(|(_, tail)| {
+            let mut block = [0.0; BLOCK];
+            block[..tail.len()].copy_from_slice(tail);
+            block
+        });
+        rotate(&mut block, others.each_ref());
+        tail.copy_from_slice(&block[..tail.len()]);
+    }
+}
+
+#[inline(always)]
 pub(super) fn layer_norm<const FUSED: bool>(
     x: &[f32],
     weight: &[f32],
@@ -401,11 +475,11 @@ pub(super) fn attend_f32<const FUSED: bool>(
 #[inline(always)]
 pub(super) fn attend_bf16<const FUSED: bool>(
     query: &[f32],
-    memory: Memory<'_, u16>,
+    memory: Memory<'_, Pair>,
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    attend::<u16, FUSED>(query, memory, scores, out);
+    attend::<Pair, FUSED>(query, memory, scores, out);
 }
 
 /// Adds four multiples of blocks to four sums, so that no addition waits for the one before.
@@ -413,12 +487,14 @@ pub(super) fn attend_bf16<const FUSED: bool>(
 fn accumulate<E: Entries, const FUSED: bool>(
     sums: &mut [[f32; BLOCK]; 4],
     factors: &[f32; 4],
-    blocks: &[E; 4 * BLOCK],
+    entries: &[E],
 ) {
+    let entries = &entries[..4 / E::NUMBERS * BLOCK];
     for part in 0..4 {
+        let block = &entries[part / E::NUMBERS * BLOCK..][..BLOCK];
         for lane in 0..BLOCK {
-            let entry = blocks[part * BLOCK + lane].number();
-            sums[part][lane] = multiply_add::<FUSED>(factors[part], entry, sums[part][lane]);
+            let number = block[lane].number(part % E::NUMBERS);
+            sums[part][lane] = multiply_add::<FUSED>(factors[part], number, sums[part][lane]);
         }
     }
 }
@@ -435,15 +511,16 @@ fn attend<E: Entries, const FUSED: bool>(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let Memory { keys, values, capacity, length } = memory;
+    let Memory { keys, values, capacity, length, .. } = memory;
     let head = query.len();
     let blocks = length.div_ceil(BLOCK);
     let (query_parts, rest) = query.as_chunks::<4>();
     assert!(rest.is_empty(), "heads are multiples of 4");
+    let four = 4 / E::NUMBERS * BLOCK;
     for (block, scores) in scores.as_chunks_mut::<BLOCK>().0[..blocks].iter_mut().enumerate() {
-        let keys = &keys[block * head * BLOCK..][..head * BLOCK];
+        let keys = &keys[block * head / E::NUMBERS * BLOCK..][..head / E::NUMBERS * BLOCK];
         let mut sums = [[0.0; BLOCK]; 4];
-        for (query, keys) in query_parts.iter().zip(keys.as_chunks::<{ 4 * BLOCK }>().0) {
+        for (query, keys) in query_parts.iter().zip(keys.chunks_exact(four)) {
             accumulate::<E, FUSED>(&mut sums, query, keys);
         }
         *scores = add_up(sums);
@@ -453,15 +530,18 @@ fn attend<E: Entries, const FUSED: bool>(
     let inverse = softmax::<FUSED>(scores, (head as f32).sqrt().recip());
     let (weights, rest) = scores[..length].as_chunks::<4>();
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-        let values = &values[block * capacity * BLOCK..][..length * BLOCK];
-        let (values, last) = values.as_chunks::<{ 4 * BLOCK }>();
+        let values = &values[block * capacity / E::NUMBERS * BLOCK..];
+        let values = &values[..length.div_ceil(E::NUMBERS) * BLOCK];
+        let (values, last) = values.split_at(weights.len() * four);
         let mut sums = [[0.0; BLOCK]; 4];
-        for (weights, values) in weights.iter().zip(values) {
+        for (weights, values) in weights.iter().zip(values.chunks_exact(four)) {
             accumulate::<E, FUSED>(&mut sums, weights, values);
         }
-        for (&weight, values) in rest.iter().zip(last.as_chunks::<BLOCK>().0) {
+        for (part, &weight) in rest.iter().enumerate() {
+            let block = &last[part / E::NUMBERS * BLOCK..][..BLOCK];
             for lane in 0..BLOCK {
-                sums[0][lane] = multiply_add::<FUSED>(weight, values[lane].number(), sums[0][lane]);
+                let number = block[lane].number(part % E::NUMBERS);
+                sums[0][lane] = multiply_add::<FUSED>(weight, number, sums[0][lane]);
             }
         }
         for (out, sum) in out.iter_mut().zip(add_up(sums)) {

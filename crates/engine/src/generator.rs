@@ -229,17 +229,19 @@ impl Generator {
 
     /// Bytes of keys and values of one position of one sequence.
     pub fn position_bytes(&self) -> usize {
-        let entry = if self.precision == Precision::F32 { 4 } else { 2 };
-        2 * self.config.layers * self.config.width * entry
+        let numbers = self.config.width * self.precision.bytes();
+        let scales = if self.precision == Precision::Int8 { 4 * self.config.heads } else { 0 };
+        2 * self.config.layers * (numbers + scales)
     }
 
     /// Room for this many sequences side by side.
     pub fn session(&self, slots: usize) -> Session {
         let shape = HeadShape::new(&self.config);
-        let length = slots * self.config.heads * shape.len();
+        let (heads, layers) = (slots * self.config.heads, self.config.layers);
         let caches = match self.precision {
-            Precision::F32 => Caches::F32(vec![vec![0.0; length]; self.config.layers]),
-            _ => Caches::Bf16(vec![vec![Pair::default(); length / 2]; self.config.layers]),
+            Precision::F32 => Caches::F32(shape.caches(heads, layers)),
+            Precision::Bf16 => Caches::Bf16(shape.caches(heads, layers)),
+            Precision::Int8 => Caches::Int8(shape.caches(heads, layers)),
         };
         Session {
             slots,
@@ -300,6 +302,10 @@ impl Generator {
                 self.layers(session, &mut caches);
                 session.caches = Caches::Bf16(caches);
             }
+            Caches::Int8(mut caches) => {
+                self.layers(session, &mut caches);
+                session.caches = Caches::Int8(caches);
+            }
             Caches::Taken => unreachable!("caches are put back"),
         }
         let Session { x, wanted, activations, logits, .. } = session;
@@ -332,8 +338,8 @@ impl Generator {
 
             let seen: usize = rows.iter().map(|row| row.position + 1).sum();
             pool.for_work(2 * seen * width).pieces_of_two(
-                &mut cache[..units * shape.len() / E::NUMBERS],
-                shape.len() / E::NUMBERS,
+                &mut cache[..units * shape.entries::<E>()],
+                shape.entries::<E>(),
                 &mut mixed[..units * unit_len],
                 unit_len,
                 scratch,
@@ -361,7 +367,7 @@ impl Generator {
             });
             let bias = Finish::Bias(&layer.projection_bias);
             layer.projection.product(pool, activations, bias, out);
-            add(x, width, out);
+            add(pool, x, width, out);
 
             activations.set(pool, &layer.gate_and_up, count, |row, out| {
                 norm(&x[row * width..][..width], &layer.feed_forward_norm, epsilon, out);
@@ -369,16 +375,18 @@ impl Generator {
             layer.gate_and_up.product(pool, activations, Finish::SiluGate, hidden);
             activations.set(pool, &layer.down, count, |row, out| hidden.copy(row, 0, out));
             layer.down.product(pool, activations, Finish::Plain, out);
-            add(x, width, out);
+            add(pool, x, width, out);
         }
     }
 }
 
 /// Adds the rows of a product to the residual stream.
-pub(crate) fn add(x: &mut [f32], width: usize, out: &Outputs) {
-    for (row, x) in x.chunks_exact_mut(width).enumerate() {
-        out.add_to(row, x);
-    }
+pub(crate) fn add(pool: &Pool, x: &mut [f32], width: usize, out: &Outputs) {
+    // A number that another thread has computed costs about as much as twenty products.
+    let pool = pool.for_work(20 * x.len());
+    // Nothing to remember between rows, so nothing is allocated.
+    let mut scratch = vec![(); pool.threads()];
+    pool.pieces(x, width, &mut scratch, |row, x, ()| out.add_to(row, x));
 }
 
 /// Most positions that one sequence decodes in one step.
@@ -408,6 +416,7 @@ struct Row {
 enum Caches {
     F32(Vec<Vec<f32>>),
     Bf16(Vec<Vec<Pair>>),
+    Int8(Vec<Vec<i32>>),
     Taken,
 }
 
@@ -425,12 +434,22 @@ impl HeadShape {
         Self { head: config.head(), capacity: config.layout.len().next_multiple_of(BLOCK) }
     }
 
-    fn keys(&self) -> usize {
-        self.capacity * self.head
+    fn keys<E: Entries>(&self) -> usize {
+        self.capacity * self.head / E::NUMBERS
     }
 
-    fn len(&self) -> usize {
-        self.keys() + self.capacity * self.head.next_multiple_of(BLOCK)
+    fn values<E: Entries>(&self) -> usize {
+        self.capacity * self.head.next_multiple_of(BLOCK) / E::NUMBERS
+    }
+
+    fn entries<E: Entries>(&self) -> usize {
+        let scales = if E::SCALED { 2 * self.capacity } else { 0 };
+        self.keys::<E>() + self.values::<E>() + scales
+    }
+
+    /// Room for this many heads in each layer.
+    fn caches<E: Entries>(&self, heads: usize, layers: usize) -> Vec<Vec<E>> {
+        vec![vec![E::default(); heads * self.entries::<E>()]; layers]
     }
 }
 
@@ -483,13 +502,20 @@ impl Session {
 struct Scratch {
     query: Vec<f32>,
     key: Vec<f32>,
+    /// A key or value as it is stored.
+    rounded: Vec<u32>,
     scores: Vec<f32>,
 }
 
 impl Scratch {
     fn new(head: usize, capacity: usize) -> Self {
         let zeros = |length| vec![0.0; length];
-        Self { query: zeros(head), key: zeros(head), scores: zeros(capacity) }
+        Self {
+            query: zeros(head),
+            key: zeros(head),
+            rounded: vec![0; head],
+            scores: zeros(capacity),
+        }
     }
 }
 
@@ -522,29 +548,36 @@ impl HeadAttention<'_> {
     ) {
         let HeadShape { head, capacity } = self.shape;
         let ahead = memory.len();
-        let (keys, values) = memory.split_at_mut(self.shape.keys() / E::NUMBERS);
-        let Scratch { query, key, scores } = scratch;
+        let (keys, memory) = memory.split_at_mut(self.shape.keys::<E>());
+        let (values, scales) = memory.split_at_mut(self.shape.values::<E>());
+        let (key_scales, value_scales) = {
+            let scales = E::scales(scales);
+            scales.split_at_mut(scales.len() / 2)
+        };
+        let Scratch { query, key, rounded, scores } = scratch;
+        let rounded: &mut [E::Number] = &mut bytemuck::cast_slice_mut(rounded)[..head];
         // First all keys and values, then all queries: positions of one step see each other.
         for (index, &Row { position, .. }) in rows.iter().enumerate() {
             self.query_key_value.copy(first + index, self.width + self.start, key);
             self.prepare(&self.layer.key_norm, position, key);
-            let mut rounded = [E::Number::default(); BLOCK];
+            let scale = E::round(self.kernels, key, rounded);
+            if E::SCALED {
+                key_scales[position] = scale;
+            }
             let at = position / BLOCK * head / E::NUMBERS * BLOCK + position % BLOCK;
-            for (block, part) in key.chunks(BLOCK).enumerate() {
-                E::round(self.kernels, part, &mut rounded[..part.len()]);
-                let numbers = rounded[..part.len()].chunks_exact(E::NUMBERS);
-                for (entry, numbers) in numbers.enumerate() {
-                    let entry = block * (BLOCK / E::NUMBERS) + entry;
-                    for (index, &number) in numbers.iter().enumerate() {
-                        keys[at + entry * BLOCK].set(index, number);
-                    }
+            for (entry, numbers) in rounded.chunks_exact(E::NUMBERS).enumerate() {
+                for (index, &number) in numbers.iter().enumerate() {
+                    keys[at + entry * BLOCK].set(index, number);
                 }
             }
             self.query_key_value.copy(first + index, 2 * self.width + self.start, key);
-            for (block, part) in key.chunks(BLOCK).enumerate() {
-                E::round(self.kernels, part, &mut rounded[..part.len()]);
-                let at = (block * capacity + position) / E::NUMBERS * BLOCK;
-                for (value, &number) in values[at..].iter_mut().zip(&rounded[..part.len()]) {
+            let scale = E::round(self.kernels, key, rounded);
+            if E::SCALED {
+                value_scales[position] = scale;
+            }
+            for (block, part) in rounded.chunks(BLOCK).enumerate() {
+                let at = (block * capacity + position) / E::NUMBERS;
+                for (value, &number) in values[at * BLOCK..].iter_mut().zip(part) {
                     value.set(position % E::NUMBERS, number);
                 }
             }
@@ -555,7 +588,14 @@ impl HeadAttention<'_> {
         {
             self.query_key_value.copy(first + index, self.start, query);
             self.prepare(&self.layer.query_norm, position, query);
-            let memory = Memory { keys, values, capacity, length: position + 1, ahead };
+            let memory = Memory {
+                keys,
+                values,
+                scales: [key_scales, value_scales],
+                capacity,
+                length: position + 1,
+                ahead,
+            };
             attend(query, memory, scores, out);
         }
     }

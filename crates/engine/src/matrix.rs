@@ -26,11 +26,12 @@ use crate::{
 pub enum Precision {
     /// 32-bit floating point.
     F32,
-    /// bf16 weights, summed in f32; keys and values are kept in bf16. Activations are rounded to
-    /// bf16 where the processor is faster so.
+    /// bf16 weights, summed in f32; keys and values are kept in bf16. Activations, and in attention
+    /// queries and the softmax's weights, are rounded to bf16 where the processor is faster so.
     Bf16,
     /// 8-bit weights with a scale for each output, 8-bit activations with a scale and a zero for
-    /// each row, summed exactly; keys and values, embedding and output layer are kept in bf16.
+    /// each row, summed exactly; 8-bit keys and values with a scale for each head and position;
+    /// embedding and output layer are kept in bf16.
     Int8,
 }
 

@@ -261,14 +261,14 @@ impl Transformer {
                 }
             });
             block.projection.product(pool, activations, out);
-            add(x, width, out);
+            add(pool, x, width, out);
             activations.set(pool, block.up.matrix(), rows, |row, out| {
                 block.feed_forward_norm.run(self.kernels, &x[row * width..][..width], out);
             });
             block.up.product_gelu(pool, activations, hidden);
             activations.set(pool, block.down.matrix(), rows, |row, out| hidden.copy(row, 0, out));
             block.down.product(pool, activations, out);
-            add(x, width, out);
+            add(pool, x, width, out);
         }
     }
 

@@ -6,8 +6,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BLOCK, Bf16Product, Fetch, Int8Panel, Kernels, LINE, Memory, Pair, RowScale, Rows, check_tile,
-    rows,
+    BLOCK, Bf16Product, Entries, Fetch, Int8Panel, Kernels, LINE, Memory, Pair, RowScale, Rows,
+    check_tile, rows,
 };
 
 const LANES: usize = 16;
@@ -15,7 +15,7 @@ const VECTORS: usize = 4;
 const WIDTH: usize = VECTORS * LANES;
 
 /// Attention to bf16 waits for memory, so its instruction for pairs is the better one everywhere.
-const ROWS: rows::RowKernels = rows::RowKernels { attend_bf16: attend, ..row_kernels::TABLE };
+const ROWS: rows::RowKernels = rows::RowKernels { attend_bf16, attend_int8, ..row_kernels::TABLE };
 
 static WIDE: Kernels = Kernels {
     name: "avx512",
@@ -284,19 +284,39 @@ fn store<const R: usize>(sums: &[[__m512; VECTORS]; R], out: &mut [f32]) {
 /// Largest head that is attended to by instructions for pairs, a multiple of 16.
 const MAX_HEAD: usize = 256;
 
-fn attend(query: &[f32], memory: Memory<'_, Pair>, scores: &mut [f32], out: &mut [f32]) {
-    let head = query.len();
-    if head > MAX_HEAD || !head.is_multiple_of(4) {
+/// Checks what attention is about to read and write; whether a kernel of this module can do it.
+fn can_attend<E: Entries>(
+    query: &[f32],
+    memory: &Memory<'_, E>,
+    scores: &[f32],
+    out: &[f32],
+) -> bool {
+    let Memory { keys, values, scales, capacity, length, .. } = memory;
+    let (head, entries) = (query.len(), capacity / E::NUMBERS);
+    assert!((1..=*capacity).contains(length) && capacity.is_multiple_of(BLOCK));
+    assert!(keys.len() >= entries * head && scores.len() >= length.next_multiple_of(BLOCK));
+    assert!(values.len() >= entries * head.next_multiple_of(BLOCK) && out.len() == head);
+    assert!(!E::SCALED || scales.iter().all(|scales| scales.len() >= *capacity));
+    head <= MAX_HEAD && head.is_multiple_of(4)
+}
+
+fn attend_bf16(query: &[f32], memory: Memory<'_, Pair>, scores: &mut [f32], out: &mut [f32]) {
+    if !can_attend(query, &memory, scores, out) {
         return (row_kernels::TABLE.attend_bf16)(query, memory, scores, out);
     }
-    let Memory { keys, values, capacity, length, .. } = memory;
-    let padded = length.next_multiple_of(BLOCK);
-    assert!((1..=capacity).contains(&length) && capacity.is_multiple_of(BLOCK));
-    assert!(keys.len() >= capacity / 2 * head && scores.len() >= padded && out.len() == head);
-    assert!(values.len() >= capacity / 2 * head.next_multiple_of(BLOCK));
+    let padded = memory.length.next_multiple_of(BLOCK);
     // SAFETY: keys and values have all blocks up to the capacity, scores all up to the length;
     // this table is handed out only where the processor has the instructions.
     unsafe { attend_pairs(query, memory, &mut scores[..padded], out) }
+}
+
+fn attend_int8(query: &[f32], memory: Memory<'_, i32>, scores: &mut [f32], out: &mut [f32]) {
+    if !can_attend(query, &memory, scores, out) {
+        return (row_kernels::TABLE.attend_int8)(query, memory, scores, out);
+    }
+    let padded = memory.length.next_multiple_of(BLOCK);
+    // SAFETY: as above; scales reach up to the capacity, too.
+    unsafe { attend_fours(query, memory, &mut scores[..padded], out) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
@@ -433,5 +453,132 @@ unsafe fn mix_blocks<const B: usize>(
         // SAFETY: the block has 16 numbers.
         unsafe { _mm512_storeu_ps(block.as_mut_ptr(), sum) };
         out.copy_from_slice(&block[..out.len()]);
+    }
+}
+
+/// Queries are rounded to 8 bits, and the weights of values to 16, in two halves: 8 would lose what
+/// many small ones add up to. All sums are exact.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+unsafe fn attend_fours(
+    query: &[f32],
+    memory: Memory<'_, i32>,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let (head, length) = (query.len(), memory.length);
+    let mut levels = [0i8; MAX_HEAD];
+    let step = rows::quantize_evenly::<true>(query, &mut levels[..head]);
+    let blocks = scores.len() / BLOCK;
+    let mut block = 0;
+    while block < blocks {
+        let count = if block + 4 <= blocks { 4 } else { 1 };
+        // SAFETY: the caller answers for all that is read; scores reach up to the last block.
+        unsafe {
+            match count {
+                1 => score_fours::<1>(&levels[..head], step, &memory, block, scores),
+                _ => score_fours::<4>(&levels[..head], step, &memory, block, scores),
+            }
+        }
+        block += count;
+    }
+    scores[length..].fill(f32::NEG_INFINITY);
+    let inverse = rows::softmax::<true>(scores, (head as f32).sqrt().recip());
+    let mut largest = _mm512_setzero_ps();
+    let mut damage = _mm512_setzero_ps();
+    for block in 0..blocks {
+        let seen = length - block * BLOCK;
+        let mask = if seen < BLOCK { (1u16 << seen) - 1 } else { u16::MAX };
+        // SAFETY: as above.
+        unsafe {
+            let at = scores.as_mut_ptr().add(block * BLOCK);
+            let scale = _mm512_maskz_loadu_ps(mask, memory.scales[1].as_ptr().add(block * BLOCK));
+            let weight = _mm512_mul_ps(_mm512_loadu_ps(at), scale);
+            _mm512_storeu_ps(at, weight);
+            largest = _mm512_max_ps(largest, weight);
+            damage = _mm512_fmadd_ps(weight, _mm512_setzero_ps(), damage);
+        }
+    }
+    // Not zero if a scale is infinite or no number.
+    let damage = _mm512_reduce_add_ps(damage);
+    let largest = _mm512_reduce_max_ps(largest).max(f32::MIN_POSITIVE);
+    let levels = _mm512_set1_ps(65_535.0 / largest);
+    for block in 0..blocks {
+        // SAFETY: a block's levels end where its weights began or before, so no weight is
+        // overwritten that has not been read.
+        unsafe {
+            let weight = _mm512_loadu_ps(scores.as_ptr().add(block * BLOCK));
+            let level = _mm512_cvtps_epi32(_mm512_mul_ps(weight, levels));
+            let upper = _mm512_cvtepi32_epi8(_mm512_srli_epi32::<8>(level));
+            let to = scores.as_mut_ptr().cast::<u8>().add(2 * block * BLOCK);
+            _mm_storeu_si128(to.cast(), upper);
+            _mm_storeu_si128(to.add(BLOCK).cast(), _mm512_cvtepi32_epi8(level));
+        }
+    }
+    let scale = _mm512_set1_ps((largest / 65_535.0) * inverse + damage);
+    let levels = scores.as_ptr().cast::<u8>();
+    let stride = memory.capacity / 4;
+    for (part, out) in out.chunks_mut(BLOCK).enumerate() {
+        let values = memory.values.as_ptr().wrapping_add(part * stride * BLOCK);
+        let mut sums = [[_mm512_setzero_si512(); 2]; 2];
+        for four in 0..length.div_ceil(4) {
+            // SAFETY: the caller answers for all that is read. What is not seen has no weight.
+            unsafe {
+                let at = values.add(four * BLOCK);
+                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(memory.ahead).cast());
+                let values = _mm512_loadu_si512(at.cast());
+                let levels = levels.add(four / 4 * 2 * BLOCK + four % 4 * 4);
+                for (half, sum) in sums[four % 2].iter_mut().enumerate() {
+                    let level = levels.add(half * BLOCK).cast::<i32>().read_unaligned();
+                    *sum = _mm512_dpbusd_epi32(*sum, _mm512_set1_epi32(level), values);
+                }
+            }
+        }
+        let upper = _mm512_add_epi32(sums[0][0], sums[1][0]);
+        let lower = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[0][1], sums[1][1]));
+        let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(upper), _mm512_set1_ps(256.0), lower);
+        let mut block = [0.0; BLOCK];
+        // SAFETY: the block has 16 numbers.
+        unsafe { _mm512_storeu_ps(block.as_mut_ptr(), _mm512_mul_ps(sum, scale)) };
+        out.copy_from_slice(&block[..out.len()]);
+    }
+}
+
+/// Products of a query with blocks of keys.
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn score_fours<const B: usize>(
+    query: &[i8],
+    step: f32,
+    memory: &Memory<'_, i32>,
+    first: usize,
+    scores: &mut [f32],
+) {
+    let fours = query.len() / 4;
+    // The instruction wants one side without a sign: 128 more in each key.
+    let signs = _mm512_set1_epi32(0x8080_8080_u32 as i32);
+    let surplus = 128 * query.iter().map(|&level| i32::from(level)).sum::<i32>();
+    let keys = memory.keys.as_ptr().wrapping_add(first * fours * BLOCK);
+    let mut sums = [_mm512_setzero_si512(); B];
+    for four in 0..fours {
+        // SAFETY: the caller answers for all that is read, and prefetching is a hint.
+        unsafe {
+            let query = query.as_ptr().add(4 * four).cast::<i32>().read_unaligned();
+            let query = _mm512_set1_epi32(query);
+            for (block, sum) in sums.iter_mut().enumerate() {
+                let at = keys.add((block * fours + four) * BLOCK);
+                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(memory.ahead).cast());
+                let keys = _mm512_xor_si512(_mm512_loadu_si512(at.cast()), signs);
+                *sum = _mm512_dpbusd_epi32(*sum, keys, query);
+            }
+        }
+    }
+    for (block, &sum) in sums.iter().enumerate() {
+        let at = (first + block) * BLOCK;
+        let (to, scale) = (&mut scores[at..][..BLOCK], &memory.scales[0][at..][..BLOCK]);
+        let exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(surplus)));
+        // SAFETY: both slices have 16 numbers.
+        unsafe {
+            let scale = _mm512_mul_ps(_mm512_set1_ps(step), _mm512_loadu_ps(scale.as_ptr()));
+            _mm512_storeu_ps(to.as_mut_ptr(), _mm512_mul_ps(exact, scale));
+        }
     }
 }

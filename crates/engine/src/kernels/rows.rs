@@ -10,13 +10,20 @@ use super::{RowScale, to_bf16};
 /// Numbers that are worked on at a time.
 pub(crate) const BLOCK: usize = 16;
 
-/// How keys and values are stored: one f32, or two bf16.
+/// How keys and values are stored: one f32, two bf16, or four 8-bit integers.
 pub(crate) trait Entries: Copy + Default + Send + Sync + 'static {
     /// Numbers of an entry: a divisor of 4.
     const NUMBERS: usize;
     /// A number as it is stored.
-    type Number: Copy + Default;
-    fn round(kernels: &RowKernels, row: &[f32], out: &mut [Self::Number]);
+    type Number: bytemuck::Pod;
+    /// Whether keys and values have a scale at each position.
+    const SCALED: bool;
+    /// Rounds a key or value and returns its scale.
+    fn round(kernels: &RowKernels, row: &[f32], out: &mut [Self::Number]) -> f32;
+    /// Scales that are kept in place of entries.
+    fn scales(_: &mut [Self]) -> &mut [f32] {
+        &mut []
+    }
     fn number(self, index: usize) -> f32;
     /// Sets a number. The first one clears those after it.
     fn set(&mut self, index: usize, number: Self::Number);
@@ -31,9 +38,11 @@ pub(crate) type Attend<E> = fn(&[f32], Memory<'_, E>, &mut [f32], &mut [f32]);
 impl Entries for f32 {
     const NUMBERS: usize = 1;
     type Number = f32;
+    const SCALED: bool = false;
 
-    fn round(_: &RowKernels, row: &[f32], out: &mut [f32]) {
+    fn round(_: &RowKernels, row: &[f32], out: &mut [f32]) -> f32 {
         out.copy_from_slice(row);
+        1.0
     }
 
     #[inline(always)]
@@ -59,9 +68,11 @@ pub(crate) struct Pair(pub(crate) u32);
 impl Entries for Pair {
     const NUMBERS: usize = 2;
     type Number = u16;
+    const SCALED: bool = false;
 
-    fn round(kernels: &RowKernels, row: &[f32], out: &mut [u16]) {
+    fn round(kernels: &RowKernels, row: &[f32], out: &mut [u16]) -> f32 {
         (kernels.round)(row, out);
+        1.0
     }
 
     #[inline(always)]
@@ -81,6 +92,36 @@ impl Entries for Pair {
     }
 }
 
+/// Four 8-bit integers, the first one in the lowest byte, as instructions for fours read them.
+impl Entries for i32 {
+    const NUMBERS: usize = 4;
+    type Number = i8;
+    const SCALED: bool = true;
+
+    fn round(kernels: &RowKernels, row: &[f32], out: &mut [i8]) -> f32 {
+        (kernels.quantize_evenly)(row, out)
+    }
+
+    fn scales(entries: &mut [Self]) -> &mut [f32] {
+        bytemuck::cast_slice_mut(entries)
+    }
+
+    #[inline(always)]
+    fn number(self, index: usize) -> f32 {
+        (self >> (8 * index)) as i8 as f32
+    }
+
+    #[inline(always)]
+    fn set(&mut self, index: usize, number: i8) {
+        let below = (1i64 << (8 * index)) - 1;
+        *self = (*self & below as i32) | i32::from(number as u8) << (8 * index);
+    }
+
+    fn attend(kernels: &RowKernels) -> Attend<Self> {
+        kernels.attend_int8
+    }
+}
+
 /// Keys and values of one head, as attention to them reads them.
 #[derive(Clone, Copy)]
 pub(crate) struct Memory<'a, E> {
@@ -90,6 +131,9 @@ pub(crate) struct Memory<'a, E> {
     /// `[head / BLOCK, capacity / NUMBERS, BLOCK]`: blocks of the head's numbers, the last one
     /// filled up; an entry has neighbours in the sequence.
     pub(crate) values: &'a [E],
+    /// Where entries are [`SCALED`](Entries::SCALED), each position's scale of its key and of its
+    /// value.
+    pub(crate) scales: [&'a [f32]; 2],
     /// Positions there is room for, a multiple of [`BLOCK`].
     pub(crate) capacity: usize,
     /// Positions that are seen.
@@ -119,6 +163,8 @@ pub(crate) struct RowKernels {
     pub(crate) widen: fn(&[u16], usize, &mut [f32]),
     /// Rounds to 256 levels between the least and the greatest number; one of them is 0.
     pub(crate) quantize: fn(&[f32], &mut [u8]) -> RowScale,
+    /// Rounds to whole multiples of 1/127 of the largest magnitude; returns that step.
+    pub(crate) quantize_evenly: fn(&[f32], &mut [i8]) -> f32,
     /// silu(gate) · up, into the gate.
     pub(crate) silu_gate: fn(&mut [f32], &[f32]),
     /// x Φ(x), in place, within 3e-7.
@@ -132,6 +178,8 @@ pub(crate) struct RowKernels {
     pub(crate) attend_f32: Attend<f32>,
     /// Attention to keys and values in bf16.
     pub(crate) attend_bf16: Attend<Pair>,
+    /// Attention to keys and values in 8 bits.
+    pub(crate) attend_int8: Attend<i32>,
 }
 
 pub(super) const PORTABLE: RowKernels = RowKernels {
@@ -141,12 +189,14 @@ pub(super) const PORTABLE: RowKernels = RowKernels {
     round: round::<false>,
     widen: widen::<false>,
     quantize: quantize::<false>,
+    quantize_evenly: quantize_evenly::<false>,
     silu_gate: silu_gate::<false>,
     gelu: gelu::<false>,
     sigmoid: sigmoid::<false>,
     softmax: softmax::<false>,
     attend_f32: attend_f32::<false>,
     attend_bf16: attend_bf16::<false>,
+    attend_int8: attend_int8::<false>,
 };
 
 /// Makes the table of an instruction set: each operation, compiled with its features.
@@ -169,6 +219,7 @@ macro_rules! row_kernels {
             row_kernels!(@ $features round(x: Row<'_>, out: &mut [u16]));
             row_kernels!(@ $features widen(panel: &[u16], width: usize, out: Out<'_>));
             row_kernels!(@ $features quantize(x: Row<'_>, out: &mut [u8]) -> RowScale);
+            row_kernels!(@ $features quantize_evenly(x: Row<'_>, out: &mut [i8]) -> f32);
             row_kernels!(@ $features silu_gate(gate: Out<'_>, up: Row<'_>));
             row_kernels!(@ $features gelu(x: Out<'_>));
             row_kernels!(@ $features sigmoid(x: Out<'_>));
@@ -178,6 +229,9 @@ macro_rules! row_kernels {
             row_kernels!(@ $features
                 attend_bf16(query: Row<'_>, memory: Memory<'_, Pair>, scores: Out<'_>, out: Out<'_>));
 
+            row_kernels!(@ $features
+                attend_int8(query: Row<'_>, memory: Memory<'_, i32>, scores: Out<'_>, out: Out<'_>));
+
             pub(super) const TABLE: RowKernels = RowKernels {
                 rms_norm,
                 norm_rotate,
@@ -185,12 +239,14 @@ macro_rules! row_kernels {
                 round,
                 widen,
                 quantize,
+                quantize_evenly,
                 silu_gate,
                 gelu,
                 sigmoid,
                 softmax,
                 attend_f32,
                 attend_bf16,
+                attend_int8,
             };
         }
     };
@@ -413,6 +469,20 @@ pub(super) fn quantize<const FUSED: bool>(x: &[f32], out: &mut [u8]) -> RowScale
 }
 
 #[inline(always)]
+pub(super) fn quantize_evenly<const FUSED: bool>(x: &[f32], out: &mut [i8]) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    let largest = fold(x, 0.0, |largest, x| greater(largest, x.abs()), greater);
+    // As above: not zero if something is infinite or no number.
+    let damage = fold(x, 0.0, |sum, x| multiply_add::<FUSED>(x, 0.0, sum), add);
+    let scale = if largest > 1e-30 { largest / 127.0 } else { 1.0 };
+    let inverse = 1.0 / scale;
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = (x * inverse + ROUND).to_bits() as i8;
+    }
+    scale + damage
+}
+
+#[inline(always)]
 pub(super) fn silu_gate<const FUSED: bool>(gate: &mut [f32], up: &[f32]) {
     map(gate, |x| x / (1.0 + exp::<FUSED>(-x)));
     for (gate, up) in gate.iter_mut().zip(up) {
@@ -482,6 +552,24 @@ pub(super) fn attend_bf16<const FUSED: bool>(
     attend::<Pair, FUSED>(query, memory, scores, out);
 }
 
+#[inline(always)]
+pub(super) fn attend_int8<const FUSED: bool>(
+    query: &[f32],
+    memory: Memory<'_, i32>,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    attend::<i32, FUSED>(query, memory, scores, out);
+}
+
+/// Scales each number of a row by its own factor.
+#[inline(always)]
+fn scale(row: &mut [f32], factors: &[f32]) {
+    for (number, factor) in row.iter_mut().zip(factors) {
+        *number *= factor;
+    }
+}
+
 /// Adds four multiples of blocks to four sums, so that no addition waits for the one before.
 #[inline(always)]
 fn accumulate<E: Entries, const FUSED: bool>(
@@ -511,7 +599,7 @@ fn attend<E: Entries, const FUSED: bool>(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let Memory { keys, values, capacity, length, .. } = memory;
+    let Memory { keys, values, scales, capacity, length, .. } = memory;
     let head = query.len();
     let blocks = length.div_ceil(BLOCK);
     let (query_parts, rest) = query.as_chunks::<4>();
@@ -526,8 +614,14 @@ fn attend<E: Entries, const FUSED: bool>(
         *scores = add_up(sums);
     }
     let scores = &mut scores[..blocks * BLOCK];
+    if E::SCALED {
+        scale(&mut scores[..length], scales[0]);
+    }
     scores[length..].fill(f32::NEG_INFINITY);
     let inverse = softmax::<FUSED>(scores, (head as f32).sqrt().recip());
+    if E::SCALED {
+        scale(&mut scores[..length], scales[1]);
+    }
     let (weights, rest) = scores[..length].as_chunks::<4>();
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
         let values = &values[block * capacity / E::NUMBERS * BLOCK..];

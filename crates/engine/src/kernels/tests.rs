@@ -1,3 +1,4 @@
+use bytemuck::Zeroable;
 use tokens::noise::{Noise, Purpose};
 
 use super::*;
@@ -305,45 +306,56 @@ fn attend<E: Entries>(kernels: &Kernels, head: usize, length: usize, tolerance: 
     let (key, value) = (numbers(capacity * head, 13), numbers(capacity * head, 14));
     // Whatever lies beyond the positions seen must not matter.
     let mut damaged = E::default();
-    let stored = |x: f32| {
-        let mut number = [E::Number::default()];
-        E::round(&kernels.rows, &[x], &mut number);
-        number[0]
-    };
-    (0..E::NUMBERS).for_each(|index| damaged.set(index, stored(f32::NAN)));
+    let mut no_number = [E::Number::zeroed()];
+    E::round(&kernels.rows, &[f32::NAN], &mut no_number);
+    (0..E::NUMBERS).for_each(|index| damaged.set(index, no_number[0]));
     let mut keys = vec![damaged; capacity * head / E::NUMBERS];
     let mut values = vec![damaged; chunks * capacity / E::NUMBERS * BLOCK];
+    let mut scales = [vec![f32::NAN; capacity], vec![f32::NAN; capacity]];
+    // What is stored, as numbers.
+    let mut stored = [vec![0.0; length * head], vec![0.0; length * head]];
+    let mut rounded = vec![E::Number::zeroed(); head];
     for position in 0..length {
+        let row = position * head..(position + 1) * head;
+        scales[0][position] = E::round(&kernels.rows, &key[row.clone()], &mut rounded);
         for number in 0..head {
             let (block, lane) = (position / BLOCK, position % BLOCK);
-            keys[(block * head + number) / E::NUMBERS * BLOCK + lane]
-                .set(number % E::NUMBERS, stored(key[position * head + number]));
+            let entry = &mut keys[(block * head + number) / E::NUMBERS * BLOCK + lane];
+            entry.set(number % E::NUMBERS, rounded[number]);
+            stored[0][position * head + number] =
+                f64::from(entry.number(number % E::NUMBERS)) * f64::from(scales[0][position]);
+        }
+        scales[1][position] = E::round(&kernels.rows, &value[row], &mut rounded);
+        for number in 0..head {
             let (block, lane) = (number / BLOCK, number % BLOCK);
             let entry = &mut values[(block * capacity + position) / E::NUMBERS * BLOCK + lane];
-            entry.set(position % E::NUMBERS, stored(value[position * head + number]));
+            entry.set(position % E::NUMBERS, rounded[number]);
+            stored[1][position * head + number] =
+                f64::from(entry.number(position % E::NUMBERS)) * f64::from(scales[1][position]);
             if position + 1 == length && position % E::NUMBERS + 1 < E::NUMBERS {
-                entry.set(position % E::NUMBERS + 1, stored(f32::NAN));
+                entry.set(position % E::NUMBERS + 1, no_number[0]);
             }
         }
     }
-    let stored = |x: f32| {
-        let mut entry = E::default();
-        entry.set(0, stored(x));
-        f64::from(entry.number(0))
-    };
+    for (stored, exact) in stored.iter().zip([&key, &value]) {
+        for (&stored, &exact) in stored.iter().zip(exact) {
+            assert!((stored - f64::from(exact)).abs() < tolerance, "{stored} for {exact}");
+        }
+    }
     let scores: Vec<f64> = (0..length)
         .map(|position| {
             let dot: f64 =
-                (0..head).map(|n| f64::from(query[n]) * stored(key[position * head + n])).sum();
+                (0..head).map(|n| f64::from(query[n]) * stored[0][position * head + n]).sum();
             (dot / (head as f64).sqrt()).exp()
         })
         .collect();
     let total: f64 = scores.iter().sum();
     let mut got = vec![0.0; head];
-    let memory = Memory { keys: &keys, values: &values, capacity, length, ahead: 0 };
+    let scales = scales.each_ref().map(|scales| &scales[..]);
+    let memory = Memory { keys: &keys, values: &values, scales, capacity, length, ahead: 0 };
     E::attend(&kernels.rows)(&query, memory, &mut [0.0; 48], &mut got);
     for (number, got) in got.into_iter().enumerate() {
-        let sum: f64 = (0..length).map(|p| scores[p] * stored(value[p * head + number])).sum();
+        let sum: f64 = (0..length).map(|p| scores[p] * stored[1][p * head + number]).sum();
         assert!((f64::from(got) - sum / total).abs() < tolerance, "{got} {}", sum / total);
     }
 }
@@ -356,6 +368,7 @@ fn should_attend_to_exactly_what_is_seen() {
                 attend::<f32>(kernels, head, length, 1e-5);
                 // Queries and weights may be rounded to bf16, too.
                 attend::<Pair>(kernels, head, length, 0.02);
+                attend::<i32>(kernels, head, length, 0.03);
             }
         }
     }

@@ -148,6 +148,10 @@ fn should_compare_what_the_rows_have() {
         let [loss, picture] =
             ["loss", "picture_loss"].map(|key| row["heldout"][key].as_f64().unwrap());
         assert!((loss * length - picture).abs() < 1e-9, "{loss} and {picture}");
+        // As the training's own evaluation, whose batches differ.
+        let curve = row["curve"].as_array().unwrap();
+        let evaluated = curve.last().unwrap()[2].as_f64().unwrap();
+        assert!((loss - evaluated).abs() < 1e-5, "{loss} and {evaluated}");
         // Nothing has been learned yet that could be better than the codes' frequencies.
         assert!(loss > 0.9 * row["code_entropy"].as_f64().unwrap());
     }
@@ -157,6 +161,22 @@ fn should_compare_what_the_rows_have() {
     assert_ne!(second["reconstruction"], aligned["reconstruction"]);
     assert_ne!(second["sample_distance"], aligned["sample_distance"]);
     assert_ne!(seed(0, 1)["heldout"], baseline["heldout"], "two seeds, two results");
+    // A causal decoder looks back whatever it has learned.
+    assert!(aligned["attention"].is_null());
+    for row in [&baseline, &second] {
+        let weights = row["attention"].as_array().unwrap();
+        let sum: f64 = weights
+            .iter()
+            .flat_map(|row| row.as_array().unwrap())
+            .map(|weight| weight.as_f64().unwrap())
+            .sum();
+        assert!(sum > 0.0, "{weights:?}");
+    }
+    let curves = String::from_utf8(scratch.read("out/curves.svg")).unwrap();
+    assert!(curves.contains("D: prefix and auxiliary loss") && !curves.contains("F: "), "{curves}");
+    let attention = String::from_utf8(scratch.read("out/attention.svg")).unwrap();
+    assert!(attention.contains("A (") && attention.contains("F (") && !attention.contains("D ("));
+    assert!(scratch.read("out/attention.png").starts_with(b"\x89PNG"));
     let table = String::from_utf8(scratch.read("out/report.md")).unwrap();
     assert!(table.contains("| A | bidirectional decoder | 2 |"), "{table}");
     assert!(!table.contains("Missing"), "{table}");

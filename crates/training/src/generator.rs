@@ -12,7 +12,7 @@ use ::generator::{
 };
 use burn::{
     optim::GradientsAccumulator,
-    tensor::{Device, Int, Tensor, TensorData, activation::log_softmax},
+    tensor::{Device, Int, Tensor, TensorData},
 };
 use layers::{
     checkpointing::Tape,
@@ -255,76 +255,6 @@ fn predict<'a>(
     let [batch, length] = tokens.dims();
     // The last token predicts nothing.
     model.forward_on(classes, tokens.clone().slice([0..batch, 0..length - 1]), dropout, tape)
-}
-
-/// Sequences that are predicted together when a finished generator is measured.
-const MEASURED_TOGETHER: usize = 32;
-
-/// How well a generator predicts tokens, position by position.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Prediction {
-    /// Mean cross-entropy of each position, in nats.
-    pub loss: Vec<f64>,
-    /// Fraction of the pictures in which the likeliest token is the right one.
-    pub accuracy: Vec<f64>,
-}
-
-impl Prediction {
-    /// Predicts the tokens of a cache's pictures, in their first view: each from its class and the
-    /// tokens before it, without dropout. `generator` is best on a device without gradients.
-    ///
-    /// # Errors
-    /// If the cache is empty, or cannot be read.
-    ///
-    /// # Panics
-    /// If the generator is one of other tokens.
-    pub fn measure(generator: &Generator, cache: &TokenCache) -> Result<Self, TrainingError> {
-        if cache.is_empty() {
-            return Err(TrainingError::Data("the token cache holds no pictures".into()));
-        }
-        let config = generator.config();
-        assert_eq!(config.layout, cache.header().layout, "the layout of the tokens");
-        let (vocabulary, device) = (config.vocabulary(), generator.embedding.weight.device());
-        let length = config.layout.len();
-        let (mut loss, mut accuracy) = (vec![0.0; length], vec![0.0; length]);
-        for first in (0..cache.len()).step_by(MEASURED_TOGETHER) {
-            let (mut classes, mut tokens) = (Vec::new(), Vec::new());
-            for index in first..cache.len().min(first + MEASURED_TOGETHER) {
-                let record = cache.record(index, 0)?;
-                classes.push(class(&vocabulary, record.label)?);
-                tokens.extend(record.tokens().map(i64::from));
-            }
-            let count = classes.len();
-            let classes = Tensor::from_data(TensorData::new(classes, [count]), &device);
-            let tokens = Tensor::from_data(TensorData::new(tokens, [count, length]), &device);
-            let logits = predict(generator, classes, &tokens, None, None);
-            let right = logits.clone().argmax(2).squeeze_dim::<2>(2).equal(tokens.clone());
-            add_rows(&mut accuracy, right.float());
-            let likelihoods = log_softmax(logits, 2).gather(2, tokens.unsqueeze_dim(2));
-            add_rows(&mut loss, likelihoods.squeeze_dim::<2>(2).neg());
-        }
-        for sum in loss.iter_mut().chain(&mut accuracy) {
-            *sum /= cache.len() as f64;
-        }
-        Ok(Self { loss, accuracy })
-    }
-
-    /// Mean loss and accuracy over some positions.
-    pub fn over(&self, positions: Range<usize>) -> (f64, f64) {
-        let count = positions.len().max(1) as f64;
-        let mean = |values: &[f64]| values[positions.clone()].iter().sum::<f64>() / count;
-        (mean(&self.loss), mean(&self.accuracy))
-    }
-}
-
-/// Adds each row of a matrix to `sums`.
-fn add_rows(sums: &mut [f64], rows: Tensor<2>) {
-    let values = HostTensor::from_tensor(rows).values;
-    for row in values.chunks(sums.len()) {
-        for (sum, &value) in sums.iter_mut().zip(row) {
-            *sum += f64::from(value);
-        }
-    }
 }
 
 impl Trainer for GeneratorTrainer {

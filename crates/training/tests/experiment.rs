@@ -1,17 +1,15 @@
-//! Plans of experiments: what they refuse, in which order they work, and how predictions are
-//! measured.
+//! Plans of experiments: what they refuse, and in which order they work.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
 mod common;
 
 use burn::tensor::Device;
-use common::{Reports, changed, data, generator_recipe, stage_one, stage_one_recipe, token_cache};
+use common::{data, stage_one, stage_one_recipe};
 use tokens::cache::{Shard, TokenCache};
 use training::{
     cache::{BuildOptions, Views, build},
     experiment::{self, Ablation},
-    generator::{GeneratorTrainer, Prediction},
     run::Trainer,
 };
 use weights::ModelFolder;
@@ -159,34 +157,5 @@ fn should_cache_a_picture_and_its_mirror_image() {
             tokens.into_iter().map(usize::from).collect::<Vec<_>>()
         });
         assert_eq!(views(&cache, index), wanted);
-    }
-}
-
-#[test]
-fn should_predict_as_training_evaluates() {
-    let cache = token_cache(Views::Center);
-    let folder = tempfile::tempdir().unwrap();
-    let recipe = changed(&generator_recipe(), &["evaluate_every=2", "dropout=0.0"]);
-    let trainer = GeneratorTrainer::new(recipe.clone(), cache.path(), &Device::flex()).unwrap();
-    let trainer = trainer.with_heldout(cache.path()).unwrap();
-    let mut reports = Reports::default();
-    training::run::run(trainer, &recipe, folder.path(), false, &mut reports).unwrap();
-    let last = reports.all.last().unwrap();
-    let (_, logged) = last.measures.iter().find(|(name, _)| *name == "heldout_loss").unwrap();
-
-    let model = ModelFolder::read(folder.path().join("model")).unwrap();
-    let generator = model.generator(&Device::flex()).unwrap();
-    let cache = TokenCache::open(cache.path()).unwrap();
-    let prediction = Prediction::measure(&generator, &cache).unwrap();
-    let layout = cache.header().layout;
-    let (loss, accuracy) = prediction.over(0..layout.len());
-    assert!((loss - logged).abs() < 1e-5, "{loss} and {logged}");
-    let parts = [layout.prefix_range(), layout.grid_range()].map(|range| {
-        let (loss, accuracy) = prediction.over(range.clone());
-        [loss, accuracy].map(|mean| mean * range.len() as f64)
-    });
-    let whole = [loss, accuracy].map(|mean| mean * layout.len() as f64);
-    for (place, whole) in whole.into_iter().enumerate() {
-        assert!((parts[0][place] + parts[1][place] - whole).abs() < 1e-9);
     }
 }

@@ -3,17 +3,14 @@
 use std::{io::Write, path::Path};
 
 use anyhow::{Context, Result};
-use burn::tensor::Device;
-use generator::{Request, SamplingConfig};
+use burn::tensor::{Device, Tensor, TensorData};
+use generator::{Generator, Predictability, Request, SamplingConfig};
 use metrics::{Gaussian, frechet_distance};
 use pixels::{DataSet, Picture, crop::Crop};
 use serde::{Deserialize, Serialize};
-use tokenizer::ImageSize;
-use tokens::{TokenLayout, cache::TokenCache};
-use training::{
-    experiment::{Ablation, Evaluation, UnitFolder},
-    generator::Prediction,
-};
+use tokenizer::{DecoderAttention, DecoderKind, ImageSize, LocalPattern, Tokenizer};
+use tokens::cache::TokenCache;
+use training::experiment::{Ablation, Evaluation, UnitFolder};
 use weights::ModelFolder;
 
 use crate::{
@@ -26,7 +23,7 @@ use crate::{
 };
 
 /// Raised when more is measured: what an older version measured is then measured again.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Everything that is known of a unit, as in its `measures.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,9 +35,9 @@ pub(super) struct Measures {
     pub(super) tokenizer_parameters: usize,
     pub(super) generator_parameters: usize,
     /// The generator on the first view of the pictures it was trained on, without dropout.
-    pub(super) training: Predictability,
+    pub(super) training: Predicted,
     /// The generator on held-out pictures.
-    pub(super) heldout: Predictability,
+    pub(super) heldout: Predicted,
     /// Fraction of the codes that the training pictures' tokens use.
     pub(super) codebook_usage: f64,
     /// Entropy of the codes' frequencies among the training pictures' grid tokens, in nats: the
@@ -50,11 +47,14 @@ pub(super) struct Measures {
     pub(super) reconstruction: Rebuilt,
     /// Distance of samples from the training pictures.
     pub(super) sample_distance: f64,
+    /// What patches take of those around them in a bidirectional decoder, in the mean over
+    /// held-out pictures, heads and layers (paper, Fig. 8b).
+    attention: Option<[[f64; 3]; 3]>,
 }
 
 /// How well tokens are predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct Predictability {
+pub(super) struct Predicted {
     /// Mean cross-entropy of a token, in nats.
     pub(super) loss: f64,
     pub(super) accuracy: f64,
@@ -79,6 +79,11 @@ pub(super) struct Rebuilt {
 }
 
 impl Measures {
+    /// What patches take of those around them, where the decoder is bidirectional.
+    pub(super) fn pattern(&self) -> Option<LocalPattern> {
+        self.attention.map(|weights| LocalPattern { weights })
+    }
+
     /// What was measured, if it is complete.
     pub(super) fn read(path: &Path) -> Result<Option<Self>> {
         let text = match std::fs::read(path) {
@@ -102,12 +107,38 @@ impl Measures {
     }
 }
 
-impl Predictability {
-    fn new(prediction: &Prediction, layout: &TokenLayout) -> Self {
-        let (loss, accuracy) = prediction.over(0..layout.len());
-        let (grid_loss, grid_accuracy) = prediction.over(layout.grid_range());
-        let picture_loss = loss * layout.len() as f64;
-        Self { loss, accuracy, grid_loss, grid_accuracy, picture_loss }
+impl Predicted {
+    /// Predicts the tokens of a cache's pictures, in their first view, without dropout.
+    fn measure(generator: &Generator, cache: &TokenCache, device: &Device) -> Result<Self> {
+        let layout = cache.header().layout;
+        let vocabulary = generator.config().vocabulary();
+        let mut found = Predictability::new(layout);
+        let mut progress = Progress::new("predicting", cache.len() as u64);
+        for first in (0..cache.len()).step_by(TOGETHER) {
+            let (mut classes, mut tokens) = (Vec::new(), Vec::new());
+            for index in first..cache.len().min(first + TOGETHER) {
+                let record = cache.record(index, 0)?;
+                classes.push(vocabulary.class(record.label)? as i64);
+                tokens.extend(record.tokens().map(i64::from));
+            }
+            let shape = [classes.len(), layout.len()];
+            found.add(
+                generator,
+                Tensor::from_data(TensorData::new(classes, [shape[0]]), device),
+                Tensor::from_data(TensorData::new(tokens, shape), device),
+            );
+            progress.set(found.sequences());
+        }
+        progress.finish();
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let (losses, accuracies) = (found.losses(), found.accuracies());
+        Ok(Self {
+            loss: mean(&losses),
+            accuracy: mean(&accuracies),
+            grid_loss: mean(&losses[layout.grid_range()]),
+            grid_accuracy: mean(&accuracies[layout.grid_range()]),
+            picture_loss: losses.iter().sum(),
+        })
     }
 }
 
@@ -127,7 +158,7 @@ impl<'a> Measurer<'a> {
 
     /// Measures a run of a tokenizer, and the generator on its tokens.
     pub(super) fn measure(&mut self, tokenizer: &Path, tokens: &UnitFolder) -> Result<Measures> {
-        let plan = self.plan;
+        let (plan, device) = (self.plan, self.device.clone());
         let evaluation = plan.evaluation;
         let compute = ComputeArgs::default();
         let compute = Compute::new(&compute, self.name)?;
@@ -137,8 +168,9 @@ impl<'a> Measurer<'a> {
         let generator = with_generator.generator(&self.device)?;
         let cache = TokenCache::open(tokens.cache())?;
         let layout = cache.header().layout;
-        let training = Prediction::measure(&generator, &cache)?;
-        let heldout = Prediction::measure(&generator, &TokenCache::open(tokens.heldout_cache())?)?;
+        let training = Predicted::measure(&generator, &cache, &self.device)?;
+        let heldout = TokenCache::open(tokens.heldout_cache())?;
+        let heldout = Predicted::measure(&generator, &heldout, &self.device)?;
         let (codebook_usage, code_entropy) = frequencies(&cache)?;
 
         let encoding = compute.encoding(&model)?;
@@ -174,6 +206,14 @@ impl<'a> Measurer<'a> {
         progress.finish();
         let samples = seen(extractor, pictures.len(), |index| Ok(pictures[index].clone()))?;
 
+        let attention = match decoding.kind {
+            DecoderKind::Causal => None,
+            kind => {
+                let tokenizer = model.tokenizer(&device)?;
+                Some(pattern(&tokenizer, kind, heldout_data.as_ref(), &device)?.weights)
+            }
+        };
+
         let decoder = config.decoder_parameters(config.decoder(decoding.kind)?);
         Ok(Measures {
             format: FORMAT,
@@ -182,8 +222,8 @@ impl<'a> Measurer<'a> {
                 + config.codebook_parameters()
                 + decoder,
             generator_parameters: generator.config().parameter_count(),
-            training: Predictability::new(&training, &layout),
-            heldout: Predictability::new(&heldout, &layout),
+            training,
+            heldout,
             codebook_usage,
             code_entropy,
             reconstruction: Rebuilt {
@@ -194,6 +234,7 @@ impl<'a> Measurer<'a> {
                 distance: distance.context("one held-out picture is too few for a distance")?,
             },
             sample_distance: frechet_distance(&samples, reference)?,
+            attention,
         })
     }
 
@@ -211,11 +252,33 @@ impl<'a> Measurer<'a> {
     }
 }
 
-/// Sequences that are drawn together.
+/// Sequences that are drawn, or predicted, together.
 const TOGETHER: usize = 16;
 
 fn picture(data: &dyn DataSet, index: usize, size: ImageSize) -> Result<Picture> {
     Ok(Crop::Center.fit(data.picture(index)?, size.width, size.height, data.name(index))?)
+}
+
+/// What patches of pictures take of those around them in a decoder, in the mean over all layers.
+fn pattern(
+    tokenizer: &Tokenizer,
+    kind: DecoderKind,
+    data: &dyn DataSet,
+    device: &Device,
+) -> Result<LocalPattern> {
+    let size = tokenizer.config().image;
+    let mut all: Option<DecoderAttention> = None;
+    for index in 0..data.len() {
+        let planes = picture(data, index, size)?.to_unit_planes();
+        let planes = TensorData::new(planes, [1, 3, size.height, size.width]);
+        let found = tokenizer.attention(Tensor::from_data(planes, device), kind)?;
+        match &mut all {
+            None => all = Some(found),
+            Some(all) => all.merge(&found),
+        }
+    }
+    let all = all.context("there are no held-out pictures")?;
+    Ok(all.local_pattern(0..all.layers()))
 }
 
 /// The moments of a network's features of pictures.

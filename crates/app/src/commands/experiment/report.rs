@@ -1,14 +1,17 @@
 //! The report of an experiment: what is finished, compared, and what is missing.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
+use charts::{Axis, Chart, Figure, HeatMap, Mark, Series};
 use serde::Serialize;
 use serde_json::Value;
-use training::experiment::Unit;
+use tokenizer::LocalPattern;
+use training::experiment::{Row, Unit};
 
 use super::measures::Measures;
 
@@ -25,8 +28,14 @@ pub(super) struct Report {
 struct RowReport {
     name: String,
     title: String,
+    /// The row whose tokens and generator it shares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    second_stage_of: Option<String>,
     seeds: Vec<SeedReport>,
 }
+
+/// Step, loss, and loss on held-out pictures where it was measured.
+type Point = (u64, f64, Option<f64>);
 
 /// One row with one seed.
 #[derive(Debug, Serialize)]
@@ -36,9 +45,8 @@ struct SeedReport {
     /// loss and accuracy are.
     logged_loss: f64,
     logged_accuracy: f64,
-    /// Of the generator's training: step, loss, and loss on held-out pictures where it was
-    /// measured.
-    curve: Vec<(u64, f64, Option<f64>)>,
+    /// Of the generator's training.
+    curve: Vec<Point>,
     #[serde(flatten)]
     measures: Measures,
 }
@@ -51,8 +59,8 @@ impl Report {
         for (unit, found) in units {
             let place = rows.iter().position(|row| row.name == unit.row.name);
             let place = place.unwrap_or_else(|| {
-                let (name, title) = (unit.row.name.clone(), unit.row.title.clone());
-                rows.push(RowReport { name, title, seeds: Vec::new() });
+                let Row { name, title, second_stage_of, .. } = unit.row.clone();
+                rows.push(RowReport { name, title, second_stage_of, seeds: Vec::new() });
                 rows.len() - 1
             });
             match found {
@@ -73,16 +81,21 @@ impl Report {
     /// As tables for people. Of several seeds, the mean and the standard deviation.
     pub(super) fn to_markdown(&self) -> String {
         let mut text = String::from(
-            "Prediction of tokens. *In training* is with dropout, the mean of the last tenth of \
-             the steps; *held out* without. The grid's tokens are those that every row has. \
-             Losses are in nats; *codes* is the entropy of the grid codes' frequencies, the loss \
-             of a generator that knows nothing else.\n\n",
+            "Tokens of held-out pictures, predicted without dropout. The grid's tokens are those \
+             that every row has; losses are in nats. *Codes* is the entropy of the grid codes' \
+             frequencies, the loss of a generator that knows nothing else, and *saved* the part of \
+             it that the loss on the grid is below.\n\n",
         );
-        text += &self.table(&PREDICTION);
+        text += &self.table(&HELDOUT);
+        text += "\nTokens that were trained on: in the last tenth of the training, with its \
+                 dropout, as the paper's loss and accuracy are; and afterwards without.\n\n";
+        text += &self.table(&TRAINING);
         text += "\nPictures. Held-out pictures rebuilt, with the mean squared error of the first \
                  row of patches and of the others; *distances* are Fréchet distances of \
                  EfficientNet-Lite0 features, no FID: of reconstructions from their originals, of \
-                 samples (without guidance) from the training pictures.\n\n";
+                 samples (without guidance) from the training pictures. *Attention before*: of \
+                 what a patch takes of its eight neighbours in a bidirectional decoder, the share \
+                 of the four that come before it in raster order.\n\n";
         text += &self.table(&PICTURES);
         if !self.missing.is_empty() {
             text += &format!("\nMissing: {}.\n", self.missing.join("; "));
@@ -94,14 +107,54 @@ impl Report {
         let titles: Vec<&str> = columns.iter().map(|column| column.title).collect();
         let mut text = format!("| row | | seeds | {} |\n", titles.join(" | "));
         text += &format!("|{}\n", " --- |".repeat(columns.len() + 3));
-        for RowReport { name, title, seeds } in &self.rows {
+        for RowReport { name, title, seeds, .. } in &self.rows {
             let cells: Vec<String> = columns.iter().map(|column| column.cell(seeds)).collect();
             text += &format!("| {name} | {title} | {} | {} |\n", seeds.len(), cells.join(" | "));
         }
         text
     }
 
-    /// Writes `report.json` and `report.md`.
+    /// The course of the generators' trainings (paper, Fig. 2), if any is finished; of several
+    /// seeds, the mean.
+    fn curves(&self) -> Option<Figure> {
+        let rows = self.rows.iter().enumerate();
+        // A second stage has the generator of its first one.
+        let rows = rows.filter(|(_, row)| row.second_stage_of.is_none() && !row.seeds.is_empty());
+        let (mut training, mut heldout) = (Vec::new(), Vec::new());
+        for (color, row) in rows {
+            let name = format!("{}: {}", row.name, row.title);
+            let line = Series::line(&name, row.mean_curve(|point| Some(point.1)));
+            training.push(line.with_color(color));
+            let line = Series::line(&name, row.mean_curve(|point| point.2));
+            heldout.push(line.with_mark(Mark::LineAndDots).with_color(color));
+        }
+        let chart = |title: &str, series: Vec<Series>| Chart {
+            title: title.into(),
+            x: Axis::new("step of the generator"),
+            y: Axis::new("cross-entropy of a token, nats"),
+            series,
+        };
+        let panels = [chart("Training", training), chart("Held-out pictures", heldout)];
+        let panels = panels
+            .into_iter()
+            .filter(|chart| chart.series.iter().any(|series| !series.points.is_empty()));
+        let figure = Figure::new(panels);
+        (!figure.panels.is_empty()).then_some(figure)
+    }
+
+    /// What patches take of their neighbours in bidirectional decoders (paper, Fig. 8b), if any is
+    /// finished; of several seeds, the mean. All of one scale.
+    fn attention(&self) -> Option<Figure> {
+        let mut maps: Vec<HeatMap> = self.rows.iter().filter_map(RowReport::pattern).collect();
+        let all = maps.iter().flat_map(|map| map.values.iter().flatten());
+        let most = all.fold(0.0_f64, |most, &value| most.max(value));
+        for map in &mut maps {
+            map.range = Some((0.0, most));
+        }
+        (!maps.is_empty()).then(|| Figure::new(maps).with_panel_size(360, 320))
+    }
+
+    /// Writes `report.json`, `report.md` and the figures, each as SVG and PNG.
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
@@ -110,7 +163,47 @@ impl Report {
             tokens::files::write_file(&path, |file| file.write_all(text.as_bytes()))
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
+        for (name, figure) in [("curves", self.curves()), ("attention", self.attention())] {
+            let Some(figure) = figure else { continue };
+            for format in ["svg", "png"] {
+                figure.write(&folder.join(name).with_extension(format))?;
+            }
+        }
         Ok(())
+    }
+}
+
+impl RowReport {
+    /// The mean over seeds of a value at each step that has it.
+    fn mean_curve(&self, value: impl Fn(&Point) -> Option<f64>) -> Vec<(f64, f64)> {
+        let mut sums = BTreeMap::<u64, (f64, f64)>::new();
+        for point in self.seeds.iter().flat_map(|seed| &seed.curve) {
+            if let Some(value) = value(point) {
+                let (sum, count) = sums.entry(point.0).or_default();
+                *sum += value;
+                *count += 1.0;
+            }
+        }
+        sums.into_iter().map(|(step, (sum, count))| (step as f64, sum / count)).collect()
+    }
+
+    /// The mean over seeds of the attention's local pattern, with its share of what comes before.
+    fn pattern(&self) -> Option<HeatMap> {
+        let patterns: Vec<LocalPattern> =
+            self.seeds.iter().filter_map(|seed| seed.measures.pattern()).collect();
+        let count = patterns.len() as f64;
+        patterns.first()?;
+        let mut mean = LocalPattern { weights: [[0.0; 3]; 3] };
+        for pattern in &patterns {
+            let sums = mean.weights.iter_mut().flatten();
+            for (sum, weight) in sums.zip(pattern.weights.iter().flatten()) {
+                *sum += weight / count;
+            }
+        }
+        let share = 100.0 * mean.preceding_share().unwrap_or_default();
+        let percent = mean.weights.map(|row| row.map(|weight| 100.0 * weight).to_vec());
+        let title = format!("{} ({share:.0} % before), % a patch", self.name);
+        Some(HeatMap { digits: Some(1), ..HeatMap::new(title, percent.to_vec()) })
     }
 }
 
@@ -167,6 +260,7 @@ impl Column {
         let mean = values.iter().sum::<f64>() / count;
         match values.len() {
             0 => "–".into(),
+            _ if mean.is_nan() => "–".into(),
             1 => format!("{mean:.digits$}"),
             _ => {
                 let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
@@ -176,23 +270,28 @@ impl Column {
     }
 }
 
-const PREDICTION: [Column; 9] = [
-    Column::new("loss in training", 3, |seed| seed.logged_loss),
-    Column::new("accuracy in training, %", 1, |seed| 100.0 * seed.logged_accuracy),
-    Column::new("held-out loss, grid", 3, |seed| seed.measures.heldout.grid_loss),
-    Column::new("held-out accuracy, grid, %", 1, |seed| {
-        100.0 * seed.measures.heldout.grid_accuracy
-    }),
-    Column::new("held-out loss, all", 3, |seed| seed.measures.heldout.loss),
-    Column::new("held-out accuracy, all, %", 1, |seed| 100.0 * seed.measures.heldout.accuracy),
-    Column::new("held-out nats a picture", 1, |seed| seed.measures.heldout.picture_loss),
-    Column::new("training pictures without dropout, loss, grid", 3, |seed| {
-        seed.measures.training.grid_loss
-    }),
+const HELDOUT: [Column; 7] = [
+    Column::new("grid, loss", 3, |seed| seed.measures.heldout.grid_loss),
+    Column::new("grid, accuracy, %", 1, |seed| 100.0 * seed.measures.heldout.grid_accuracy),
+    Column::new("all, loss", 3, |seed| seed.measures.heldout.loss),
+    Column::new("all, accuracy, %", 1, |seed| 100.0 * seed.measures.heldout.accuracy),
+    Column::new("a picture, nats", 1, |seed| seed.measures.heldout.picture_loss),
     Column::new("codes, nats", 3, |seed| seed.measures.code_entropy),
+    Column::new("saved, %", 1, |seed| {
+        100.0 * (1.0 - seed.measures.heldout.grid_loss / seed.measures.code_entropy)
+    }),
 ];
 
-const PICTURES: [Column; 8] = [
+const TRAINING: [Column; 6] = [
+    Column::new("in training, loss", 3, |seed| seed.logged_loss),
+    Column::new("in training, accuracy, %", 1, |seed| 100.0 * seed.logged_accuracy),
+    Column::new("grid, loss", 3, |seed| seed.measures.training.grid_loss),
+    Column::new("grid, accuracy, %", 1, |seed| 100.0 * seed.measures.training.grid_accuracy),
+    Column::new("all, loss", 3, |seed| seed.measures.training.loss),
+    Column::new("all, accuracy, %", 1, |seed| 100.0 * seed.measures.training.accuracy),
+];
+
+const PICTURES: [Column; 9] = [
     Column::new("codebook used, %", 1, |seed| 100.0 * seed.measures.codebook_usage),
     Column::new("PSNR, dB", 2, |seed| seed.measures.reconstruction.psnr),
     Column::new("SSIM", 3, |seed| seed.measures.reconstruction.ssim),
@@ -200,5 +299,9 @@ const PICTURES: [Column; 8] = [
     Column::new("error, other rows", 4, |seed| seed.measures.reconstruction.other_rows_error),
     Column::new("distance, reconstructions", 3, |seed| seed.measures.reconstruction.distance),
     Column::new("distance, samples", 3, |seed| seed.measures.sample_distance),
+    Column::new("attention before, %", 1, |seed| {
+        let pattern = seed.measures.pattern().map(|pattern| pattern.preceding_share());
+        pattern.flatten().map_or(f64::NAN, |share| 100.0 * share)
+    }),
     Column::new("tokenizer parameters", 0, |seed| seed.measures.tokenizer_parameters as f64),
 ];

@@ -255,3 +255,71 @@ fn should_evaluate_the_bundled_model_by_its_protocols() {
     scratch.ok(&["decode", part, "--out", "pictures"]);
     assert_eq!(std::fs::read_dir(scratch.path("pictures")).unwrap().count(), 9);
 }
+
+#[test]
+fn should_sweep_settings_and_checkpoints_and_keep_finished_points() {
+    let scratch = scratch();
+    let sweep = |out: &'static str, more: &[&'static str]| -> Value {
+        let fixed = ["evaluate", "sweep", "--protocol", "drawn.toml", "--count", "27"];
+        let fixed = [&fixed[..], &["--resamples", "9", "--json", "--out", out], more].concat();
+        object(&scratch.ok(&fixed))
+    };
+    let lines = |out: &str| -> Vec<Value> {
+        let text = String::from_utf8(scratch.read(&format!("{out}/points.jsonl"))).unwrap();
+        text.lines().map(object).collect()
+    };
+    let grid = ["--model", "model", "--guidance", "1,3", "--temperature", "0.5,1"];
+    let first = sweep("grid", &grid);
+    assert_eq!(first["points"].as_array().unwrap().len(), 4);
+    let finished = lines("grid");
+    assert_eq!(finished.len(), 4);
+    for point in &finished {
+        let distance = &point["distance"];
+        assert!(distance["value"].as_f64().unwrap() > 0.0, "{point}");
+        assert!(distance["deviation"].as_f64().unwrap() > 0.0, "{point}");
+        assert!(point["quality"]["value"].as_f64().is_some(), "{point}");
+    }
+    for name in ["sweep.svg", "sweep.png"] {
+        assert!(!scratch.read(&format!("grid/{name}")).is_empty());
+    }
+    // A point is what `run` measures.
+    let run = ["--set", "count=27", "sampling.guidance=3", "sampling.temperature=0.5", "--json"];
+    let run = object(&scratch.ok(&evaluate("drawn.toml", "point", &run)));
+    let setting = |point: &&Value| {
+        point["setting"]["guidance"] == 3.0 && point["setting"]["temperature"] == 0.5
+    };
+    let point = finished.iter().find(setting).unwrap();
+    assert_eq!(point["distance"]["value"], run["lite_frechet_distance"]);
+    // Finished points are taken as they are: here one that was changed by hand, after a line that
+    // is missing.
+    let mut changed = finished.clone();
+    changed.remove(1);
+    changed[0]["distance"]["value"] = 0.125.into();
+    let text: String = changed.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(scratch.path("grid/points.jsonl"), text).unwrap();
+    let again = sweep("grid", &grid);
+    assert_eq!(again["least"], finished[0]["setting"]);
+    let after = lines("grid");
+    assert_eq!((after.len(), &after[3]), (4, &finished[1]));
+    assert!(
+        scratch.files().iter().all(|path| !path.ends_with("part-00000.safetensors")
+            || path.starts_with(scratch.path("point")))
+    );
+
+    let golden = ["--model", "model", "--golden", "guidance=1:4", "--evaluations", "4"];
+    assert_eq!(sweep("golden", &golden)["points"].as_array().unwrap().len(), 4);
+    let refused = |more: &[&str]| {
+        let fixed = ["evaluate", "sweep", "--model", "model", "--out", "none", "--protocol"];
+        scratch.refused(&[&fixed[..], more].concat())
+    };
+    assert!(refused(&["rebuilt.toml"]).contains("draws nothing"));
+    assert!(refused(&["drawn.toml", "--golden", "top_k=1:2"]).contains("guidance_power"));
+    assert!(refused(&["drawn.toml", "--temperature=-1"]).contains("temperature"));
+    assert!(refused(&["drawn.toml", "--reference", "bundled:heldout"]).contains("rFID"));
+
+    // The checkpoint of a run is the model that the run exported then.
+    let of_run = sweep("steps", &["--run", "model", "--guidance", "3"]);
+    let of_model = sweep("model-3", &["--model", "model", "--guidance", "3"]);
+    assert_eq!(of_run["points"][0]["setting"]["step"], 1);
+    assert_eq!(of_run["points"][0]["distance"], of_model["points"][0]["distance"]);
+}

@@ -100,6 +100,26 @@ fn best(checkpoints: &[PathBuf]) -> Result<Option<&Path>, TrainingError> {
 }
 
 impl Checkpoint {
+    /// The checkpoints of a run's folder, oldest first: steps and files.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn of_run(run: &Path) -> Result<Vec<(u64, PathBuf)>, TrainingError> {
+        let files = list(&run.join("checkpoints"))?;
+        Ok(files.into_iter().filter_map(|path| Some((step_of(&path)?, path))).collect())
+    }
+
+    /// The parameters that a run exports when it writes this checkpoint: their average where the
+    /// run keeps one.
+    ///
+    /// # Errors
+    /// If the file is no checkpoint, or damaged.
+    pub fn exported(path: &Path) -> Result<TensorMap, TrainingError> {
+        let mut checkpoint = Self::read(path)?;
+        let average = checkpoint.take("average");
+        Ok(if average.is_empty() { checkpoint.take("model") } else { average })
+    }
+
     /// The newest checkpoint in a folder, if there is one.
     pub(crate) fn latest(folder: &Path) -> Result<Option<Self>, TrainingError> {
         list(folder)?.last().map(|path| Self::read(path)).transpose()

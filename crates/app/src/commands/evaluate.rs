@@ -6,6 +6,7 @@ mod precision;
 mod reconstruction;
 mod run;
 mod sampling;
+mod sweep;
 
 use anyhow::Result;
 
@@ -18,5 +19,6 @@ pub(crate) fn run(verb: &EvaluateVerb, device: DeviceName) -> Result<()> {
         EvaluateVerb::Reconstruction(args) => reconstruction::run(args, device),
         EvaluateVerb::Run(args) => run::run(args, device),
         EvaluateVerb::Precision(args) => precision::run(args),
+        EvaluateVerb::Sweep(args) => sweep::run(args, device),
     }
 }

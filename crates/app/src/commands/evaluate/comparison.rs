@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use metrics::{
-    FeatureExtractor, KernelSubsets, NumpyBatch, Purpose, ScoreSplits, Statistics,
+    FeatureExtractor, FeatureMatrix, KernelSubsets, NumpyBatch, Purpose, ScoreSplits, Statistics,
     frechet_distance, inception_score, kernel_distance, precision_recall,
 };
 use pixels::crop::Crop;
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Neighbours that the manifolds of precision and recall reach to.
-const NEIGHBOURS: usize = 3;
+pub(super) const NEIGHBOURS: usize = 3;
 
 /// What to remember about distances of the bundled network.
 pub(super) const STAND_IN: &str = "the bundled network stands in for Inception; its distances are \
@@ -158,6 +158,19 @@ pub(super) struct SeenReference {
     pub(super) count: u64,
 }
 
+impl SeenReference {
+    /// All rows of its pictures' pooled features, where it has pictures.
+    pub(super) fn pool(&self) -> Option<&FeatureMatrix> {
+        self.seen.as_ref().and_then(Seen::pool)
+    }
+
+    /// A number that another reference hardly has: the sum of the mean's bits.
+    pub(super) fn checksum(&self) -> u64 {
+        let bits = self.statistics.pool.mean.iter().map(|value| value.to_bits());
+        bits.fold(0, |sum: u64, bits| sum.rotate_left(1).wrapping_add(bits))
+    }
+}
+
 /// One number with its name in the table and in JSON.
 struct Line {
     key: String,
@@ -240,8 +253,7 @@ pub(super) fn compare(seen: &Seen, reference: &SeenReference, report: &mut Repor
             report.add_plain("inception_score_torch_fidelity", title, score.mean);
         }
     }
-    let compared = reference.seen.as_ref().and_then(Seen::pool);
-    if let (Some(ours), Some(theirs)) = (seen.pool(), compared) {
+    if let (Some(ours), Some(theirs)) = (seen.pool(), reference.pool()) {
         let few = theirs.rows().min(ours.rows());
         if few >= KernelSubsets::TORCH_FIDELITY.size {
             let score = kernel_distance(ours, theirs, KernelSubsets::TORCH_FIDELITY)?;

@@ -200,6 +200,39 @@ pub fn matrix_convolution(x: Tensor<4>, matrix: Tensor<2>, geometry: Geometry) -
     }
 }
 
+/// [`matrix_convolution`], then [`shifted_clamp`], without a pass over memory for the second where
+/// no gradient is wanted. The bias is frozen: no gradient reaches it.
+///
+/// # Shapes
+/// `x [batch, height, width, in]`, `matrix [kernel·kernel·in, out]` and `bias [out]` to
+/// `[batch, height', width', out]`.
+///
+/// # Panics
+/// If the matrix does not fit the channels and the kernel, the bias does not fit the matrix, or
+/// the kernel is larger than the picture with its zeros.
+pub fn clamped_convolution(
+    x: Tensor<4>,
+    matrix: Tensor<2>,
+    bias: Tensor<1>,
+    geometry: Geometry,
+    low: f32,
+    high: f32,
+) -> Tensor<4> {
+    let ([_, _, _, channels], [rows, outputs]) = (x.dims(), matrix.dims());
+    let [height, width] = geometry.kernel;
+    assert_eq!(rows, height * width * channels, "rows of the matrix and numbers under the kernel");
+    assert_eq!(bias.dims(), [outputs], "width of matrix and bias");
+    if is_fusible(&x) && is_fusible(&matrix) && is_fusible(&bias) {
+        let [x, matrix, bias] = [x.into_dispatch(), matrix.into_dispatch(), bias.into_dispatch()];
+        let bounds = [low, high];
+        Tensor::from_dispatch(Dispatch::fused_clamped_convolution(
+            x, matrix, bias, geometry, bounds,
+        ))
+    } else {
+        shifted_clamp(matrix_convolution(x, matrix, geometry), bias, low, high)
+    }
+}
+
 /// Convolution of each channel by its own filter, plus bias, for pictures whose channels come
 /// last. Filter and bias are frozen: no gradient reaches them.
 ///

@@ -317,7 +317,27 @@ fn should_convolve_as_burn_does_and_have_its_gradients() {
         let expected = composed_convolution(x.clone(), kernel.clone(), geometry);
         assert_close(&result, &expected, 2e-5);
 
+        let matrix = kernel.clone().permute([2, 3, 1, 0]).reshape([height * width * shape[3], out]);
+        let bias = random([out], &device);
+        let constant = || (Tensor::from_inner(matrix.clone()), Tensor::from_inner(bias.clone()));
+        let in_one = |x: Tensor<4>| {
+            let autodiff = x.device().is_autodiff();
+            let (matrix, bias) = if autodiff { constant() } else { (matrix.clone(), bias.clone()) };
+            fused::clamped_convolution(x, matrix, bias, geometry, -0.2, 0.9)
+        };
+        let in_two = fused::shifted_clamp(result.clone(), bias.clone(), -0.2, 0.9);
+        assert_close(&in_one(x.clone()), &in_two, 0.0);
+
         let weight = random(result.dims(), &device);
+        assert_close(
+            &gradient(&x, &weight, in_one),
+            &gradient(&x, &weight, |x| {
+                let (matrix, bias) = constant();
+                let sums = composed::matrix_convolution(x, matrix, geometry);
+                composed::clamp(sums + bias.unsqueeze(), -0.2, 0.9)
+            }),
+            2e-5,
+        );
         let of = |f: &dyn Fn(Tensor<4>, Tensor<4>, Geometry) -> Tensor<4>, both: bool| {
             let x = Tensor::from_inner(x.clone()).set_require_grad(both);
             let kernel = Tensor::from_inner(kernel.clone()).require_grad();

@@ -131,7 +131,7 @@ impl Convolution {
     /// `[batch, height, width, in]` → `[batch, height', width', out]`.
     fn clamped(&self, x: Tensor<4>, geometry: Geometry, high: f32) -> Tensor<4> {
         let (matrix, bias) = (beside(&x, &self.matrix), beside(&x, &self.bias));
-        fused::shifted_clamp(fused::matrix_convolution(x, matrix, geometry), bias, 0.0, high)
+        fused::clamped_convolution(x, matrix, bias, geometry, 0.0, high)
     }
 }
 

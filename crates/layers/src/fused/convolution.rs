@@ -3,7 +3,7 @@
 //! Burn computes the gradient for the weight as a convolution whose kernel is as large as the
 //! picture. On the CPU backend that is many times slower than the forward pass; here all three
 //! products are matrix products over the windows under the kernel, which are gathered (and
-//! scattered back) for a few samples at a time, so that memory does not grow with the batch.
+//! scattered back) a few at a time, so that memory does not grow with the batch.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -24,14 +24,21 @@ use burn::{
 use rayon::prelude::*;
 
 use super::{
+    backend::{FusedGradients, FusedOperations},
     flex::{row_major, values},
     geometry::Geometry,
-    lanes::vectorized,
-    product::{Matrix, Threads, add_product, product},
+    lanes::{self, vectorized},
+    product::{Matrix, Threads, add_product, product, write_product},
 };
 
-/// Numbers that windows are gathered in at a time (32 MB); fewer samples if they need more.
+/// Numbers that windows are gathered in at a time (32 MB) for a gradient; fewer samples if they
+/// need more.
 const GATHERED: usize = 1 << 23;
+/// Numbers in the windows that one thread gathers and multiplies at a time (1 MB), which stay in
+/// its cache in between.
+const TILE: usize = 1 << 18;
+/// Windows in such a tile at least: a product of fewer spends its time on laying the weights out.
+const TILE_ROWS: usize = 256;
 
 /// The forward pass.
 #[backend_extension(Flex, Autodiff)]
@@ -42,6 +49,15 @@ pub(crate) trait ConvolutionOperations: Backend {
         x: FloatTensor<Self>,
         matrix: FloatTensor<Self>,
         geometry: Geometry,
+    ) -> FloatTensor<Self>;
+
+    /// The same plus `bias [out]`, between two bounds; the bias gets no gradient.
+    fn fused_clamped_convolution(
+        x: FloatTensor<Self>,
+        matrix: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        geometry: Geometry,
+        bounds: [f32; 2],
     ) -> FloatTensor<Self>;
 }
 
@@ -111,31 +127,38 @@ impl Windows {
         self.geometry == Geometry::same(1)
     }
 
+    /// Copies the numbers under the kernel in one window, counted over all samples; those beside
+    /// the picture stay what they are.
+    fn window(&self, x: &[f32], index: usize, out: &mut [f32]) {
+        let Self { geometry, channels, input: [height, width], output: [_, across], .. } = *self;
+        let [kernel_height, kernel_width] = geometry.kernel;
+        let (sample, place) = (index / self.count(), index % self.count());
+        let picture = &x[sample * self.sample()..][..self.sample()];
+        let top = (place / across) * geometry.stride;
+        let (columns, pixel) = self.columns(place % across);
+        let run = columns.len() * channels;
+        for under in 0..kernel_height {
+            let y = (top + under).wrapping_sub(geometry.padding[0]);
+            if y < height {
+                let from = (y * width + pixel) * channels;
+                let to = (under * kernel_width + columns.start) * channels;
+                out[to..to + run].copy_from_slice(&picture[from..from + run]);
+            }
+        }
+    }
+
     /// The windows of some samples, `[samples·height'·width', kernel·kernel·in]`.
     fn gather<'a>(&self, x: &'a [f32], samples: Range<usize>) -> Cow<'a, [f32]> {
         if self.are_pixels() {
             return Cow::Borrowed(&x[samples.start * self.sample()..samples.end * self.sample()]);
         }
-        let Self { geometry, channels, input: [height, width], output: [down, across], .. } = *self;
-        let [kernel_height, kernel_width] = geometry.kernel;
-        let rows = samples.len() * down;
-        let mut gathered = vec![0.0; rows * across * self.size()];
-        gathered.par_chunks_exact_mut(across * self.size()).enumerate().for_each(|(row, out)| {
-            let picture = &x[(samples.start + row / down) * self.sample()..][..self.sample()];
-            let top = (row % down) * geometry.stride;
-            for (column, out) in out.chunks_exact_mut(self.size()).enumerate() {
-                let (columns, pixel) = self.columns(column);
-                let run = columns.len() * channels;
-                for under in 0..kernel_height {
-                    let y = (top + under).wrapping_sub(geometry.padding[0]);
-                    if y < height {
-                        let from = (y * width + pixel) * channels;
-                        let to = (under * kernel_width + columns.start) * channels;
-                        out[to..to + run].copy_from_slice(&picture[from..from + run]);
-                    }
-                }
-            }
-        });
+        let first = samples.start * self.count();
+        let mut gathered = vec![0.0; samples.len() * self.count() * self.size()];
+        gathered
+            .par_chunks_exact_mut(self.size())
+            .enumerate()
+            .with_min_len(self.output[1])
+            .for_each(|(index, out)| self.window(x, first + index, out));
         Cow::Owned(gathered)
     }
 
@@ -168,25 +191,68 @@ impl Windows {
     }
 }
 
+/// The forward pass, a tile of windows after another on each thread: gathered, multiplied and
+/// handed to `finish` (rows of `out` numbers) while they are in its cache.
+fn convolve(
+    x: FlexTensor,
+    matrix: FlexTensor,
+    geometry: Geometry,
+    finish: impl Fn(&mut [f32]) + Sync,
+) -> FlexTensor {
+    let (x, matrix) = (row_major(x), row_major(matrix));
+    let windows = Windows::new(&x, geometry);
+    let [_, outputs] = matrix.shape().dims();
+    let matrix = Matrix::packed(values(&matrix), outputs);
+    let (x, size) = (values(&x), windows.size());
+    let count = windows.batch * windows.count();
+    let mut output = vec![0.0; count * outputs];
+    let tiles = count.div_ceil(TILE_ROWS.max(TILE / size.max(1)));
+    // An even number of equal ones, so that threads end together.
+    let tiles = if tiles > 1 { tiles.next_multiple_of(2) } else { 1 };
+    let rows = count.div_ceil(tiles).max(1);
+    let tile = |gathered: &mut Vec<f32>, (tile, out): (usize, &mut [f32])| {
+        let first = tile * rows;
+        let count = out.len() / outputs;
+        let pixels = if windows.are_pixels() {
+            &x[first * size..(first + count) * size]
+        } else {
+            gathered.clear();
+            gathered.resize(count * size, 0.0);
+            for (index, window) in gathered.chunks_exact_mut(size).enumerate() {
+                windows.window(x, first + index, window);
+            }
+            &gathered[..]
+        };
+        // One tile alone is for all threads.
+        let threads = if tiles == 1 { Threads::All } else { Threads::One };
+        write_product(out, outputs, Matrix::packed(pixels, size), matrix, threads);
+        finish(out);
+    };
+    if outputs > 0 && size > 0 {
+        let parts = output.par_chunks_mut(rows * outputs).enumerate();
+        parts.for_each_init(Vec::<f32>::new, tile);
+    }
+    let shape = [windows.batch, windows.output[0], windows.output[1], outputs];
+    FlexTensor::from_data(TensorData::new(output, shape))
+}
+
 impl ConvolutionOperations for Flex {
     fn fused_convolution(x: FlexTensor, matrix: FlexTensor, geometry: Geometry) -> FlexTensor {
-        let (x, matrix) = (row_major(x), row_major(matrix));
-        let windows = Windows::new(&x, geometry);
-        let [_, outputs] = matrix.shape().dims();
-        let matrix = Matrix::packed(values(&matrix), outputs);
-        let mut output = Vec::new();
-        for samples in windows.parts() {
-            let whole = samples.len() == windows.batch;
-            let gathered = windows.gather(values(&x), samples);
-            let product = product(Matrix::packed(&gathered, windows.size()), matrix, Threads::All);
-            if whole {
-                output = product;
-            } else {
-                output.extend_from_slice(&product);
-            }
-        }
-        let shape = [windows.batch, windows.output[0], windows.output[1], outputs];
-        FlexTensor::from_data(TensorData::new(output, shape))
+        convolve(x, matrix, geometry, |_| {})
+    }
+
+    fn fused_clamped_convolution(
+        x: FlexTensor,
+        matrix: FlexTensor,
+        bias: FlexTensor,
+        geometry: Geometry,
+        [low, high]: [f32; 2],
+    ) -> FlexTensor {
+        let bias = row_major(bias);
+        let bias = values(&bias);
+        convolve(x, matrix, geometry, |out| {
+            vectorized(|| lanes::shifted_clamp(out, bias, low, high));
+        })
     }
 }
 
@@ -233,7 +299,22 @@ impl ConvolutionGradients for Flex {
     }
 }
 
-impl<B: ConvolutionGradients, C: CheckpointStrategy> ConvolutionOperations for Autodiff<B, C> {
+impl<B, C> ConvolutionOperations for Autodiff<B, C>
+where
+    B: ConvolutionGradients + FusedGradients,
+    C: CheckpointStrategy,
+{
+    fn fused_clamped_convolution(
+        x: FloatTensor<Self>,
+        matrix: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        geometry: Geometry,
+        [low, high]: [f32; 2],
+    ) -> FloatTensor<Self> {
+        let sums = Self::fused_convolution(x, matrix, geometry);
+        Self::fused_shifted_clamp(sums, bias, low, high)
+    }
+
     fn fused_convolution(
         x: FloatTensor<Self>,
         matrix: FloatTensor<Self>,

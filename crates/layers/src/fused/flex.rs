@@ -284,14 +284,9 @@ impl FusedOperations for Flex {
     fn fused_shifted_clamp(x: FlexTensor, bias: FlexTensor, low: f32, high: f32) -> FlexTensor {
         let (mut x, bias) = (row_major(x), row_major(bias));
         let bias = values(&bias);
-        let shift = |out: &mut [f32]| {
-            for row in out.chunks_exact_mut(bias.len()) {
-                for (value, bias) in row.iter_mut().zip(bias) {
-                    *value = lanes::clamp(*value + bias, low, high);
-                }
-            }
-        };
-        for_each_chunk(values_mut(&mut x), whole_rows(bias.len()), |_, out| shift(out));
+        for_each_chunk(values_mut(&mut x), whole_rows(bias.len()), |_, out| {
+            lanes::shifted_clamp(out, bias, low, high);
+        });
         x
     }
 

@@ -66,6 +66,16 @@ pub(super) fn clamp(x: f32, low: f32, high: f32) -> f32 {
     if x > high { high } else { x }
 }
 
+/// The nearest number to x + bias between two bounds, by rows as long as the bias.
+#[inline(always)]
+pub(super) fn shifted_clamp(rows: &mut [f32], bias: &[f32], low: f32, high: f32) {
+    for row in rows.chunks_exact_mut(bias.len()) {
+        for (value, bias) in row.iter_mut().zip(bias) {
+            *value = clamp(*value + bias, low, high);
+        }
+    }
+}
+
 /// 1 / (1 + e⁻ˣ).
 #[inline(always)]
 pub(super) fn sigmoid(x: f32) -> f32 {

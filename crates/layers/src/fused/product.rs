@@ -99,6 +99,23 @@ pub(super) fn product(left: Matrix<'_>, right: Matrix<'_>, threads: Threads) -> 
     output
 }
 
+/// Writes left · right over the rows of `output`, whose starts are `stride` numbers apart.
+pub(super) fn write_product(
+    output: &mut [f32],
+    stride: usize,
+    left: Matrix<'_>,
+    right: Matrix<'_>,
+    threads: Threads,
+) {
+    assert!(fits(output.len(), left.rows, right.columns, stride), "a product beyond its slice");
+    assert!(left.columns > 0, "a product of nothing");
+    // SAFETY: all rows of the output lie within the slice, which is borrowed mutably.
+    #[allow(unsafe_code)]
+    unsafe {
+        multiply(output.as_mut_ptr(), stride, left, right, false, threads);
+    }
+}
+
 /// Adds left · right to the rows of `output`, whose starts are `stride` numbers apart.
 pub(super) fn add_product(
     output: &mut [f32],

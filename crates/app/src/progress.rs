@@ -84,6 +84,19 @@ impl Progress {
     }
 }
 
+/// Seconds as `1 d 2 h`, `2 h 05 min`, `5 min` or `40 s`.
+fn duration(seconds: f64) -> String {
+    // What is not finite becomes a large number that nobody takes for an estimate.
+    let seconds = seconds as u64;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, ..) => format!("{hours} h {:02} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
 /// Shows a training run.
 #[derive(Default)]
 pub(crate) struct TrainingProgress {
@@ -123,23 +136,27 @@ impl Observer for TrainingProgress {
     }
 
     fn reported(&mut self, report: &Report) {
-        let mut text = format!("step {}/{}", report.step, report.steps);
+        let Report { step, steps, learning_rate, steps_per_second, .. } = report;
+        let left = duration((steps - step) as f64 / steps_per_second);
+        let mut text = format!("step {step}/{steps}  {steps_per_second:.2} steps/s  {left} left");
         for (name, value) in &report.measures {
             text.push_str(&format!("  {name} {value:.4}"));
         }
-        let rate = report.learning_rate;
-        let remaining = (report.steps - report.step) as f64 / report.steps_per_second;
-        let minutes = remaining / 60.0;
-        text.push_str(&format!(
-            "  rate {rate:.2e}  {:.2} steps/s  {minutes:.0} min left",
-            report.steps_per_second
-        ));
+        text.push_str(&format!("  learning_rate {learning_rate:.2e}"));
         self.line(&text);
         if report.bad_pictures > 0 {
             self.line(&format!(
                 "bad pictures so far: {}, listed in log.jsonl",
                 report.bad_pictures
             ));
+        }
+        if let Some(bar) = &self.bar {
+            // What fits beside a bar; the lines above have the rest.
+            let shown = ["loss", "accuracy", "usage"].into_iter().filter_map(|name| {
+                let (_, value) = report.measures.iter().find(|(known, _)| *known == name)?;
+                Some(format!("{name} {value:.4}"))
+            });
+            bar.set_message(shown.collect::<Vec<_>>().join("  "));
         }
         for Alarm { what, value, limit } in &report.alarms {
             self.line(&format!("alarm: {what} is {value:.4}, below {limit:.4}"));
@@ -156,10 +173,25 @@ impl Observer for TrainingProgress {
         }
     }
 
+    fn sampled(&mut self, pictures: &Path) {
+        self.line(&format!("drew {}", pictures.display()));
+    }
+
     fn went_back(&mut self, trouble: &Trouble, step: u64) {
         self.line(&format!("{trouble}; going back to step {step}, on with other data"));
         if let Some(bar) = &self.bar {
             bar.set_position(step);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn should_say_how_long_in_the_units_that_matter() {
+        let said = [0.4, 59.9, 60.0, 3599.0, 7500.0, 93_600.0].map(duration);
+        assert_eq!(said, ["0 s", "59 s", "1 min", "59 min", "2 h 05 min", "1 d 2 h"]);
     }
 }

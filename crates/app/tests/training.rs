@@ -37,6 +37,16 @@ fn should_go_the_whole_path_from_pictures_to_pictures() {
         assert!(log.lines().all(|line| line.contains(key)), "{key}: {log}");
     }
     assert!(scratch.read("one/recipe.toml").starts_with(b"# The resolved recipe"));
+    // The last step is always drawn, whatever `samples_every` says.
+    assert!(scratch.read("one/samples/step-00000006.png").starts_with(b"\x89PNG"));
+
+    scratch.ok(&["plot", "one", "one/log.jsonl", "--measure", "loss", "entropy", "--out", "c.svg"]);
+    let curves = String::from_utf8(scratch.read("c.svg")).unwrap();
+    for word in ["one", "loss", "entropy", "step"] {
+        assert!(curves.contains(word), "{word}");
+    }
+    let error = scratch.refused(&["plot", "one", "--measure", "los", "--out", "d.png"]);
+    assert!(error.contains("`los`") && error.contains("loss"), "{error}");
 
     scratch.ok(&[
         "train",

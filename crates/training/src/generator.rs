@@ -7,10 +7,11 @@ use std::{
 };
 
 use ::generator::{
-    Dropout, Generator, GeneratorConfig,
+    Dropout, Generator, GeneratorConfig, Request, generate,
     loss::{accuracy, cross_entropy},
 };
 use burn::{
+    module::Module,
     optim::GradientsAccumulator,
     tensor::{Device, Int, Tensor, TensorData},
 };
@@ -18,8 +19,10 @@ use layers::{
     checkpointing::Tape,
     parameters::{HostTensor, TensorMap, collect},
 };
+use pixels::Picture;
+use tokenizer::{DecoderKind, ImageSize};
 use tokens::{
-    Vocabulary,
+    CodebookIndex, Vocabulary,
     cache::{CacheError, TokenCache},
     noise::{Noise, Purpose},
 };
@@ -36,6 +39,7 @@ use crate::{
     parallel::{Alone, Communicator, ParallelError, Split},
     recipe::GeneratorRecipe,
     run::{Step, Trainer},
+    samples::{COLUMNS, grid_of},
     stage_one::{BEGAN_WITH, scalar},
     telemetry::{BadPicture, Measures},
 };
@@ -341,6 +345,35 @@ impl Trainer for GeneratorTrainer {
             // All samples have as many tokens, so the mean of each may stand for its own.
             Ok(vec![scalar(&loss) as f32; count])
         })
+    }
+
+    /// Two rows of samples of the first classes, always from the same noise.
+    fn samples(&self) -> Result<Picture, TrainingError> {
+        let model = self.learner.result();
+        let columns = COLUMNS.min(self.config.classes);
+        let requests: Vec<Request> = (0..2 * columns)
+            .map(|place| Request {
+                class: place % columns,
+                seed: self.recipe.schedule.seed,
+                index: place as u64,
+                forced: Vec::new(),
+            })
+            .collect();
+        let sampled = generate(&model, &requests, &self.recipe.sampling, |_| {})
+            .map_err(|error| TrainingError::Data(error.to_string()))?;
+        // Read each time: pictures are rare, and the decoder would take memory all the time.
+        let tokenizer = ModelFolder::read(&self.tokenizer)?.tokenizer(&model.devices()[0])?;
+        let kind = match tokenizer.config().bidirectional_decoder {
+            Some(_) => DecoderKind::Bidirectional,
+            None => DecoderKind::Causal,
+        };
+        let ImageSize { height, width } = tokenizer.config().image;
+        let picture = |tokens: Vec<CodebookIndex>| {
+            let planes = tokenizer.decode_picture(&tokens, kind)?;
+            Ok::<_, TrainingError>(Picture::from_unit_planes(width, height, &planes)?)
+        };
+        let pictures: Vec<Picture> = sampled.into_iter().map(picture).collect::<Result<_, _>>()?;
+        Ok(grid_of(&pictures, columns)?)
     }
 
     fn checkpoint(&self, step: u64) -> Checkpoint {

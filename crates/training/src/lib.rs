@@ -23,6 +23,7 @@ pub mod perceptual;
 pub mod phases;
 pub mod recipe;
 pub mod run;
+mod samples;
 pub mod schedule;
 pub mod settings;
 pub mod stage_one;

@@ -52,6 +52,11 @@ pub(crate) struct ImageBatch {
 }
 
 impl ImageBatch {
+    /// Values of this shape, planes of red, green and blue in [0, 1].
+    pub(crate) fn new(values: Vec<f32>, shape: [usize; 4]) -> Self {
+        Self { values, shape }
+    }
+
     /// # Shapes
     /// `[batch, 3, height, width]` in [0, 1].
     pub(crate) fn into_tensor(self, device: &Device) -> Tensor<4> {

@@ -110,6 +110,10 @@ pub struct Schedule {
     pub keep_checkpoints: usize,
     /// Steps between lines of the log.
     pub log_every: u64,
+    /// Steps between pictures in `samples/`, if there are to be any: a tokenizer's reconstructions
+    /// of some pictures, a generator's samples of some classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples_every: Option<u64>,
     /// Steps between evaluations on held-out data, if there are any; every one belongs to a
     /// checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -177,6 +181,11 @@ impl Schedule {
             self.checkpoint_every.is_multiple_of(self.log_every),
             "checkpoint_every",
             "must be a multiple of `log_every`, so that a resumed run logs the same means",
+        )?;
+        require(
+            self.samples_every.is_none_or(|every| every > 0),
+            "samples_every",
+            "must be at least 1",
         )?;
         require(rate(self.learning_rate), "learning_rate", "must be a number of at least 0")?;
         let last = rate(self.final_learning_rate);

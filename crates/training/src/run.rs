@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pixels::Picture;
 use toml::{Table, Value};
 use weights::model_folder::check_free;
 
@@ -99,6 +100,13 @@ pub trait Trainer {
         Vec::new()
     }
 
+    /// Pictures by which a person sees how far the training is: always of the same originals or
+    /// the same noise. Called on the leading process alone, so nothing of it may wait for others.
+    ///
+    /// # Errors
+    /// If data cannot be read.
+    fn samples(&self) -> Result<Picture, TrainingError>;
+
     /// All that changes in training.
     fn checkpoint(&self, step: u64) -> Checkpoint;
 
@@ -111,8 +119,8 @@ pub trait Trainer {
 
 /// Runs a training in `folder`, from the start or from its newest checkpoint.
 ///
-/// The folder gets `recipe.toml` (resolved), `log.jsonl`, `checkpoints/`, `model/` and, where the
-/// recipe keeps the best, `best/`. Where several processes train together, all must see the
+/// The folder gets `recipe.toml` (resolved), `log.jsonl`, TensorBoard's event files,
+/// `checkpoints/`, `model/` and, where the recipe asks for them, `samples/` and `best/`. Where several processes train together, all must see the
 /// folder; rank 0 alone writes to it.
 ///
 /// # Errors
@@ -147,12 +155,11 @@ pub fn run<T: Trainer, R: Recipe>(
         }
     }
     trainer.communicator().barrier()?;
-    let log = folder.join("log.jsonl");
     let mut run = Run {
         rates: recipe.learning_rates(),
         // Once: for some trainers that means a digest of a whole model.
         inputs: trainer.inputs(),
-        log: Log::new(leads.then_some(log.as_path())),
+        log: Log::new(leads.then_some(folder)),
         guard: Guard::new(schedule.guard),
         step: 0,
         skipped: 0,
@@ -267,6 +274,12 @@ impl<T: Trainer> Run<'_, T> {
             report.measures.extend(heldout.map(|loss| (HELDOUT, loss)));
             self.log.write(&report)?;
             self.observer.reported(&report);
+        }
+        if self.leads() && self.schedule.samples_every.is_some_and(due) {
+            let pictures = self.trainer.samples()?;
+            if let Some(path) = self.log.write_samples(self.step, &pictures)? {
+                self.observer.sampled(&path);
+            }
         }
         if self.leads() && due(self.schedule.checkpoint_every) {
             self.save(heldout)?;
@@ -428,7 +441,7 @@ pub fn lock(folder: &Path) -> Result<File, TrainingError> {
 
 /// The first setting that matters to the result and differs, and both its values.
 fn difference(before: &Table, now: &Table) -> Option<(String, String, String)> {
-    const FREE: [&str; 7] = [
+    const FREE: [&str; 8] = [
         "accumulate",
         "activation_checkpointing",
         "checkpoint_every",
@@ -436,6 +449,7 @@ fn difference(before: &Table, now: &Table) -> Option<(String, String, String)> {
         "keep_best",
         "keep_checkpoints",
         "log_every",
+        "samples_every",
     ];
     let mut paths = Vec::new();
     collect_paths(before, "", &mut paths);

@@ -8,7 +8,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use layers::parameters::{HostTensor, TensorMap, collect};
-use pixels::{DataSet, augment::Augmentation};
+use pixels::{DataSet, Picture, augment::Augmentation};
 use tokenizer::{
     Clustering, DecoderKind, Initialization, Tokenizer, TokenizerConfig,
     patch::{patchify, unpatchify},
@@ -27,6 +27,7 @@ use crate::{
     parallel::{Alone, Communicator, ParallelError, Split},
     recipe::StageOneRecipe,
     run::{Step, Trainer},
+    samples::{grid, originals},
     telemetry::{BadPicture, Measures},
 };
 
@@ -272,6 +273,7 @@ impl Trainer for StageOne {
         let usage = Usage::of(&indices, config.codes);
         measures.push(("usage", usage.used));
         measures.push(("perplexity", usage.perplexity));
+        measures.push(("entropy", usage.perplexity.log2()));
 
         // The codebook moves first, then the optimizer steps from where it is.
         let mut noise = Noise::new(self.recipe.schedule.seed, Purpose::Clustering, step.address, 0);
@@ -313,6 +315,21 @@ impl Trainer for StageOne {
             let codes = model.quantizer.codes(model.encode(images));
             Ok(squared_errors(decoder.forward(codes).patches, target))
         })
+    }
+
+    /// Originals, what the decoder makes of their tokens, and the same with the first row from the
+    /// prefix.
+    fn samples(&self) -> Result<Picture, TrainingError> {
+        let data = self.heldout.as_ref().map_or(&self.source.data, |heldout| &heldout.data);
+        let config = &self.recipe.architecture;
+        let images = originals(data.as_ref(), config.image, &self.device.clone().inner())?;
+        let model = self.learner.result();
+        let codes = model.quantizer.codes(model.encode(images.clone()));
+        let reconstruction = model.decoder(self.kind)?.forward(codes);
+        let columns = config.layout().columns();
+        let picture = unpatchify(reconstruction.patches.clone(), config.patch, columns);
+        let with_prefix = picture_of_prefix(config, &reconstruction);
+        grid([Some(images), Some(picture), with_prefix].into_iter().flatten().collect())
     }
 
     fn checkpoint(&self, step: u64) -> Checkpoint {

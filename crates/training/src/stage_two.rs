@@ -8,7 +8,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use layers::parameters::{TensorMap, collect};
-use pixels::DataSet;
+use pixels::{DataSet, Picture};
 use tokenizer::{
     Decoder, DecoderKind, FrozenEncoder, Initialization, Tokenizer, TokenizerConfig,
     patch::{patchify, unpatchify},
@@ -27,6 +27,7 @@ use crate::{
     parallel::{Alone, Communicator, ParallelError, Split},
     recipe::{Schedule, StageTwoRecipe},
     run::{Step, Trainer},
+    samples::{grid, originals},
     stage_one::{BEGAN_WITH, export_tokenizer, image_inputs, image_source, scalar, section_of},
     telemetry::{BadPicture, Measures},
 };
@@ -236,6 +237,19 @@ impl Trainer for StageTwo {
             let target = patchify(images.clone(), self.config.patch);
             Ok(squared_errors(decoder.forward(self.encoder.codes(images)).patches, target))
         })
+    }
+
+    /// Originals, what the first stage's decoder makes of their tokens, and what this one does.
+    fn samples(&self) -> Result<Picture, TrainingError> {
+        let data = self.heldout.as_ref().map_or(&self.source.data, |heldout| &heldout.data);
+        let images = originals(data.as_ref(), self.config.image, &self.device.clone().inner())?;
+        let codes = self.encoder.codes(images.clone());
+        let mut rows = vec![images];
+        if let Ok(decoder) = self.first_stage.decoder(DecoderKind::Causal) {
+            rows.push(decoder.images(codes.clone()));
+        }
+        rows.push(self.learner.result().images(codes));
+        grid(rows)
     }
 
     fn checkpoint(&self, step: u64) -> Checkpoint {

@@ -1,4 +1,8 @@
-//! What a run tells while it goes on: lines of JSON in a file, and an observer.
+//! What a run tells while it goes on: lines of JSON and TensorBoard's events in files, and an
+//! observer.
+
+mod curves;
+mod events;
 
 use std::{
     fs::{File, OpenOptions},
@@ -7,10 +11,15 @@ use std::{
     time::Instant,
 };
 
+use pixels::Picture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{TrainingError, run::Trouble};
+
+pub use curves::{Curves, smoothed};
+
+use events::EventFiles;
 
 /// Named numbers of a step, or their means over several.
 pub type Measures = Vec<(&'static str, f64)>;
@@ -65,6 +74,8 @@ pub trait Observer {
     fn reported(&mut self, report: &Report);
     /// A checkpoint was written.
     fn saved(&mut self, checkpoint: &Path);
+    /// Pictures of the run so far were written.
+    fn sampled(&mut self, pictures: &Path);
     /// The run has gone back to a checkpoint.
     fn went_back(&mut self, trouble: &Trouble, step: u64);
     /// A picture could not be read, on any of the processes; told each time.
@@ -77,18 +88,29 @@ impl Observer for () {
     fn stepped(&mut self, _step: u64) {}
     fn reported(&mut self, _report: &Report) {}
     fn saved(&mut self, _checkpoint: &Path) {}
+    fn sampled(&mut self, _pictures: &Path) {}
     fn went_back(&mut self, _trouble: &Trouble, _step: u64) {}
     fn found_bad(&mut self, _bad: &BadPicture) {}
 }
 
-/// The means of a run since its last report and, on the leading process, its log.
+/// The means of a run since its last report and, on the leading process, its log and events.
 pub(crate) struct Log {
-    path: Option<PathBuf>,
-    file: Option<File>,
+    folder: Option<PathBuf>,
+    files: Option<Files>,
     sums: Vec<(&'static str, f64, u64)>,
     count: u64,
     since: Instant,
 }
+
+/// What the leading process writes.
+struct Files {
+    path: PathBuf,
+    lines: File,
+    events: EventFiles,
+}
+
+/// The folder of a run's pictures.
+const SAMPLES: &str = "samples";
 
 /// The measure that comes first in a report.
 const LOSS: &str = "loss";
@@ -97,21 +119,21 @@ const LOSS: &str = "loss";
 const WENT_BACK: &str = "went_back_to";
 
 impl Log {
-    /// Means that go to a file, if there is one, once it is open.
-    pub(crate) fn new(path: Option<&Path>) -> Self {
-        let path = path.map(Path::to_owned);
-        Self { path, file: None, sums: Vec::new(), count: 0, since: Instant::now() }
+    /// Means that go to files in a run's folder, if there is one, once they are open.
+    pub(crate) fn new(folder: Option<&Path>) -> Self {
+        let folder = folder.map(Path::to_owned);
+        Self { folder, files: None, sums: Vec::new(), count: 0, since: Instant::now() }
     }
 
-    /// Opens the file and drops what was written after `step`: those steps will be done again.
+    /// Opens the files and drops what was written after `step`: those steps will be done again.
     pub(crate) fn open(&mut self, step: u64) -> Result<(), TrainingError> {
-        self.reopen(|line| line["step"].as_u64().is_some_and(|known| known <= step))
+        self.reopen(step, |line| line["step"].as_u64().is_some_and(|known| known <= step))
     }
 
     /// Tells that the run goes back to `step` because of some trouble, and drops what was written
     /// after it, save older such lines.
     pub(crate) fn go_back(&mut self, step: u64, trouble: &Trouble) -> Result<(), TrainingError> {
-        self.reopen(|line| {
+        self.reopen(step, |line| {
             line["step"].as_u64().is_some_and(|known| known <= step)
                 || line.get(WENT_BACK).is_some()
         })?;
@@ -122,11 +144,12 @@ impl Log {
         self.append(line)
     }
 
-    fn reopen(&mut self, keep: impl Fn(&Value) -> bool) -> Result<(), TrainingError> {
+    fn reopen(&mut self, step: u64, keep: impl Fn(&Value) -> bool) -> Result<(), TrainingError> {
         self.sums.clear();
         self.count = 0;
         self.since = Instant::now();
-        let Some(path) = &self.path else { return Ok(()) };
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let path = &folder.join("log.jsonl");
         let error = || TrainingError::file(path);
         let mut kept = String::new();
         if path.exists() {
@@ -140,16 +163,17 @@ impl Log {
             tokens::files::write_file(path, |file| file.write_all(kept.as_bytes()))
                 .map_err(error())?;
         }
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(error())?;
-        self.file = Some(file);
+        let lines = OpenOptions::new().create(true).append(true).open(path).map_err(error())?;
+        let events = EventFiles::open(folder, step)?;
+        self.files = Some(Files { path: path.clone(), lines, events });
         Ok(())
     }
 
     fn append(&mut self, line: Map<String, Value>) -> Result<(), TrainingError> {
-        let (Some(path), Some(file)) = (&self.path, &mut self.file) else { return Ok(()) };
+        let Some(Files { path, lines, .. }) = &mut self.files else { return Ok(()) };
         let mut text = Value::Object(line).to_string();
         text.push('\n');
-        file.write_all(text.as_bytes()).map_err(TrainingError::file(path))
+        lines.write_all(text.as_bytes()).map_err(TrainingError::file(path))
     }
 
     /// Adds the measures of a step. Not every step need have the same.
@@ -198,7 +222,22 @@ impl Log {
         self.append(line)
     }
 
-    /// Writes a report as one line.
+    /// Writes pictures of a step. Returns where to, on the leading process.
+    pub(crate) fn write_samples(
+        &mut self,
+        step: u64,
+        pictures: &Picture,
+    ) -> Result<Option<PathBuf>, TrainingError> {
+        let (Some(folder), Some(files)) = (&self.folder, &mut self.files) else { return Ok(None) };
+        let folder = folder.join(SAMPLES);
+        std::fs::create_dir_all(&folder).map_err(TrainingError::file(&folder))?;
+        let path = folder.join(format!("step-{step:08}.png"));
+        pictures.write_png(&path)?;
+        files.events.add_picture(step, SAMPLES, pictures)?;
+        Ok(Some(path))
+    }
+
+    /// Writes a report as one line, and as an event.
     pub(crate) fn write(&mut self, report: &Report) -> Result<(), TrainingError> {
         let mut line = Map::new();
         line.insert("step".into(), report.step.into());
@@ -214,6 +253,12 @@ impl Log {
             let alarms: Vec<&str> = report.alarms.iter().map(|alarm| alarm.what).collect();
             line.insert("alarms".into(), alarms.into());
         }
-        self.append(line)
+        self.append(line)?;
+        let Some(files) = &mut self.files else { return Ok(()) };
+        let rates = [
+            ("learning_rate", report.learning_rate),
+            ("steps_per_second", report.steps_per_second),
+        ];
+        files.events.add_numbers(report.step, report.measures.iter().copied().chain(rates))
     }
 }

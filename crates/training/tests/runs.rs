@@ -33,6 +33,18 @@ fn losses(reports: &Reports) -> BTreeMap<u64, f64> {
     reports.all.iter().map(|report| (report.step, report.measures[0].1)).collect()
 }
 
+/// The steps of the events in a TensorBoard file, which begin at byte 9 of a record's data; the
+/// first record says the format alone.
+fn tagged(bytes: &[u8]) -> Vec<u64> {
+    let (mut rest, mut steps) = (bytes, Vec::new());
+    while let Some((length, _)) = rest.split_first_chunk() {
+        let (record, after) = rest.split_at(16 + u64::from_le_bytes(*length) as usize);
+        steps.push(u64::from(record[12 + 10]));
+        rest = after;
+    }
+    steps.split_off(1)
+}
+
 /// Runs a training through, and another that is killed after three steps and resumed; both must
 /// log the same losses and leave the same bits.
 fn check_resume<T: Trainer, R: Recipe>(
@@ -71,6 +83,20 @@ fn check_resume<T: Trainer, R: Recipe>(
             .collect()
     };
     assert_eq!(steps(broken.path()), [1, 2, 3, 4]);
+    for step in [2, 4] {
+        let pictures = |folder: &Path| {
+            std::fs::read(folder.join(format!("samples/step-{step:08}.png"))).unwrap()
+        };
+        assert_eq!(pictures(broken.path()), pictures(whole.path()));
+    }
+    // Events of steps 1 to 4, and of the two pictures; one file for each start.
+    let events = |folder: &Path, begun: u64| {
+        let path = folder.join(format!("events.out.tfevents.{begun:010}.alitok"));
+        tagged(&std::fs::read(path).unwrap())
+    };
+    assert_eq!(events(whole.path(), 0), [1, 2, 2, 3, 4, 4]);
+    assert_eq!(events(broken.path(), 0), [1, 2, 2]);
+    assert_eq!(events(broken.path(), 2), [3, 4, 4]);
     let checkpoints =
         |folder: &Path| std::fs::read_dir(folder.join("checkpoints")).unwrap().count();
     assert_eq!(checkpoints(whole.path()), 2);

@@ -14,6 +14,7 @@ mod generate;
 mod import;
 mod inspect;
 mod pack;
+mod plot;
 mod reconstruct;
 mod train;
 mod weights;
@@ -36,6 +37,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Reconstruct(args) => reconstruct::run(&args, name),
         Verb::Complete(args) => complete::run(&args, name),
         Verb::Train(verb) => train::run(&verb, &device),
+        Verb::Plot(args) => plot::run(&args),
         Verb::Cache(verb) => cache::run(&verb, name),
         Verb::Data(verb) => data::run(&verb),
         Verb::Evaluate(verb) => evaluate::run(&verb, name),

@@ -50,8 +50,9 @@ pub(crate) fn data() -> Arc<dyn DataSet> {
     Arc::new(Checkers { classes: vec!["even".into(), "odd".into()] })
 }
 
-pub(crate) const SMALL: [&str; 9] = [
+pub(crate) const SMALL: [&str; 10] = [
     "batch=4",
+    "samples_every=2",
     "log_every=1",
     "checkpoint_every=2",
     "warmup_steps=1",
@@ -74,6 +75,7 @@ pub(crate) fn stage_two_recipe() -> StageTwoRecipe {
         "steps=4",
         "batch=4",
         "log_every=1",
+        "samples_every=2",
         "checkpoint_every=2",
         "warmup_steps=1",
         "decoder.transformer={width=16,layers=1,heads=2}",
@@ -103,6 +105,7 @@ pub(crate) fn generator_recipe() -> GeneratorRecipe {
         "steps=4",
         "batch=4",
         "log_every=1",
+        "samples_every=2",
         "checkpoint_every=2",
         "warmup_steps=1",
         "architecture={width=16,layers=1,heads=2}",
@@ -142,6 +145,7 @@ impl Observer for Reports {
         self.all.push(report.clone());
     }
     fn saved(&mut self, _checkpoint: &Path) {}
+    fn sampled(&mut self, _pictures: &Path) {}
     fn went_back(&mut self, _trouble: &Trouble, _step: u64) {}
     fn found_bad(&mut self, bad: &BadPicture) {
         self.bad.push(bad.clone());
@@ -188,6 +192,9 @@ impl<T: Trainer, F: FnMut(&mut T, Step) -> Result<Measures, TrainingError>> Trai
     }
     fn take_bad(&mut self) -> Vec<BadPicture> {
         self.trainer.take_bad()
+    }
+    fn samples(&self) -> Result<Picture, TrainingError> {
+        self.trainer.samples()
     }
     fn checkpoint(&self, step: u64) -> Checkpoint {
         self.trainer.checkpoint(step)

@@ -7,7 +7,7 @@ use burn::{
 };
 use layers::{
     attention::{Visibility, attention},
-    fused::{self, scaled_softmax, silu_gate},
+    fused::{self, silu_gate},
     project,
 };
 
@@ -75,6 +75,17 @@ impl Attention {
     fn forward(&self, x: Tensor<3>, context: &mut Context<'_>) -> Tensor<3> {
         let [batch, positions, width] = x.dims();
         let layer = context.layer;
+        let Some((cache, position)) = &mut context.memory else {
+            let packed = context.rotation.apply_to_all(
+                project(&self.query_key_value, x),
+                &self.query_norm,
+                &self.key_norm,
+            );
+            let place = Place::Probabilities { layer };
+            let dropout = context.dropout.and_then(|dropout| dropout.of_attention(place));
+            let mixed = fused::self_attention(packed, self.heads, true, dropout.as_ref());
+            return context.drop(project(&self.projection, mixed), Place::Attention { layer });
+        };
         let head = width / self.heads;
         let split = |part: Tensor<3>| part.reshape([batch, positions, self.heads, head]);
         let [query, key, value] = project(&self.query_key_value, x)
@@ -86,19 +97,9 @@ impl Attention {
         let key = rotation.apply(normalize(&self.key_norm, split(key)).swap_dims(1, 2));
         let value = split(value).swap_dims(1, 2);
 
-        let mixed = match (&mut context.memory, context.dropout) {
-            (Some((cache, position)), _) => {
-                // The one query is the last position: it sees everything.
-                let (key, value) = cache.extend(*position, key, value);
-                attention(query, key, value, Visibility::Bidirectional)
-            }
-            (None, Some(dropout)) => {
-                let scores = query.matmul(key.swap_dims(2, 3));
-                let probabilities = scaled_softmax(scores, (head as f64).powf(-0.5), true);
-                dropout.apply(probabilities, Place::Probabilities { layer }).matmul(value)
-            }
-            (None, None) => attention(query, key, value, Visibility::Causal),
-        };
+        // The one query is the last position: it sees everything.
+        let (key, value) = cache.extend(*position, key, value);
+        let mixed = attention(query, key, value, Visibility::Bidirectional);
         let mixed = mixed.swap_dims(1, 2).reshape([batch, positions, width]);
         context.drop(project(&self.projection, mixed), Place::Attention { layer })
     }

@@ -1,6 +1,7 @@
 //! Dropout that can be repeated.
 
 use burn::tensor::{Tensor, TensorData};
+use layers::fused::AttentionDropout;
 use rayon::prelude::*;
 use tokens::noise::{Noise, Purpose};
 
@@ -59,30 +60,51 @@ impl Dropout {
         x * Tensor::from_data(mask, &device)
     }
 
+    /// The same dropout for the probabilities of attention, where any are dropped.
+    pub(crate) fn of_attention(&self, place: Place) -> Option<AttentionDropout> {
+        let dropout = *self;
+        (self.rate > 0.0).then(|| {
+            AttentionDropout::new(move |sample, start, out| {
+                dropout.fill(dropout.first_sample + sample as u64, place, start, out);
+            })
+        })
+    }
+
     /// `[batch, size]` factors: 0, or 1 / (1 − rate).
     fn mask(&self, batch: usize, size: usize, place: Place) -> Vec<f32> {
+        let mut mask = vec![0.0; batch * size];
+        mask.par_chunks_mut(size).enumerate().for_each(|(sample, mask)| {
+            self.fill(self.first_sample + sample as u64, place, 0, mask);
+        });
+        mask
+    }
+
+    /// Factors of a sample from number `start` on. Each 64 random bits decide on two numbers.
+    fn fill(&self, sample: u64, place: Place, start: usize, mask: &mut [f32]) {
         let keep = (1.0 / (1.0 - self.rate)) as f32;
         let threshold = (self.rate * 2f64.powi(32)) as u64;
         let factor = |bits: u64| if bits < threshold { 0.0 } else { keep };
-        let mut mask = vec![0.0; batch * size];
-        mask.par_chunks_mut(size).enumerate().for_each(|(sample, mask)| {
-            let sample = self.first_sample + sample as u64;
-            let address = Noise::new(self.seed, Purpose::Dropout, self.step, sample).bits();
-            let mut noise = Noise::new(address, Purpose::Dropout, place.call(), 0);
-            for pair in mask.chunks_mut(2) {
-                let bits = noise.bits();
-                pair[0] = factor(bits >> 32);
-                if let Some(second) = pair.get_mut(1) {
-                    *second = factor(bits & u64::from(u32::MAX));
-                }
+        let address = Noise::new(self.seed, Purpose::Dropout, self.step, sample).bits();
+        let mut noise = Noise::new(address, Purpose::Dropout, place.call(), 0);
+        noise.skip(start as u64 / 2);
+        let (first, rest) = mask.split_at_mut((start % 2).min(mask.len()));
+        for second in first {
+            *second = factor(noise.bits() & u64::from(u32::MAX));
+        }
+        for pair in rest.chunks_mut(2) {
+            let bits = noise.bits();
+            pair[0] = factor(bits >> 32);
+            if let Some(second) = pair.get_mut(1) {
+                *second = factor(bits & u64::from(u32::MAX));
             }
-        });
-        mask
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     const DROPOUT: Dropout = Dropout { rate: 0.1, seed: 1, step: 2, first_sample: 3 };
@@ -101,6 +123,18 @@ mod tests {
         let together = DROPOUT.mask(3, 101, PLACE);
         let alone = Dropout { first_sample: 5, ..DROPOUT }.mask(1, 101, PLACE);
         assert_eq!(together[202..], alone);
+    }
+
+    #[test]
+    fn should_give_a_part_of_a_sample_what_the_whole_has_there() {
+        let whole = DROPOUT.mask(2, 101, PLACE);
+        let dropout = DROPOUT.of_attention(PLACE).unwrap();
+        for (start, end) in [(0, 101), (1, 2), (7, 50), (8, 51), (100, 101), (3, 3)] {
+            let mut part = vec![0.0; end - start];
+            dropout.factors(1, start, &mut part);
+            assert_eq!(part, whole[101 + start..101 + end], "{start}..{end}");
+        }
+        assert!(Dropout { rate: 0.0, ..DROPOUT }.of_attention(PLACE).is_none());
     }
 
     #[test]

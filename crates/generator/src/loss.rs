@@ -1,6 +1,7 @@
 //! What training minimizes, and what it reports.
 
-use burn::tensor::{Int, Tensor, activation::log_softmax};
+use burn::tensor::{Int, Tensor};
+use layers::fused::log_softmax;
 
 /// Mean cross-entropy of the targets, in nats per token.
 ///
@@ -23,7 +24,7 @@ pub fn accuracy(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
 /// # Shapes
 /// `logits [batch, length, codes]`, `targets [batch, length]` → `[batch, length]`.
 pub(crate) fn token_log_likelihoods(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
-    log_softmax(logits, 2).gather(2, targets.unsqueeze_dim(2)).squeeze_dim(2)
+    log_softmax(logits).gather(2, targets.unsqueeze_dim(2)).squeeze_dim(2)
 }
 
 /// 1 where the largest logit is the target's, else 0.

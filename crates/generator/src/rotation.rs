@@ -2,7 +2,11 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::{
+    nn::RmsNorm,
+    tensor::{Device, Tensor, TensorData},
+};
+use layers::fused;
 
 use crate::rotary::Rotary;
 
@@ -33,6 +37,29 @@ impl Rotation {
             sines: table(Rotary::sines),
             exchange: Tensor::from_data(TensorData::new(exchange, [1, 1, head, head]), device),
         }
+    }
+
+    /// Norms and rotates the queries and keys of whole sequences, side by side as a linear layer
+    /// leaves them; values are kept.
+    ///
+    /// # Shapes
+    /// `[batch, positions, 3·width]`, kept.
+    pub(crate) fn apply_to_all(
+        &self,
+        query_key_value: Tensor<3>,
+        query_norm: &RmsNorm,
+        key_norm: &RmsNorm,
+    ) -> Tensor<3> {
+        let [_, _, positions, head] = self.cosines.dims();
+        let table = |table: &Tensor<4>| table.clone().reshape([positions, head]);
+        fused::normalize_and_rotate(
+            query_key_value,
+            query_norm.gamma.val(),
+            key_norm.gamma.val(),
+            table(&self.cosines),
+            table(&self.sines),
+            query_norm.epsilon,
+        )
     }
 
     /// Rotates queries or keys.

@@ -91,12 +91,15 @@ compare!(
     |x| fused::linear(x.clone(), weight(&x, [192, 768]), Some(weight(&x, [768]))),
     |x| composed::linear(x.clone(), weight(&x, [192, 768]), Some(weight(&x, [768])))
 );
-compare!(self_attention, [32, 136, 576], |x| fused::self_attention(x, 3, false), |x| {
-    composed::self_attention(x, 3, false)
+compare!(self_attention, [32, 136, 576], |x| fused::self_attention(x, 3, false, None), |x| {
+    composed::self_attention(x, 3, false, None)
 });
-compare!(self_attention_causal, [4, 529, 2304], |x| fused::self_attention(x, 12, true), |x| {
-    composed::self_attention(x, 12, true)
-});
+compare!(
+    self_attention_causal,
+    [4, 529, 2304],
+    |x| fused::self_attention(x, 12, true, None),
+    |x| { composed::self_attention(x, 12, true, None) }
+);
 compare!(gelu, [32, 136, 768], fused::gelu, composed::gelu);
 compare!(
     softmax_bidirectional,
@@ -236,9 +239,9 @@ mod block {
             };
             let packed = linear(&self.linears[0], norm(&self.norms[0], x.clone()));
             let attended = if fused {
-                fused::self_attention(packed, HEADS, false)
+                fused::self_attention(packed, HEADS, false, None)
             } else {
-                composed::self_attention(packed, HEADS, false)
+                composed::self_attention(packed, HEADS, false, None)
             };
             let x = x + linear(&self.linears[1], attended);
             let hidden = linear(&self.linears[2], norm(&self.norms[1], x.clone()));

@@ -17,8 +17,10 @@ mod depthwise;
 mod flex;
 mod geometry;
 mod lanes;
+mod log_softmax;
 mod pooling;
 mod product;
+mod rotary;
 mod self_attention;
 
 use burn::{
@@ -26,12 +28,15 @@ use burn::{
     tensor::{DType, FloatDType, Tensor},
 };
 
-use backend::{FusedOperations, Precision};
+use backend::{FusedOperations, Precision, UpdateOperations};
 use convolution::ConvolutionOperations;
 use depthwise::DepthwiseOperations;
+use log_softmax::LogSoftmaxOperations;
 use pooling::PoolingOperations;
+use rotary::RotaryOperations;
 
 pub use geometry::Geometry;
+pub use self_attention::AttentionDropout;
 
 /// Whether the device of this tensor has the operations of [`backend`].
 pub fn is_fusible<const D: usize>(tensor: &Tensor<D>) -> bool {
@@ -77,6 +82,7 @@ pub fn linear<const D: usize>(
 }
 
 /// softmax(q·kᵀ / √head) · v for every head. With `causal`, a position sees those up to its own.
+/// With `dropout`, probabilities are multiplied by its factors.
 ///
 /// On the CPU backend a sample's result does not depend, not even in the last bit, on how many
 /// others are in the batch, and the scores never stand in memory as a whole.
@@ -87,14 +93,89 @@ pub fn linear<const D: usize>(
 ///
 /// # Panics
 /// If the width is no multiple of `3·heads`.
-pub fn self_attention(query_key_value: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+pub fn self_attention(
+    query_key_value: Tensor<3>,
+    heads: usize,
+    causal: bool,
+    dropout: Option<&AttentionDropout>,
+) -> Tensor<3> {
     let [_, _, packed] = query_key_value.dims();
     assert!(packed.is_multiple_of(3 * heads), "{packed} numbers a token for {heads} heads");
     if is_fusible(&query_key_value) {
         let packed = query_key_value.into_dispatch();
-        Tensor::from_dispatch(Dispatch::fused_self_attention(packed, heads, causal))
+        let dropout = dropout.cloned();
+        Tensor::from_dispatch(Dispatch::fused_self_attention(packed, heads, causal, dropout))
     } else {
-        composed::self_attention(query_key_value, heads, causal)
+        composed::self_attention(query_key_value, heads, causal, dropout)
+    }
+}
+
+/// Queries and keys of each head divided by their root mean square and scaled, then each number
+/// times its cosine plus the other one of its pair times its sine. Values are kept. No gradient
+/// reaches the tables.
+///
+/// # Shapes
+/// `query_key_value [batch, length, 3·width]`, kept, as [`self_attention`] takes it; `query_scale` and
+/// `key_scale [head]`; `cosines` and `sines [length, head]`.
+///
+/// # Panics
+/// If the shapes do not fit, or heads are of an odd width.
+pub fn normalize_and_rotate(
+    query_key_value: Tensor<3>,
+    query_scale: Tensor<1>,
+    key_scale: Tensor<1>,
+    cosines: Tensor<2>,
+    sines: Tensor<2>,
+    epsilon: f64,
+) -> Tensor<3> {
+    let ([_, length, packed], [head]) = (query_key_value.dims(), query_scale.dims());
+    assert!(head.is_multiple_of(2) && packed.is_multiple_of(3 * head), "{packed} of {head}");
+    assert_eq!(key_scale.dims(), [head], "widths of query and key");
+    assert_eq!([cosines.dims(), sines.dims()], [[length, head]; 2], "tables of all positions");
+    let scales = [&query_scale, &key_scale].into_iter().all(is_fusible);
+    if is_fusible(&query_key_value) && scales && is_fusible(&cosines) && is_fusible(&sines) {
+        Tensor::from_dispatch(Dispatch::fused_rotary(
+            query_key_value.into_dispatch(),
+            query_scale.into_dispatch(),
+            key_scale.into_dispatch(),
+            cosines.into_dispatch(),
+            sines.into_dispatch(),
+            epsilon as f32,
+        ))
+    } else {
+        composed::normalize_and_rotate(
+            query_key_value,
+            query_scale,
+            key_scale,
+            cosines,
+            sines,
+            epsilon,
+        )
+    }
+}
+
+/// Natural logarithm of the softmax over the last dimension.
+///
+/// # Shapes
+/// Any, kept.
+pub fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if is_fusible(&x) {
+        Tensor::from_dispatch(Dispatch::fused_log_softmax(x.into_dispatch()))
+    } else {
+        composed::log_softmax(x)
+    }
+}
+
+/// The sum of all squares, without a gradient.
+///
+/// # Shapes
+/// Any → `[1]`.
+pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    let x = if x.is_autodiff() { x.inner() } else { x };
+    if is_fusible(&x) {
+        Tensor::from_dispatch(Dispatch::fused_square_sum(x.into_dispatch()))
+    } else {
+        x.square().sum()
     }
 }
 

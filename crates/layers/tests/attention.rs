@@ -91,7 +91,7 @@ fn should_show_the_weights_that_self_attention_mixes_by() {
         let weights = self_attention_weights(packed.clone(), heads, visibility);
         let [_, _, values] = parts.clone();
         let mixed = weights.matmul(values).swap_dims(1, 2).reshape([batch, length, heads * head]);
-        let expected = self_attention(packed.clone(), heads, causal);
+        let expected = self_attention(packed.clone(), heads, causal, None);
         assert_close(mixed.unsqueeze(), expected.unsqueeze());
     }
 }

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use layers::fused::{self, Geometry, composed};
+use layers::fused::{self, AttentionDropout, Geometry, composed};
 use tokens::noise::{Noise, Purpose};
 
 thread_local! {
@@ -84,6 +84,9 @@ fn should_equal_burns_operations() {
         assert_close(&leaky, &composed::leaky_relu(x.clone(), 0.2), 1e-6);
         let gated = fused::silu_gate(x.clone(), y.clone());
         assert_close(&gated, &composed::silu_gate(x.clone(), y), 1e-6);
+        // Sums of up to 136 exponentials, and results of up to 8.
+        let logarithms = fused::log_softmax(x.clone());
+        assert_close(&logarithms, &composed::log_softmax(x.clone()), 4e-6);
         let normalized = layer_norm(x.clone(), scale(&x));
         assert_close(&normalized, &composed_layer_norm(x.clone(), scale(&x)), 1e-6);
         let normalized = fused::rms_norm(x.clone(), scale(&x), 1e-5);
@@ -106,6 +109,11 @@ fn should_have_the_gradients_of_burns_operations() {
         assert_close(
             &gradient(&x, &weight, fused::gelu),
             &gradient(&x, &weight, composed::gelu),
+            1e-5,
+        );
+        assert_close(
+            &gradient(&x, &weight, fused::log_softmax),
+            &gradient(&x, &weight, composed::log_softmax),
             1e-5,
         );
         assert_close(
@@ -210,6 +218,60 @@ fn should_multiply_and_differentiate_as_burns_linear_layer() {
     }
 }
 
+/// Another third in each sample.
+fn every_third_dropped() -> AttentionDropout {
+    AttentionDropout::new(|sample, start, out| {
+        for (place, factor) in out.iter_mut().enumerate() {
+            *factor = if (start + place + sample).is_multiple_of(3) { 0.0 } else { 1.5 };
+        }
+    })
+}
+
+#[test]
+fn should_norm_and_rotate_and_differentiate_as_burns_operations() {
+    let device = Device::flex();
+    for (batch, length, heads, head) in [(1, 1, 1, 2), (2, 7, 3, 6), (3, 21, 2, 64)] {
+        let packed = random([batch, length, 3 * heads * head], &device);
+        let arriving = random([batch, length, 3 * heads * head], &device);
+        let scales = [random([head], &device), random([head], &device)];
+        let tables = [random([length, head], &device), random([length, head], &device)];
+        type Rotation = fn(Tensor<3>, Tensor<1>, Tensor<1>, Tensor<2>, Tensor<2>, f64) -> Tensor<3>;
+        let through = |rotation: Rotation| {
+            let packed = Tensor::from_inner(packed.clone()).require_grad();
+            let [query, key] = scales.clone().map(|scale| Tensor::from_inner(scale).require_grad());
+            let [cosines, sines] = tables.clone().map(Tensor::from_inner);
+            let output = rotation(packed.clone(), query.clone(), key.clone(), cosines, sines, 1e-5);
+            let loss = output.clone() * Tensor::from_inner(arriving.clone());
+            let gradients = loss.sum().backward();
+            let sums = (batch * length * heads) as f32;
+            (
+                output.inner(),
+                packed.grad(&gradients).unwrap(),
+                query.grad(&gradients).unwrap() / sums,
+                key.grad(&gradients).unwrap() / sums,
+            )
+        };
+        let fused = through(fused::normalize_and_rotate);
+        let composed = through(composed::normalize_and_rotate);
+        assert_close(&fused.0, &composed.0, 2e-6);
+        // Vectors of two numbers may be short, and their gradients large.
+        assert_close(&fused.1, &composed.1, 5e-5);
+        assert_close(&fused.2, &composed.2, 2e-6);
+        assert_close(&fused.3, &composed.3, 2e-6);
+    }
+}
+
+#[test]
+fn should_sum_squares_in_any_layout() {
+    let device = Device::flex();
+    let x = random([7, 41, 67], &device);
+    let expected: f64 = numbers(x.clone()).iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    for x in [x.clone(), x.clone().swap_dims(0, 2), Tensor::from_inner(x)] {
+        let sum = f64::from(fused::square_sum(x).into_scalar::<f32>());
+        assert!((sum - expected).abs() < 1e-6 * expected, "{sum}, {expected}");
+    }
+}
+
 #[test]
 fn should_attend_and_differentiate_as_one_head_after_another() {
     let device = Device::flex();
@@ -220,17 +282,19 @@ fn should_attend_and_differentiate_as_one_head_after_another() {
         let packed = random([batch, length, 3 * heads * head], &device);
         let arriving = random([batch, length, heads * head], &device);
         for causal in [false, true] {
-            type Attention = fn(Tensor<3>, usize, bool) -> Tensor<3>;
-            let through = |attention: Attention| {
-                let packed = Tensor::from_inner(packed.clone()).require_grad();
-                let output = attention(packed.clone(), heads, causal);
-                let loss = output.clone() * Tensor::from_inner(arriving.clone());
-                (output.inner(), packed.grad(&loss.sum().backward()).unwrap())
-            };
-            let fused = through(fused::self_attention);
-            let composed = through(composed::self_attention);
-            assert_close(&fused.0, &composed.0, 2e-6);
-            assert_close(&fused.1, &composed.1, 1e-5);
+            for dropout in [None, Some(every_third_dropped())] {
+                type Attention = fn(Tensor<3>, usize, bool, Option<&AttentionDropout>) -> Tensor<3>;
+                let through = |attention: Attention| {
+                    let packed = Tensor::from_inner(packed.clone()).require_grad();
+                    let output = attention(packed.clone(), heads, causal, dropout.as_ref());
+                    let loss = output.clone() * Tensor::from_inner(arriving.clone());
+                    (output.inner(), packed.grad(&loss.sum().backward()).unwrap())
+                };
+                let fused = through(fused::self_attention);
+                let composed = through(composed::self_attention);
+                assert_close(&fused.0, &composed.0, 2e-6);
+                assert_close(&fused.1, &composed.1, 1e-5);
+            }
         }
     }
 }
@@ -244,7 +308,7 @@ fn should_attend_to_a_sample_the_same_in_any_batch_and_on_any_number_of_threads(
         let packed = packed.clone().slice([samples.clone(), 0..140, 0..48]);
         let arriving = arriving.clone().slice([samples, 0..140, 0..16]);
         let packed = Tensor::from_inner(packed).require_grad();
-        let output = fused::self_attention(packed.clone(), 2, true);
+        let output = fused::self_attention(packed.clone(), 2, true, None);
         let loss = (output.clone() * Tensor::from_inner(arriving)).sum();
         (numbers(output.inner()), numbers(packed.grad(&loss.backward()).unwrap()))
     };
@@ -261,12 +325,28 @@ fn should_have_the_slope_of_finite_differences() {
     let device = Device::flex();
     let (x, weight) = (random([1, 2, 3, 4], &device), random([1, 2, 3, 4], &device));
     type Operation = fn(Tensor<4>) -> Tensor<4>;
-    let operations: [(&str, Operation); 5] = [
+    let operations: [(&str, Operation); 7] = [
         ("gelu", fused::gelu),
         ("softmax", |x| fused::scaled_softmax(x, 0.7, true)),
         ("silu_gate", |x| fused::silu_gate(x.clone() * 0.5, x)),
         ("layer_norm", |x| fused::layer_norm(x.clone(), scale(&x), scale(&x), 0.1)),
         ("rms_norm", |x| fused::rms_norm(x.clone(), scale(&x), 0.1)),
+        ("log_softmax", fused::log_softmax),
+        ("normalize_and_rotate", |x| {
+            let ones = Tensor::ones([2], &x.device());
+            let tables = [[0.6, 0.8], [0.3, -0.7]];
+            let tables = Tensor::from_floats(tables, &x.device());
+            let packed = x.reshape([1, 2, 12]);
+            fused::normalize_and_rotate(
+                packed,
+                ones.clone() * 0.5,
+                ones,
+                tables.clone(),
+                tables * 2.0,
+                0.5,
+            )
+            .reshape([1, 2, 3, 4])
+        }),
     ];
     for (name, f) in operations {
         let slope = numbers(gradient(&x, &weight, f));
@@ -510,6 +590,11 @@ fn should_read_any_layout() {
             0.0,
         );
         assert_close(
+            &gradient(&view, &weight, fused::log_softmax),
+            &gradient(&copied, &weight, fused::log_softmax),
+            0.0,
+        );
+        assert_close(
             &gradient(&view, &weight, fused::gelu),
             &gradient(&copied, &weight, fused::gelu),
             0.0,
@@ -587,6 +672,8 @@ fn should_not_depend_on_the_number_of_threads() {
             let each = [
                 fused::gelu(x.clone()),
                 fused::scaled_softmax(x.clone(), 0.7, true),
+                fused::log_softmax(x.clone()),
+                gradient(&x, &weight, fused::log_softmax),
                 gradient(&x, &weight, fused::gelu),
                 gradient(&x, &weight, |x| fused::scaled_softmax(x, 0.7, true)),
                 gradient(&x, &weight, |x| fused::silu_gate(x.clone(), x)),

@@ -45,7 +45,7 @@ impl SelfAttention {
     /// `[batch, length, width]`, kept.
     fn forward(&self, x: Tensor<3>, visibility: Visibility) -> Tensor<3> {
         let causal = visibility == Visibility::Causal;
-        let mixed = self_attention(project(&self.query_key_value, x), self.heads, causal);
+        let mixed = self_attention(project(&self.query_key_value, x), self.heads, causal, None);
         project(&self.projection, mixed)
     }
 

@@ -75,6 +75,11 @@ impl Noise {
         mix(self.state)
     }
 
+    /// Leaves out as many calls of [`bits`](Self::bits), at once.
+    pub fn skip(&mut self, count: u64) {
+        self.state = self.state.wrapping_add(GOLDEN.wrapping_mul(count));
+    }
+
     /// A number in [0, 1).
     pub fn uniform(&mut self) -> f64 {
         (self.bits() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
@@ -200,6 +205,15 @@ mod tests {
         ] {
             assert_ne!(here, other);
         }
+    }
+
+    #[test]
+    fn should_skip_what_it_would_have_drawn() {
+        let mut drawn = Noise::new(7, Purpose::Sampling, 3, 5);
+        let mut skipped = drawn.clone();
+        (0..1000).for_each(|_| drop(drawn.bits()));
+        skipped.skip(1000);
+        assert_eq!(drawn.bits(), skipped.bits());
     }
 
     #[test]

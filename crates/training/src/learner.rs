@@ -21,12 +21,16 @@ use crate::{
 pub(crate) struct Learner<M> {
     /// Before the names of its tensors and numbers in a checkpoint.
     prefix: &'static str,
-    module: M,
+    /// Taken out only while it is changed: nobody else then holds its parameters, and they change
+    /// where they lie instead of being copied.
+    module: Option<M>,
     optimizer: AdamW,
     average: Option<Average<M>>,
     precision: ComputePrecision,
     activation_checkpointing: bool,
 }
+
+const PRESENT: &str = "a module is only absent while a method changes it";
 
 impl<M: Module> Learner<M> {
     /// A module that has made no step yet. `prefix` tells learners of one training apart.
@@ -42,31 +46,32 @@ impl<M: Module> Learner<M> {
             average: schedule.ema_decay.map(|decay| Average { decay, module: module.valid() }),
             precision: schedule.precision,
             activation_checkpointing: schedule.activation_checkpointing,
-            module,
+            module: Some(module),
         }
     }
 
     /// Begins with other parameters, by name: all of them and no others.
     pub(crate) fn begin_with(&mut self, tensors: TensorMap) -> Result<(), TrainingError> {
         let problem = |errors: Vec<_>| TrainingError::Initial(join(&errors));
-        self.module = load(self.module.clone(), tensors).map_err(problem)?;
+        let module = load(self.module().clone(), tensors).map_err(problem)?;
         if let Some(average) = &mut self.average {
-            average.module = self.module.valid();
+            average.module = module.valid();
         }
+        self.module = Some(module);
         Ok(())
     }
 
     /// The module, with single-precision parameters that require gradients.
     pub(crate) fn module(&self) -> &M {
-        &self.module
+        self.module.as_ref().expect(PRESENT)
     }
 
     /// The module as it computes one micro-batch: in the recipe's precision. Gradients reach the
     /// parameters of [`module`](Self::module).
     pub(crate) fn computing(&self) -> M {
         match self.precision {
-            ComputePrecision::F32 => self.module.clone(),
-            ComputePrecision::Bf16 => layers::precision::in_bf16(self.module.clone()),
+            ComputePrecision::F32 => self.module().clone(),
+            ComputePrecision::Bf16 => layers::precision::in_bf16(self.module().clone()),
         }
     }
 
@@ -83,8 +88,8 @@ impl<M: Module> Learner<M> {
         tape: Option<Tape<'_>>,
     ) {
         tape.unwrap_or_default().backward(loss, |part| {
-            let part = GradientsParams::from_grads(part, &self.module);
-            gradients.accumulate(&self.module, part);
+            let part = GradientsParams::from_grads(part, self.module());
+            gradients.accumulate(self.module(), part);
         });
     }
 
@@ -92,22 +97,23 @@ impl<M: Module> Learner<M> {
     pub(crate) fn result(&self) -> M {
         match &self.average {
             Some(average) => average.module.clone(),
-            None => self.module.valid(),
+            None => self.module().valid(),
         }
     }
 
     /// Changes parameters by other means than gradients.
     pub(crate) fn change(&mut self, change: impl FnOnce(M) -> M) {
-        self.module = change(self.module.clone());
+        self.module = self.module.take().map(change);
     }
 
     /// Makes an optimizer step. Returns the norm of the gradients before clipping.
     pub(crate) fn step(&mut self, rate: f64, gradients: GradientsParams) -> f64 {
-        let (module, norm) = self.optimizer.step(rate, self.module.clone(), gradients);
-        self.module = module;
+        let module = self.module.take().expect(PRESENT);
+        let (module, norm) = self.optimizer.step(rate, module, gradients);
         if let Some(average) = &mut self.average {
-            average.follow(&self.module, self.optimizer.updates());
+            average.follow(&module, self.optimizer.updates());
         }
+        self.module = Some(module);
         norm
     }
 
@@ -118,7 +124,7 @@ impl<M: Module> Learner<M> {
     /// Adds parameters, moments and average to a checkpoint.
     pub(crate) fn save(&self, checkpoint: &mut Checkpoint) {
         let tensors = &mut checkpoint.tensors;
-        put(tensors, &self.name("model"), collect(&self.module));
+        put(tensors, &self.name("model"), collect(self.module()));
         put(tensors, &self.name("optimizer"), self.optimizer.state());
         if let Some(average) = &self.average {
             put(tensors, &self.name("average"), collect(&average.module));
@@ -133,7 +139,7 @@ impl<M: Module> Learner<M> {
         let loaded = |module: M, tensors: TensorMap| {
             load(module, tensors).map_err(|errors| problem(join(&errors)))
         };
-        self.module = loaded(self.module.clone(), checkpoint.take(&self.name("model")))?;
+        self.module = Some(loaded(self.module().clone(), checkpoint.take(&self.name("model")))?);
         let updates = checkpoint.number(&self.name("updates"))? as u64;
         let state = checkpoint.take(&self.name("optimizer"));
         self.optimizer.restore(updates, state).map_err(problem)?;

@@ -7,7 +7,10 @@ use burn::{
     optim::GradientsParams,
     tensor::{Tensor, TensorData},
 };
-use layers::parameters::{HostTensor, Identity, TensorMap, identities};
+use layers::{
+    fused::square_sum,
+    parameters::{HostTensor, Identity, TensorMap, identities},
+};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +100,7 @@ impl AdamW {
         impl ModuleVisitor for Squares<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 if let Some(gradient) = self.gradients.get::<D>(param.id) {
-                    self.sums.push(gradient.square().sum());
+                    self.sums.push(square_sum(gradient));
                 }
             }
         }

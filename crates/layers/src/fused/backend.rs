@@ -17,6 +17,8 @@ use burn::backend::{
     tensor::FloatTensor,
 };
 
+use super::self_attention::AttentionDropout;
+
 /// What a linear layer multiplies in. Its tensors have single precision either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Precision {
@@ -49,6 +51,7 @@ pub(crate) trait FusedOperations: Backend {
         query_key_value: FloatTensor<Self>,
         heads: usize,
         causal: bool,
+        dropout: Option<AttentionDropout>,
     ) -> FloatTensor<Self>;
 
     /// x Φ(x).
@@ -94,6 +97,13 @@ pub(crate) trait FusedOperations: Backend {
     ) -> FloatTensor<Self>;
 }
 
+/// What an optimizer asks of gradients, which have none themselves.
+#[backend_extension(Flex)]
+pub(crate) trait UpdateOperations: Backend {
+    /// The sum of all squares, `[1]`.
+    fn fused_square_sum(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
 /// Backward passes; each may write into the gradient it is given.
 pub(crate) trait FusedGradients: FusedOperations {
     /// The gradient for a linear layer's input.
@@ -119,6 +129,7 @@ pub(crate) trait FusedGradients: FusedOperations {
         gradient: FloatTensor<Self>,
         heads: usize,
         causal: bool,
+        dropout: Option<AttentionDropout>,
     ) -> FloatTensor<Self>;
 
     /// The gradient for `x`.
@@ -278,11 +289,13 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
         query_key_value: FloatTensor<Self>,
         heads: usize,
         causal: bool,
+        dropout: Option<AttentionDropout>,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct SelfAttention {
             heads: usize,
             causal: bool,
+            dropout: Option<AttentionDropout>,
         }
 
         impl<B: FusedGradients> Backward<B, 1> for SelfAttention {
@@ -295,22 +308,19 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
                 _checkpointer: &mut Checkpointer,
             ) {
                 let gradient = gradients.consume::<B>(&ops.node);
-                let Self { heads, causal } = self;
-                let value = B::self_attention_gradient(ops.state, gradient, heads, causal);
+                let Self { heads, causal, dropout } = self;
+                let value = B::self_attention_gradient(ops.state, gradient, heads, causal, dropout);
                 let parents = ops.parents.map(|parent| parent.map(|node| node.id));
                 register::<B, 1>(gradients, parents, [value]);
             }
         }
 
         let (packed, node) = query_key_value.into_parts();
-        let operation = SelfAttention { heads, causal };
+        let operation = SelfAttention { heads, causal, dropout: dropout.clone() };
+        let output = B::fused_self_attention(packed.clone(), heads, causal, dropout);
         match operation.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => {
-                tracked.finish(packed.clone(), B::fused_self_attention(packed, heads, causal))
-            }
-            OpsKind::UnTracked(untracked) => {
-                untracked.finish(B::fused_self_attention(packed, heads, causal))
-            }
+            OpsKind::Tracked(tracked) => tracked.finish(packed, output),
+            OpsKind::UnTracked(untracked) => untracked.finish(output),
         }
     }
 

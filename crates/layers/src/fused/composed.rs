@@ -2,11 +2,11 @@
 //! benchmarks.
 
 use burn::tensor::{
-    Tensor, activation, module,
+    Tensor, TensorData, activation, module,
     ops::{ConvOptions, MaxPoolOptions, PadMode},
 };
 
-use super::Geometry;
+use super::{AttentionDropout, Geometry};
 
 /// [`linear`](super::linear) as Burn has it.
 pub fn linear<const D: usize>(
@@ -18,12 +18,28 @@ pub fn linear<const D: usize>(
 }
 
 /// [`self_attention`](super::self_attention), one head after another, with all scores in memory.
-pub fn self_attention(query_key_value: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+pub fn self_attention(
+    query_key_value: Tensor<3>,
+    heads: usize,
+    causal: bool,
+    dropout: Option<&AttentionDropout>,
+) -> Tensor<3> {
     let [batch, length, packed] = query_key_value.dims();
     let head = packed / 3 / heads;
     let [query, key, value] = split_heads(query_key_value, heads);
     let scores = query.matmul(key.swap_dims(2, 3));
-    let mixed = scaled_softmax(scores, (head as f64).powf(-0.5), causal).matmul(value);
+    let mut probabilities = scaled_softmax(scores, (head as f64).powf(-0.5), causal);
+    if let Some(dropout) = dropout {
+        let size = heads * length * length;
+        let mut factors = vec![0.0; batch * size];
+        for (sample, factors) in factors.chunks_exact_mut(size.max(1)).enumerate() {
+            dropout.factors(sample, 0, factors);
+        }
+        let factors = TensorData::new(factors, [batch, heads, length, length]);
+        let device = probabilities.device();
+        probabilities = probabilities * Tensor::from_data(factors, &device);
+    }
+    let mixed = probabilities.matmul(value);
     mixed.swap_dims(1, 2).reshape([batch, length, heads * head])
 }
 
@@ -41,6 +57,42 @@ pub(crate) fn split_heads(query_key_value: Tensor<3>, heads: usize) -> [Tensor<4
             .reshape([batch, length, heads, width / heads])
             .swap_dims(1, 2)
     })
+}
+
+/// [`normalize_and_rotate`](super::normalize_and_rotate), operation by operation.
+pub fn normalize_and_rotate(
+    query_key_value: Tensor<3>,
+    query_scale: Tensor<1>,
+    key_scale: Tensor<1>,
+    cosines: Tensor<2>,
+    sines: Tensor<2>,
+    epsilon: f64,
+) -> Tensor<3> {
+    let [batch, length, packed] = query_key_value.dims();
+    let (width, [head]) = (packed / 3, query_scale.dims());
+    // A product with a permutation exchanges the numbers of each pair exactly, and is the one way
+    // to do so that is fast on every device, forward and backward.
+    let mut exchange = vec![0.0f32; head * head];
+    for number in 0..head {
+        exchange[(number ^ 1) * head + number] = 1.0;
+    }
+    let device = query_key_value.device();
+    let exchange = Tensor::<2>::from_data(TensorData::new(exchange, [head, head]), &device);
+    let part = |index: usize| {
+        query_key_value.clone().slice([0..batch, 0..length, index * width..(index + 1) * width])
+    };
+    let turned = |x: Tensor<3>, scale| {
+        let x = rms_norm(x.reshape([batch, length, width / head, head]), scale, epsilon);
+        let exchanged = x.clone().matmul(exchange.clone().unsqueeze());
+        let table = |table: &Tensor<2>| table.clone().reshape([1, length, 1, head]);
+        (x * table(&cosines) + exchanged * table(&sines)).reshape([batch, length, width])
+    };
+    Tensor::cat(vec![turned(part(0), query_scale), turned(part(1), key_scale), part(2)], 2)
+}
+
+/// [`log_softmax`](super::log_softmax) as Burn has it.
+pub fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::log_softmax(x, D - 1)
 }
 
 /// [`gelu`](super::gelu) as Burn has it.

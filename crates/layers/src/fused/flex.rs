@@ -10,10 +10,10 @@ use burn::{
 use rayon::prelude::*;
 
 use super::{
-    backend::{FusedGradients, FusedOperations, Precision},
+    backend::{FusedGradients, FusedOperations, Precision, UpdateOperations},
     lanes::{self, Statistics, round_to_bf16, vectorized},
     product::{Matrix, product_in},
-    self_attention::SelfAttention,
+    self_attention::{AttentionDropout, SelfAttention},
 };
 
 /// How many numbers one task works on; half of a core's first-level cache, and long enough to be
@@ -36,7 +36,7 @@ pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
 }
 
 /// The numbers of a row-major tensor to write on; copies them first if somebody else reads them.
-fn values_mut(tensor: &mut FlexTensor) -> &mut [f32] {
+pub(super) fn values_mut(tensor: &mut FlexTensor) -> &mut [f32] {
     let count = tensor.layout().num_elements();
     &mut tensor.storage_mut::<f32>()[..count]
 }
@@ -60,7 +60,7 @@ fn for_each_chunk(out: &mut [f32], chunk: usize, work: impl Fn(usize, &mut [f32]
 }
 
 /// How many numbers make up a task of whole rows.
-fn whole_rows(row: usize) -> usize {
+pub(super) fn whole_rows(row: usize) -> usize {
     row * (CHUNK / row).max(1)
 }
 
@@ -217,6 +217,22 @@ fn sum_rows(values: &[f32], width: usize) -> Vec<f32> {
     total
 }
 
+impl UpdateOperations for Flex {
+    fn fused_square_sum(x: FlexTensor) -> FlexTensor {
+        let x = row_major(x);
+        let partial_sums: Vec<f32> = values(&x)
+            .par_chunks(CHUNK)
+            .map(|chunk| {
+                let mut sum = 0.0;
+                vectorized(|| sum = lanes::square_sum(chunk));
+                sum
+            })
+            .collect();
+        let sum = partial_sums.into_iter().map(f64::from).sum::<f64>() as f32;
+        FlexTensor::from_data(TensorData::new(vec![sum], [1]))
+    }
+}
+
 /// x · weight over the last dimension.
 fn linear(x: FlexTensor, weight: FlexTensor, precision: Precision) -> FlexTensor {
     let (x, weight) = (row_major(x), row_major(weight));
@@ -262,9 +278,14 @@ impl FusedOperations for Flex {
         output
     }
 
-    fn fused_self_attention(packed: FlexTensor, heads: usize, causal: bool) -> FlexTensor {
+    fn fused_self_attention(
+        packed: FlexTensor,
+        heads: usize,
+        causal: bool,
+        dropout: Option<AttentionDropout>,
+    ) -> FlexTensor {
         let packed = row_major(packed);
-        let attention = SelfAttention::of(&packed.shape(), heads, causal);
+        let attention = SelfAttention::of(&packed.shape(), heads, causal, dropout);
         let output = attention.forward(values(&packed));
         tensor_of_width(&packed, attention.width(), output)
     }
@@ -362,9 +383,10 @@ impl FusedGradients for Flex {
         gradient: FlexTensor,
         heads: usize,
         causal: bool,
+        dropout: Option<AttentionDropout>,
     ) -> FlexTensor {
         let (packed, gradient) = (row_major(packed), row_major(gradient));
-        let attention = SelfAttention::of(&packed.shape(), heads, causal);
+        let attention = SelfAttention::of(&packed.shape(), heads, causal, dropout);
         tensor_like(&packed, attention.backward(values(&packed), values(&gradient)))
     }
 

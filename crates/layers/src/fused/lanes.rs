@@ -212,6 +212,32 @@ pub(super) fn softmax(row: &mut [f32], scale: f32) {
     }
 }
 
+/// Logarithm of the softmax of a row, in place.
+#[inline(always)]
+pub(super) fn log_softmax(row: &mut [f32]) {
+    let greater = |a, b| if b > a { b } else { a };
+    let highest = fold(row, f32::NEG_INFINITY, greater, greater);
+    let total = sum(row, |score| exp(score - highest)).ln();
+    for score in row {
+        *score = (*score - highest) - total;
+    }
+}
+
+/// Turns the gradient of [`log_softmax`]'s result into that of its argument, in place.
+#[inline(always)]
+pub(super) fn log_softmax_backward(result: &[f32], gradient: &mut [f32]) {
+    let total = sum(gradient, |g| g);
+    for (g, result) in gradient.iter_mut().zip(result) {
+        *g -= exp(*result) * total;
+    }
+}
+
+/// Sum of the squares of a row.
+#[inline(always)]
+pub(super) fn square_sum(row: &[f32]) -> f32 {
+    sum(row, |x| x * x)
+}
+
 /// Turns the gradient of [`softmax`]'s result into that of its argument, in place.
 #[inline(always)]
 pub(super) fn softmax_backward(probabilities: &[f32], gradient: &mut [f32], scale: f32) {

@@ -5,6 +5,8 @@
 //! blocks of keys: the sequences here are short). A sample's result depends on nothing but the
 //! sample.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::{
@@ -15,13 +17,40 @@ use super::{
 /// Queries in a block.
 const BLOCK: usize = 128;
 
+/// Which probabilities of attention are dropped, as a function of where they are. They are asked for
+/// in the forward pass and again in the backward pass, so that they need no memory.
+#[derive(Clone)]
+pub struct AttentionDropout(Arc<Factors>);
+
+type Factors = dyn Fn(usize, usize, &mut [f32]) + Send + Sync;
+
+impl AttentionDropout {
+    /// `factors(sample, start, out)` fills `out` with what probabilities of a sample are multiplied
+    /// by, 0 or more, from number `start` of its `[heads, queries, keys]`.
+    pub fn new(factors: impl Fn(usize, usize, &mut [f32]) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(factors))
+    }
+
+    /// Fills `out` with the factors of a sample from a number on.
+    pub fn factors(&self, sample: usize, start: usize, out: &mut [f32]) {
+        (self.0)(sample, start, out);
+    }
+}
+
+impl std::fmt::Debug for AttentionDropout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AttentionDropout").finish_non_exhaustive()
+    }
+}
+
 /// The shape of one call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct SelfAttention {
     length: usize,
     heads: usize,
     head: usize,
     causal: bool,
+    dropout: Option<AttentionDropout>,
 }
 
 /// A block of queries and the keys that any of them sees.
@@ -34,11 +63,16 @@ struct Block {
 
 impl SelfAttention {
     /// Of queries, keys and values side by side, `[batch, length, 3·heads·head]`.
-    pub(super) fn of(shape: &[usize], heads: usize, causal: bool) -> Self {
+    pub(super) fn of(
+        shape: &[usize],
+        heads: usize,
+        causal: bool,
+        dropout: Option<AttentionDropout>,
+    ) -> Self {
         let [_, length, packed] = *shape else {
             panic!("queries, keys and values have three dimensions, not {}", shape.len());
         };
-        Self { length, heads, head: packed / 3 / heads, causal }
+        Self { length, heads, head: packed / 3 / heads, causal, dropout }
     }
 
     /// Width of a token.
@@ -55,7 +89,10 @@ impl SelfAttention {
         by_head.par_chunks_mut((length * head).max(1)).enumerate().for_each(|(index, output)| {
             let [query, key, value] = self.parts(packed, index);
             for block in self.blocks() {
-                let probabilities = self.probabilities(block, query, key);
+                let mut probabilities = self.probabilities(block, query, key);
+                if let Some(factors) = self.factors(block, index) {
+                    multiply(&mut probabilities, &factors);
+                }
                 add_product(
                     &mut output[block.start * head..(block.start + block.queries) * head],
                     head,
@@ -88,11 +125,20 @@ impl SelfAttention {
                 let Block { start, queries, keys } = block;
                 let arriving = Matrix::new(&gradient[start * width..], queries, head, width);
                 let probabilities = self.probabilities(block, query, key);
-                let by_query = Matrix::packed(&probabilities, keys);
+                let factors = self.factors(block, index);
+                let dropped = factors.as_ref().map(|factors| {
+                    let mut dropped = probabilities.clone();
+                    multiply(&mut dropped, factors);
+                    dropped
+                });
+                let by_query = Matrix::packed(dropped.as_ref().unwrap_or(&probabilities), keys);
                 add_product(for_value, head, by_query.transposed(), arriving, Threads::One);
 
                 let values = self.rows(value, 0, keys).transposed();
                 let mut for_scores = product(arriving, values, Threads::One);
+                if let Some(factors) = &factors {
+                    multiply(&mut for_scores, factors);
+                }
                 vectorized(|| {
                     let rows = for_scores.chunks_exact_mut(keys);
                     for (row, (scores, probabilities)) in
@@ -166,6 +212,22 @@ impl SelfAttention {
         scores
     }
 
+    /// What a block's probabilities are multiplied by, where some are dropped; `index` counts heads
+    /// over all samples.
+    ///
+    /// # Shapes
+    /// `[block.queries, block.keys]`.
+    fn factors(&self, block: Block, index: usize) -> Option<Vec<f32>> {
+        let dropout = self.dropout.as_ref()?;
+        let (sample, place) = (index / self.heads, index % self.heads);
+        let mut factors = vec![0.0; block.queries * block.keys];
+        for (row, factors) in factors.chunks_exact_mut(block.keys).enumerate() {
+            let start = (place * self.length + block.start + row) * self.length;
+            dropout.factors(sample, start, &mut factors[..self.seen(block, row)]);
+        }
+        Some(factors)
+    }
+
     /// `[batch, heads, parts, length, head]` → `[batch, length, parts·heads·head]`.
     fn interleave(&self, by_head: &[f32], parts: usize) -> Vec<f32> {
         let Self { length, heads, head, .. } = *self;
@@ -183,4 +245,13 @@ impl SelfAttention {
         });
         output
     }
+}
+
+/// Multiplies each number by its factor.
+fn multiply(numbers: &mut [f32], factors: &[f32]) {
+    vectorized(|| {
+        for (number, factor) in numbers.iter_mut().zip(factors) {
+            *number *= factor;
+        }
+    });
 }

@@ -1,0 +1,97 @@
+//! The logarithm of softmax in one pass.
+
+use burn::backend::{
+    Autodiff, Backend, Flex, TensorMetadata,
+    autodiff::{
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    backend_extension,
+    flex::FlexTensor,
+    tensor::FloatTensor,
+};
+use rayon::prelude::*;
+
+use super::{
+    flex::{row_major, values, values_mut, whole_rows},
+    lanes::{self, vectorized},
+};
+
+/// The forward pass.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait LogSoftmaxOperations: Backend {
+    /// ln softmax(x) over the last dimension.
+    fn fused_log_softmax(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// The backward pass.
+pub(crate) trait LogSoftmaxGradients: LogSoftmaxOperations {
+    /// The gradient for `x`, from the result.
+    fn log_softmax_gradient(
+        result: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl<B: LogSoftmaxGradients, C: CheckpointStrategy> LogSoftmaxOperations for Autodiff<B, C> {
+    fn fused_log_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct LogSoftmax;
+
+        impl<B: LogSoftmaxGradients> Backward<B, 1> for LogSoftmax {
+            type State = FloatTensor<B>;
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                gradients: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let gradient = gradients.consume::<B>(&ops.node);
+                let for_x = B::log_softmax_gradient(ops.state, gradient);
+                if let [Some(parent)] = ops.parents {
+                    gradients.register::<B>(parent.id, for_x);
+                }
+            }
+        }
+
+        let (x, node) = x.into_parts();
+        let result = B::fused_log_softmax(x);
+        match LogSoftmax.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(tracked) => tracked.finish(result.clone(), result),
+            OpsKind::UnTracked(untracked) => untracked.finish(result),
+        }
+    }
+}
+
+impl LogSoftmaxOperations for Flex {
+    fn fused_log_softmax(x: FlexTensor) -> FlexTensor {
+        let mut x = row_major(x);
+        let width = x.shape().last().copied().unwrap_or(1);
+        values_mut(&mut x).par_chunks_mut(whole_rows(width)).for_each(|rows| {
+            vectorized(|| rows.chunks_exact_mut(width).for_each(lanes::log_softmax));
+        });
+        x
+    }
+}
+
+impl LogSoftmaxGradients for Flex {
+    fn log_softmax_gradient(result: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        let (result, mut gradient) = (row_major(result), row_major(gradient));
+        let width = result.shape().last().copied().unwrap_or(1);
+        let chunk = whole_rows(width);
+        values_mut(&mut gradient)
+            .par_chunks_mut(chunk)
+            .zip(values(&result).par_chunks(chunk))
+            .for_each(|(gradient, result)| {
+                vectorized(|| {
+                    let rows = gradient.chunks_exact_mut(width).zip(result.chunks_exact(width));
+                    rows.for_each(|(gradient, result)| {
+                        lanes::log_softmax_backward(result, gradient);
+                    });
+                });
+            });
+        gradient
+    }
+}

@@ -207,7 +207,7 @@ fn should_draw_the_same_pictures_whatever_is_tried_beside() {
         }
     }
     let told = scratch.refused(
-        &[&generate[..6], &["--out", "u.png", "--engine", "burn", "--drafts", "own"]].concat(),
+        &[&generate[..5], &["--out", "u.png", "--engine", "burn", "--drafts", "own"]].concat(),
     );
     assert!(told.contains("--drafts"), "{told}");
 }

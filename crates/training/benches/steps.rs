@@ -24,7 +24,7 @@ use tokens::{
     noise::{Noise, Purpose},
 };
 use training::{
-    cache::{Views, build},
+    cache::{BuildOptions, Views, build},
     generator::GeneratorTrainer,
     recipe::{self, GeneratorRecipe, StageOneRecipe},
     run::{Step, Trainer},
@@ -87,7 +87,9 @@ fn generator(
     let encoder = model.tokenizer(&Device::flex()).unwrap().frozen_encoder();
     let classes = if side == 64 { 9 } else { 1000 };
     let data = data(side, classes);
-    build(data.as_ref(), &model, &encoder, Views::Center, &cache, Shard::WHOLE, |_, _| {}).unwrap();
+    let encode = |picture: &Picture| encoder.encode_picture(picture.to_unit_planes());
+    let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict: true };
+    build(&data, &model, encode, &cache, options, |_, _| {}).unwrap();
     let settings: Vec<String> = settings.iter().map(|&setting| setting.into()).collect();
     let recipe: GeneratorRecipe = recipe::read(recipe, &settings).unwrap();
     (GeneratorTrainer::new(recipe, &cache, &Device::flex()).unwrap(), folder)

@@ -79,7 +79,7 @@ fn should_go_on_with_larger_pictures_in_both_stages() {
 #[test]
 fn should_refuse_a_model_of_another_architecture() {
     let (config, tensors) = small();
-    let other = changed(&stage_one_recipe(1), &["architecture.codes=32"]);
+    let other = changed(&stage_one_recipe(1), &["architecture.codes=8"]);
     let refused = stage_one(&other).begin_with(&config, tensors);
     let Err(TrainingError::Initial(problem)) = refused else { panic!("it was accepted") };
     assert!(problem.contains("codebook"), "{problem}");

@@ -59,7 +59,7 @@ fn should_measure_and_learn_what_the_phase_says() {
     let recipe = changed(&stage_one_recipe(6), &[PHASES, DISCRIMINATOR]);
     let begin = ["loss", "reconstruction", "quantizer", "auxiliary"];
     let perceptual = ["perceptual", "auxiliary_perceptual"];
-    let codes = ["usage", "perplexity"];
+    let codes = ["usage", "perplexity", "entropy"];
     let judge = ["discriminator", "real_logit", "fake_logit", "discriminator_gradient_norm"];
     let first = [&begin[..], &codes, &["gradient_norm"]].concat();
     let second = [&begin[..], &perceptual, &codes, &["gradient_norm"]].concat();

@@ -99,8 +99,7 @@ fn vertical_first(from: (usize, usize), to: (usize, usize)) -> bool {
 
 /// Rows that the horizontal pass works on at a time.
 const ROWS: usize = 4;
-/// Sums that are kept at a time: four for a pixel of [`ROWS`] rows, as many as fit the widest
-/// registers.
+/// Sums in one of the widest registers: four for a pixel of [`ROWS`] rows.
 const LANES: usize = 4 * ROWS;
 
 /// The horizontal pass over rows of `stride` bytes.
@@ -121,30 +120,66 @@ impl Kernel for HorizontalPass<'_> {
     #[inline(always)]
     fn run(self) {
         let Self { rgb, stride, columns, resized } = self;
+        let (Some(first_column), Some(last_column)) = (columns.first(), columns.last()) else {
+            return;
+        };
         let width = 3 * columns.len();
-        // The pixels of four rows side by side, each with a fourth byte that nobody reads.
-        let mut woven = vec![[0u8; LANES]; stride / 3];
+        let first = first_column.start;
+        let mut narrow = vec![[0u8; LANES]; columns.len()];
+        let end = last_column.start + last_column.weights.len();
+        // The pixels of four rows side by side, each with the byte behind it, which counts for nothing.
+        let mut woven = vec![[0u8; LANES]; end - first];
         for (group, resized) in rgb.chunks(ROWS * stride).zip(resized.chunks_mut(ROWS * width)) {
-            for (row, bytes) in group.chunks_exact(stride).enumerate() {
-                for (lanes, pixel) in woven.iter_mut().zip(bytes.as_chunks::<3>().0) {
-                    let [red, green, blue] = *pixel;
-                    lanes[4 * row..4 * row + 4].copy_from_slice(&[red, green, blue, 0]);
-                }
+            weave(group, stride, 3 * first..3 * end, &mut woven);
+            for (bytes, taps) in narrow.iter_mut().zip(columns) {
+                *bytes = four_rows(&woven, first, taps);
             }
-            for (column, Taps { start, weights }) in columns.iter().enumerate() {
-                let mut sums = [HALF; LANES];
-                for (lanes, &weight) in woven[*start..].iter().zip(weights) {
-                    for lane in 0..LANES {
-                        sums[lane] += weight * i32::from(lanes[lane]);
-                    }
+            for (row, resized) in resized.chunks_exact_mut(width).enumerate() {
+                // The fourth byte lands on the next pixel, which is written after it.
+                for (column, bytes) in narrow.iter().enumerate().take(columns.len() - 1) {
+                    resized[3 * column..3 * column + 4]
+                        .copy_from_slice(&bytes[4 * row..4 * row + 4]);
                 }
-                let bytes = to_bytes(&sums);
-                for (row, pixel) in resized.chunks_exact_mut(width).zip(bytes.as_chunks::<4>().0) {
-                    row[3 * column..3 * column + 3].copy_from_slice(&pixel[..3]);
-                }
+                resized[width - 3..]
+                    .copy_from_slice(&narrow[columns.len() - 1][4 * row..4 * row + 3]);
             }
         }
     }
+}
+
+/// Puts the pixels of four rows side by side, each with the byte behind it, which counts for nothing.
+/// Of fewer rows, the last stands for those that are not there.
+#[inline(always)]
+fn weave(rows: &[u8], stride: usize, range: Range<usize>, woven: &mut [[u8; LANES]]) {
+    let last = rows.len() / stride - 1;
+    let rows: [&[u8]; ROWS] =
+        std::array::from_fn(|row| &rows[row.min(last) * stride..][..stride][range.clone()]);
+    let [one, two, three, four] = rows.map(|row| row.windows(4).step_by(3));
+    for ((((lanes, one), two), three), four) in
+        woven.iter_mut().zip(one).zip(two).zip(three).zip(four)
+    {
+        lanes[..4].copy_from_slice(one);
+        lanes[4..8].copy_from_slice(two);
+        lanes[8..12].copy_from_slice(three);
+        lanes[12..].copy_from_slice(four);
+    }
+    if let Some(lanes) = woven.last_mut() {
+        for (lanes, row) in lanes.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
+            lanes[..3].copy_from_slice(&row[row.len() - 3..]);
+        }
+    }
+}
+
+/// One target pixel of four rows, whose source pixels start with that of column `first`.
+#[inline(always)]
+fn four_rows(woven: &[[u8; LANES]], first: usize, taps: &Taps) -> [u8; LANES] {
+    let mut sums = [HALF; LANES];
+    for (lanes, &weight) in woven[taps.start - first..].iter().zip(&taps.weights) {
+        for lane in 0..LANES {
+            sums[lane] += weight * i32::from(lanes[lane]);
+        }
+    }
+    to_bytes(&sums)
 }
 
 /// The vertical pass over rows of `stride` bytes, the first of which is row `first`.
@@ -166,30 +201,30 @@ impl Kernel for VerticalPass<'_> {
     #[inline(always)]
     fn run(self) {
         let Self { rgb, stride, rows, first, resized } = self;
-        const WIDE: usize = 4 * LANES;
+        let mut sums = vec![0i32; stride];
         for (Taps { start, weights }, resized) in rows.iter().zip(resized.chunks_exact_mut(stride))
         {
-            let source = &rgb[(start - first) * stride..];
-            let (blocks, tail) = resized.as_chunks_mut::<WIDE>();
-            for (index, block) in blocks.iter_mut().enumerate() {
-                let mut sums = [HALF; WIDE];
-                for (row, &weight) in weights.iter().enumerate() {
-                    let values: &[u8; WIDE] = source[row * stride + index * WIDE..]
-                        .first_chunk()
-                        .expect("blocks lie within a row");
-                    for lane in 0..WIDE {
-                        sums[lane] += weight * i32::from(values[lane]);
-                    }
+            sums.fill(HALF);
+            let source = &rgb[(start - first) * stride..][..weights.len() * stride];
+            // Three rows at a time, so that sums are read and written less.
+            let (threes, rest) = weights.as_chunks::<3>();
+            let (source, tail) = source.split_at(3 * threes.len() * stride);
+            for (weights, rows) in threes.iter().zip(source.chunks_exact(3 * stride)) {
+                let (a, b) = rows.split_at(stride);
+                let (b, c) = b.split_at(stride);
+                for (((sum, a), b), c) in sums.iter_mut().zip(a).zip(b).zip(c) {
+                    *sum += weights[0] * i32::from(*a)
+                        + weights[1] * i32::from(*b)
+                        + weights[2] * i32::from(*c);
                 }
-                *block = to_bytes(&sums);
             }
-            let done = stride - tail.len();
-            for (index, byte) in tail.iter_mut().enumerate() {
-                let mut sum = HALF;
-                for (row, &weight) in weights.iter().enumerate() {
-                    sum += weight * i32::from(source[row * stride + done + index]);
+            for (weight, row) in rest.iter().zip(tail.chunks_exact(stride)) {
+                for (sum, a) in sums.iter_mut().zip(row) {
+                    *sum += weight * i32::from(*a);
                 }
-                *byte = to_bytes(&[sum])[0];
+            }
+            for (byte, sum) in resized.iter_mut().zip(&sums) {
+                *byte = (sum >> FRACTION_BITS).clamp(0, 255) as u8;
             }
         }
     }
@@ -237,4 +272,57 @@ fn taps(source: usize, target: usize, filter: Filter, range: Range<usize>) -> Ve
             Taps { start, weights }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FRACTION_BITS, Filter, HALF, Picture, Taps, Window, resize, taps};
+
+    /// One pass as the definition has it: `value` gives the byte of a source index.
+    fn sum(taps: &Taps, value: impl Fn(usize) -> u8) -> u8 {
+        let products = taps.weights.iter().enumerate();
+        let sum: i32 = products.map(|(k, weight)| weight * i32::from(value(taps.start + k))).sum();
+        ((sum + HALF) >> FRACTION_BITS).clamp(0, 255) as u8
+    }
+
+    /// Rows are worked on in fours and bytes in registers: sizes that fill neither must not differ.
+    #[test]
+    fn should_sum_as_the_definition_says_when_sizes_fill_no_register() {
+        for (width, height) in [(1, 1), (2, 5), (7, 3), (13, 6), (23, 9), (40, 17)] {
+            let noise = (0..width * height * 3).map(|index| (index * index * 31 + index * 7) as u8);
+            let picture = Picture::new(width, height, noise.collect()).unwrap();
+            for (to_width, to_height) in [(1, 1), (3, 4), (11, 9), (29, 16)] {
+                let window = Window {
+                    left: to_width / 3,
+                    top: to_height / 4,
+                    width: to_width - to_width / 3,
+                    height: to_height - to_height / 4,
+                };
+                for filter in [Filter::Box, Filter::Bilinear, Filter::Bicubic] {
+                    let columns = taps(width, to_width, filter, window.left..to_width);
+                    let rows = taps(height, to_height, filter, window.top..to_height);
+                    let byte =
+                        |x: usize, y: usize, c: usize| picture.rgb()[3 * (y * width + x) + c];
+                    let mut expected = Vec::new();
+                    for row in &rows {
+                        for column in &columns {
+                            for c in 0..3 {
+                                expected.push(
+                                    if super::vertical_first((width, height), (to_width, to_height))
+                                    {
+                                        sum(column, |x| sum(row, |y| byte(x, y, c)))
+                                    } else {
+                                        sum(row, |y| sum(column, |x| byte(x, y, c)))
+                                    },
+                                );
+                            }
+                        }
+                    }
+                    let resized = resize(&picture, (to_width, to_height), filter, window).unwrap();
+                    let sizes = ((width, height), (to_width, to_height));
+                    assert_eq!(resized.rgb(), expected, "{filter:?} {sizes:?}");
+                }
+            }
+        }
+    }
 }

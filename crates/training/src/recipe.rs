@@ -36,8 +36,8 @@ macro_rules! bundled {
     };
 }
 
-/// Recipes that the program carries, by name.
-const BUNDLED: &[(&str, Training, &str)] = &[
+/// Recipes that the program carries: name, training, text.
+pub const BUNDLED: &[(&str, Training, &str)] = &[
     bundled!("figure-2", StageOne, "tokenizer_stage_1"),
     bundled!("fine-tune", Generator, "generator"),
     bundled!("mini", StageOne, "tokenizer_stage_1"),

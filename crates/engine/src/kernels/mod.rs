@@ -80,6 +80,7 @@ pub(crate) struct Int8Panel<'a> {
 /// What a product kernel may fetch into the cache while it multiplies: the weights that its
 /// thread reads next.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // others do not fetch
 pub(crate) struct Fetch {
     start: *const u8,
     /// Cache lines for each group of inputs, one after the other.
@@ -87,6 +88,7 @@ pub(crate) struct Fetch {
 }
 
 /// Bytes of a cache line.
+#[cfg(target_arch = "x86_64")]
 const LINE: usize = 64;
 
 impl Fetch {
@@ -107,6 +109,7 @@ pub(crate) enum Bf16Product {
     /// that the f32 product gives for the widened panel.
     Wide(fn(Rows<'_, f32>, &[u16], Fetch, &mut [f32])),
     /// By an instruction for pairs of bf16; activations are rounded to bf16.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // others have none
     Pairs(fn(Rows<'_, u16>, &[u16], Fetch, &mut [f32])),
 }
 

@@ -139,6 +139,7 @@ pub(crate) struct Memory<'a, E> {
     /// Positions that are seen.
     pub(crate) length: usize,
     /// Entries from here to what will probably be read next, and may be fetched meanwhile.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // others do not fetch
     pub(crate) ahead: usize,
 }
 

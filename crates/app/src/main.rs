@@ -14,6 +14,7 @@ mod progress;
 mod protocol;
 mod reconstruction;
 mod token_file;
+mod tuning;
 
 use std::process::ExitCode;
 

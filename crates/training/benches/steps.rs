@@ -36,6 +36,18 @@ use weights::ModelFolder;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// As `alitok train` does: what is freed stays for the next allocation, and this thread is one of
+/// those that share parallel work.
+fn tune() {
+    const PURGE_DELAY: std::ffi::c_int = 15;
+    // SAFETY: stores one number in a table of the allocator.
+    #[allow(unsafe_code)]
+    unsafe {
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);
+    }
+    rayon::ThreadPoolBuilder::new().use_current_thread().build_global().unwrap();
+}
+
 /// Pictures of noise.
 struct Noisy {
     side: usize,
@@ -173,6 +185,7 @@ fn peak_megabytes() -> Option<u64> {
 }
 
 fn main() {
+    tune();
     let small = ["architecture.encoder={width=16,layers=1,heads=2}"];
     let large = [
         small[0],

@@ -29,12 +29,14 @@ use crate::{
     device::DeviceName,
     processes,
     progress::{self, Progress, TrainingProgress},
+    tuning,
 };
 
 use measures::{Measurer, Measures};
 use report::Report;
 
 pub(crate) fn run(verb: &ExperimentVerb, device: DeviceName) -> Result<()> {
+    tuning::for_training();
     let ExperimentVerb::Ablation(args) = verb;
     let plan = experiment::read(&args.plan)?;
     for name in &args.rows {

@@ -21,12 +21,14 @@ use crate::{
     args::{RunArgs, TrainGeneratorArgs, TrainTokenizerArgs, TrainVerb},
     model, processes,
     progress::{self, TrainingProgress},
+    tuning,
 };
 
 /// The processes that train together.
 type Processes = Arc<dyn Communicator>;
 
 pub(crate) fn run(verb: &TrainVerb, device: &Device) -> Result<()> {
+    tuning::for_training();
     let processes = processes::communicator()?;
     let ended = match verb {
         TrainVerb::Tokenizer(args) if args.stage == 1 => stage_one(args, device, &processes),

@@ -83,8 +83,10 @@ The file is for machines of this kind and this model alone; it is refused elsewh
 of --precision without it.")]
     Pack(PackArgs),
     /// Write a model's weights under the released names
-    #[command(after_help = "Example:
-  alitok export models/alitok-b --tokenizer tokenizer.pth --generator generator.bin")]
+    #[command(after_help = "Examples:
+  alitok export models/alitok-b --tokenizer tokenizer.pth --generator generator.bin
+  alitok export runs/generator --folder models/mine --precision bf16
+  alitok export runs/generator --folder models/mine --decoder-from runs/sharp --share 0.5")]
     Export(ExportArgs),
     /// Prepare the weights of public networks that training and evaluation use
     #[command(subcommand)]
@@ -1203,6 +1205,13 @@ pub(crate) struct ExportArgs {
     /// How to store the weights of `--folder`.
     #[arg(long, value_enum, default_value_t = StorageName::F32)]
     pub(crate) precision: StorageName,
+    /// Give `--folder` the bidirectional decoder of this model or run, which must have the same encoder
+    /// and codebook.
+    #[arg(long, value_name = "MODEL", requires = "folder")]
+    pub(crate) decoder_from: Option<String>,
+    /// How far to go from the model's own decoder, 0, to that of `--decoder-from`, 1.
+    #[arg(long, value_name = "FRACTION", default_value_t = 1.0, requires = "decoder_from")]
+    pub(crate) share: f64,
 }
 
 #[derive(Debug, Args)]

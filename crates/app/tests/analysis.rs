@@ -45,7 +45,7 @@ fn should_judge_tokens_of_a_cache_as_those_of_its_data() {
     let of_data = predict(&["--data", HELD_OUT, "--out", "b.svg"]);
     assert_eq!(of_cache, of_data);
     assert_eq!(of_cache["losses"].as_array().unwrap().len(), 72);
-    let (loss, blind) = (of_cache["loss"].as_f64().unwrap(), 512_f64.ln());
+    let (loss, blind) = (of_cache["loss"].as_f64().unwrap(), 4096_f64.ln());
     assert!(loss > 1.0 && loss < blind, "{loss}");
     assert_ne!(predict(&["--unconditional", "--out", "c.png"])["loss"], of_cache["loss"]);
     assert!(scratch.read("b.svg").starts_with(b"<svg"));
@@ -56,7 +56,7 @@ fn should_lay_out_the_codes_that_pictures_use() {
     let scratch = Scratch::new();
     let arguments = ["analyze", "codes", "--data", HELD_OUT, "--count", "20", "--out"];
     let told = scratch.ok(&[&arguments[..], &["codes.svg"]].concat());
-    assert!(told.contains("20 pictures use ") && told.contains(" of 512 codes"), "{told}");
+    assert!(told.contains("20 pictures use ") && told.contains(" of 4096 codes"), "{told}");
     scratch.ok(&[&arguments[..], &["again.svg"]].concat());
     assert_eq!(scratch.read("codes.svg"), scratch.read("again.svg"));
     let told = scratch.refused(&[&arguments[..], &["x.png", "--class", "Cars"]].concat());

@@ -175,7 +175,7 @@ fn should_refuse_what_is_not_the_protocol() {
     assert!(refused("drawn.toml", &["--set", "seed"]).contains("key=value"));
     // The model.
     let told = refused("mini", &[]);
-    assert!(told.contains("codebook is 16, not 512") && told.contains("width is 16"), "{told}");
+    assert!(told.contains("codebook is 16, not 4096") && told.contains("width is 16"), "{told}");
     assert!(refused("paper", &[]).contains("no model of the paper"));
     // The network.
     let told = refused("drawn.toml", &["--extractor", "inception=none.pth"]);

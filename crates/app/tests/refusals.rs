@@ -61,12 +61,12 @@ fn should_refuse_tokens_that_are_none() {
         let file = safetensors::serialize([("tokens", view)], None).unwrap();
         std::fs::write(scratch.path(name), file).unwrap();
     };
-    write("large.safetensors", vec![1, 72], vec![512; 72]);
+    write("large.safetensors", vec![1, 72], vec![4096; 72]);
     write("negative.safetensors", vec![1, 72], vec![-1; 72]);
     write("short.safetensors", vec![1, 71], vec![0; 71]);
     std::fs::write(scratch.path("text.safetensors"), "tokens").unwrap();
     let refused = |name: &str| scratch.refused(&["decode", name, "--out", "pictures"]);
-    assert!(refused("large.safetensors").contains("token 512 is out of range"));
+    assert!(refused("large.safetensors").contains("token 4096 is out of range"));
     assert!(refused("negative.safetensors").contains("token -1 is out of range"));
     assert!(refused("short.safetensors").contains("71 tokens"));
     assert!(refused("text.safetensors").contains("text.safetensors"));

@@ -144,8 +144,8 @@ mod tests {
         };
         assert_eq!(refused(|c| c.layers = 0), ConfigError::Zero { field: "layers" });
         assert_eq!(refused(|c| c.heads = 0), ConfigError::Zero { field: "heads" });
-        assert_eq!(refused(|c| c.heads = 3), ConfigError::Heads { width: 256, heads: 3 });
-        assert_eq!(refused(|c| c.heads = 128), ConfigError::Head { head: 2 });
+        assert_eq!(refused(|c| c.heads = 5), ConfigError::Heads { width: 192, heads: 5 });
+        assert_eq!(refused(|c| c.heads = 96), ConfigError::Head { head: 2 });
         assert!(matches!(refused(|c| c.codes = 65537), ConfigError::Codes { .. }));
         assert_eq!(
             refused(|c| c.layout = TokenLayout::new(2, 0, 4)),

@@ -53,7 +53,7 @@ pub fn mini() -> TokenizerConfig {
         image: ImageSize::square(64),
         patch: 8,
         prefix: 8,
-        codes: 512,
+        codes: 4096,
         token_size: 16,
         encoder_input: EncoderInput::PatchesAndLatents,
         encoder: TransformerConfig { width: 192, layers: 4, heads: 3 },

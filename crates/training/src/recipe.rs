@@ -46,6 +46,7 @@ pub const BUNDLED: &[(&str, Training, &str)] = &[
     bundled!("mini-4096", StageOne, "tokenizer_stage_1"),
     bundled!("mini-4096", StageTwo, "tokenizer_stage_2"),
     bundled!("mini-4096", Generator, "generator"),
+    bundled!("mini-sharp", StageTwo, "tokenizer_stage_2"),
     bundled!("paper", StageOne, "tokenizer_stage_1"),
     bundled!("paper", StageTwo, "tokenizer_stage_2"),
     bundled!("paper-16384", StageOne, "tokenizer_stage_1"),

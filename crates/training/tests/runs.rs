@@ -258,12 +258,12 @@ fn should_refuse_recipes_that_say_what_nobody_understands() {
 
 #[test]
 fn should_train_the_bundled_model_in_its_own_architecture() {
-    let first: StageOneRecipe = recipe::read("mini", &[]).unwrap();
-    let second: StageTwoRecipe = recipe::read("mini", &[]).unwrap();
+    let first: StageOneRecipe = recipe::read("mini-4096", &[]).unwrap();
+    let second: StageTwoRecipe = recipe::read("mini-4096", &[]).unwrap();
     let mut config = first.architecture;
     config.bidirectional_decoder = Some(second.decoder);
     assert_eq!(config, tokenizer::presets::mini());
-    let third: GeneratorRecipe = recipe::read("mini", &[]).unwrap();
+    let third: GeneratorRecipe = recipe::read("mini-4096", &[]).unwrap();
     let preset = generator::presets::mini(config.layout(), config.codes, 9);
     let size = (third.architecture.width, third.architecture.layers, third.architecture.heads);
     assert_eq!(size, (preset.width, preset.layers, preset.heads));

@@ -1,7 +1,8 @@
 //! `alitok export`
 
-use anyhow::{Result, ensure};
-use weights::ModelContents;
+use anyhow::{Context, Result, ensure};
+use layers::parameters::TensorMap;
+use weights::{ModelContents, ModelFolder, tokenizer_digest};
 
 use crate::{args::ExportArgs, model};
 
@@ -22,6 +23,10 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
         weights::export::export_generator(&model, path)?;
     }
     if let Some(path) = &args.folder {
+        let mut tokenizer = model.tokenizer_tensors()?;
+        if let Some(other) = &args.decoder_from {
+            mix_decoder(&model, &mut tokenizer, other, args.share)?;
+        }
         let generator = match &model.config.generator {
             Some(_) => Some(model.generator_tensors()?),
             None => None,
@@ -29,12 +34,44 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
         ModelContents {
             config: &model.config,
             classes: &model.classes,
-            tokenizer: &model.tokenizer_tensors()?,
+            tokenizer: &tokenizer,
             generator: generator.as_ref(),
             precision: args.precision.into(),
             readme: None,
         }
         .write(path)?;
+    }
+    Ok(())
+}
+
+/// Moves a tokenizer's bidirectional decoder towards that of another model with the same tokens: `share` of the
+/// way, each parameter by itself. Two decoders of which one goes on from the other lie in one valley
+/// of the loss, and so does what is between them (Izmailov et al. 2018; Wortsman et al. 2022).
+fn mix_decoder(own: &ModelFolder, tensors: &mut TensorMap, other: &str, share: f64) -> Result<()> {
+    ensure!((0.0..=1.0).contains(&share), "--share {share} is not from 0 to 1");
+    let theirs = model::open(other)?;
+    let decoder = own.config.tokenizer.bidirectional_decoder;
+    ensure!(
+        decoder.is_some(),
+        "the model has no bidirectional decoder that another's could replace"
+    );
+    ensure!(
+        theirs.config.tokenizer.bidirectional_decoder == decoder,
+        "the bidirectional decoder of {other} is of another architecture"
+    );
+    let their_tensors = theirs.tokenizer_tensors()?;
+    ensure!(
+        tokenizer_digest(&their_tensors) == tokenizer_digest(tensors),
+        "{other} has another encoder or codebook, so its decoder reads other tokens"
+    );
+    for (name, tensor) in tensors {
+        if !name.starts_with("bidirectional_decoder.") {
+            continue;
+        }
+        let theirs = their_tensors.get(name).with_context(|| format!("{other} lacks {name}"))?;
+        for (own, theirs) in tensor.values.iter_mut().zip(&theirs.values) {
+            *own = (f64::from(*own) * (1.0 - share) + f64::from(*theirs) * share) as f32;
+        }
     }
     Ok(())
 }

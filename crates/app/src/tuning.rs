@@ -14,7 +14,8 @@ pub(crate) fn for_training() {
 fn keep_freed_memory() {
     /// `mi_option_purge_delay` of `mimalloc.h`.
     const PURGE_DELAY: c_int = 15;
-    // SAFETY: stores one number, atomically, in a table of the allocator; −1 is a documented value.
+    // SAFETY: stores one number in a table of the allocator before another thread could read it; −1 is
+    // a documented value.
     #[allow(unsafe_code)]
     unsafe {
         libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);

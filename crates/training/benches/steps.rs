@@ -40,7 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// those that share parallel work.
 fn tune() {
     const PURGE_DELAY: std::ffi::c_int = 15;
-    // SAFETY: stores one number in a table of the allocator.
+    // SAFETY: stores one number in a table of the allocator before another thread could read it.
     #[allow(unsafe_code)]
     unsafe {
         libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);

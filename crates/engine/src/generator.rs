@@ -5,7 +5,7 @@ use std::{io, path::Path, sync::Arc};
 use generator::{GeneratorConfig, NORM_EPSILON, Rotary};
 
 use crate::{
-    kernels::{BLOCK, Entries, Kernels, Memory, Pair, RowKernels, from_bf16, to_bf16},
+    kernels::{BLOCK, Entries, HeadLayout, Kernels, Memory, Pair, RowKernels, from_bf16, to_bf16},
     matrix::{Activations, Finish, Matrix, Outputs, Precision, grow},
     packed::PackedModel,
     parallel::Pool,
@@ -314,7 +314,8 @@ impl Generator {
             let x = &x[wanted[index] * width..][..width];
             norm(x, &self.norm, NORM_EPSILON as f32, out);
         });
-        self.output.product(&self.pool, activations, Finish::Bias(&self.output_bias), logits);
+        let bias = Finish::Bias(&self.output_bias);
+        self.output.product(&self.pool, activations, bias, logits);
     }
 
     fn layers<E: Entries>(&self, session: &mut Session, caches: &mut [Vec<E>]) {
@@ -329,19 +330,28 @@ impl Generator {
         let most = firsts.iter().map(|&(_, count)| count).max().unwrap_or(0);
         let (units, unit_len) = (slots * heads, most * head);
         grow(mixed, units * unit_len, 0.0);
-        for (layer, cache) in self.layers.iter().zip(caches) {
-            activations.set(pool, &layer.query_key_value, count, |row, out| {
-                norm(&x[row * width..][..width], &layer.attention_norm, epsilon, out);
-            });
+        let entries = shape.entries::<E>();
+        for (index, (layer, cache)) in self.layers.iter().zip(caches).enumerate() {
+            // What the layer before has made is added on the way into this one.
+            activations.set_from(
+                pool,
+                &layer.query_key_value,
+                count,
+                (&mut *x, width),
+                |row, x, normed| {
+                    if index > 0 {
+                        out.add_to(row, x);
+                    }
+                    norm(x, &layer.attention_norm, epsilon, normed);
+                },
+            );
             let bias = Finish::Bias(&layer.query_key_value_bias);
             layer.query_key_value.product(pool, activations, bias, query_key_value);
 
             let seen: usize = rows.iter().map(|row| row.position + 1).sum();
             pool.for_work(2 * seen * width).pieces_of_two(
-                &mut cache[..units * shape.entries::<E>()],
-                shape.entries::<E>(),
-                &mut mixed[..units * unit_len],
-                unit_len,
+                (&mut cache[..units * entries], entries),
+                (&mut mixed[..units * unit_len], unit_len),
                 scratch,
                 |unit, memory, mixed, scratch| {
                     let (first, count) = firsts[unit / heads];
@@ -367,14 +377,22 @@ impl Generator {
             });
             let bias = Finish::Bias(&layer.projection_bias);
             layer.projection.product(pool, activations, bias, out);
-            add(pool, x, width, out);
 
-            activations.set(pool, &layer.gate_and_up, count, |row, out| {
-                norm(&x[row * width..][..width], &layer.feed_forward_norm, epsilon, out);
-            });
+            activations.set_from(
+                pool,
+                &layer.gate_and_up,
+                count,
+                (&mut *x, width),
+                |row, x, normed| {
+                    out.add_to(row, x);
+                    norm(x, &layer.feed_forward_norm, epsilon, normed);
+                },
+            );
             layer.gate_and_up.product(pool, activations, Finish::SiluGate, hidden);
             activations.set(pool, &layer.down, count, |row, out| hidden.copy(row, 0, out));
             layer.down.product(pool, activations, Finish::Plain, out);
+        }
+        if !self.layers.is_empty() {
             add(pool, x, width, out);
         }
     }
@@ -420,10 +438,10 @@ enum Caches {
     Taken,
 }
 
-/// What one head of one layer keeps of one sequence: keys, then values, see [`Memory`].
+/// What one head of one layer keeps of one sequence.
 #[derive(Debug, Clone, Copy)]
 struct HeadShape {
-    head: usize,
+    layout: HeadLayout,
     /// Positions there is room for.
     capacity: usize,
 }
@@ -431,20 +449,14 @@ struct HeadShape {
 impl HeadShape {
     fn new(config: &GeneratorConfig) -> Self {
         // The class and all tokens but the last, which predicts nothing.
-        Self { head: config.head(), capacity: config.layout.len().next_multiple_of(BLOCK) }
-    }
-
-    fn keys<E: Entries>(&self) -> usize {
-        self.capacity * self.head / E::NUMBERS
-    }
-
-    fn values<E: Entries>(&self) -> usize {
-        self.capacity * self.head.next_multiple_of(BLOCK) / E::NUMBERS
+        Self {
+            layout: HeadLayout { head: config.head() },
+            capacity: config.layout.len().next_multiple_of(BLOCK),
+        }
     }
 
     fn entries<E: Entries>(&self) -> usize {
-        let scales = if E::SCALED { 2 * self.capacity } else { 0 };
-        self.keys::<E>() + self.values::<E>() + scales
+        self.capacity / BLOCK * self.layout.block::<E>()
     }
 
     /// Room for this many heads in each layer.
@@ -502,8 +514,9 @@ impl Session {
 struct Scratch {
     query: Vec<f32>,
     key: Vec<f32>,
-    /// A key or value as it is stored.
-    rounded: Vec<u32>,
+    value: Vec<f32>,
+    /// A key and a value as they are stored.
+    rounded: [Vec<u32>; 2],
     scores: Vec<f32>,
 }
 
@@ -513,7 +526,8 @@ impl Scratch {
         Self {
             query: zeros(head),
             key: zeros(head),
-            rounded: vec![0; head],
+            value: zeros(head),
+            rounded: [vec![0; head], vec![0; head]],
             scores: zeros(capacity),
         }
     }
@@ -546,56 +560,30 @@ impl HeadAttention<'_> {
         mixed: &mut [f32],
         scratch: &mut Scratch,
     ) {
-        let HeadShape { head, capacity } = self.shape;
+        let layout = self.shape.layout;
         let ahead = memory.len();
-        let (keys, memory) = memory.split_at_mut(self.shape.keys::<E>());
-        let (values, scales) = memory.split_at_mut(self.shape.values::<E>());
-        let (key_scales, value_scales) = {
-            let scales = E::scales(scales);
-            scales.split_at_mut(scales.len() / 2)
-        };
-        let Scratch { query, key, rounded, scores } = scratch;
-        let rounded: &mut [E::Number] = &mut bytemuck::cast_slice_mut(rounded)[..head];
+        let Scratch { query, key, value, rounded, scores } = scratch;
+        let rounded = rounded.each_mut().map(|numbers| -> &mut [E::Number] {
+            &mut bytemuck::cast_slice_mut(numbers)[..layout.head]
+        });
         // First all keys and values, then all queries: positions of one step see each other.
         for (index, &Row { position, .. }) in rows.iter().enumerate() {
             self.query_key_value.copy(first + index, self.width + self.start, key);
             self.prepare(&self.layer.key_norm, position, key);
-            let scale = E::round(self.kernels, key, rounded);
-            if E::SCALED {
-                key_scales[position] = scale;
-            }
-            let at = position / BLOCK * head / E::NUMBERS * BLOCK + position % BLOCK;
-            for (entry, numbers) in rounded.chunks_exact(E::NUMBERS).enumerate() {
-                for (index, &number) in numbers.iter().enumerate() {
-                    keys[at + entry * BLOCK].set(index, number);
-                }
-            }
-            self.query_key_value.copy(first + index, 2 * self.width + self.start, key);
-            let scale = E::round(self.kernels, key, rounded);
-            if E::SCALED {
-                value_scales[position] = scale;
-            }
-            for (block, part) in rounded.chunks(BLOCK).enumerate() {
-                let at = (block * capacity + position) / E::NUMBERS;
-                for (value, &number) in values[at * BLOCK..].iter_mut().zip(part) {
-                    value.set(position % E::NUMBERS, number);
-                }
-            }
+            self.query_key_value.copy(first + index, 2 * self.width + self.start, value);
+            let scales = [
+                E::round(self.kernels, key, rounded[0]),
+                E::round(self.kernels, value, rounded[1]),
+            ];
+            layout.keep(memory, position, [&*rounded[0], &*rounded[1]], scales);
         }
         let attend = E::attend(self.kernels);
         for (index, (&Row { position, .. }, out)) in
-            rows.iter().zip(mixed.chunks_exact_mut(head)).enumerate()
+            rows.iter().zip(mixed.chunks_exact_mut(layout.head)).enumerate()
         {
             self.query_key_value.copy(first + index, self.start, query);
             self.prepare(&self.layer.query_norm, position, query);
-            let memory = Memory {
-                keys,
-                values,
-                scales: [key_scales, value_scales],
-                capacity,
-                length: position + 1,
-                ahead,
-            };
+            let memory = Memory { entries: memory, length: position + 1, ahead };
             attend(query, memory, scores, out);
         }
     }

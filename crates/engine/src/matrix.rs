@@ -509,26 +509,39 @@ impl Activations {
         rows: usize,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
+        self.set_from(pool, matrix, rows, (&mut [], 0), |row, _, out| fill(row, out));
+    }
+
+    /// The same from rows of some length, which `fill` may change.
+    pub(crate) fn set_from(
+        &mut self,
+        pool: &Pool,
+        matrix: &Matrix,
+        rows: usize,
+        from: (&mut [f32], usize),
+        fill: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) {
         let (depth, padded) = (matrix.depth, matrix.padded_depth());
         let kernels = &matrix.kernels.rows;
         (self.form, self.rows, self.depth) = (matrix.form(), rows, depth);
         // A row costs about as much as forty products of its numbers.
         let pool = pool.for_work(rows * depth * 40);
+        let scratch = &mut self.scratch;
         match self.form {
             Form::F32 => {
                 grow(&mut self.f32, rows * padded, 0.0);
-                let values = &mut self.f32[..rows * padded];
-                pool.pieces(values, padded, &mut self.scratch, |row, piece, _| {
-                    fill(row, &mut piece[..depth]);
+                let values = (&mut self.f32[..rows * padded], padded);
+                pool.pieces_of_two(values, from, scratch, |row, piece, from, _| {
+                    fill(row, from, &mut piece[..depth]);
                     piece[depth..].fill(0.0);
                 });
             }
             Form::Bf16 => {
                 grow(&mut self.bf16, rows * padded, 0);
-                let values = &mut self.bf16[..rows * padded];
-                pool.pieces(values, padded, &mut self.scratch, |row, piece, scratch| {
+                let values = (&mut self.bf16[..rows * padded], padded);
+                pool.pieces_of_two(values, from, scratch, |row, piece, from, scratch| {
                     grow(scratch, depth, 0.0);
-                    fill(row, &mut scratch[..depth]);
+                    fill(row, from, &mut scratch[..depth]);
                     (kernels.round)(&scratch[..depth], &mut piece[..depth]);
                     piece[depth..].fill(0);
                 });
@@ -536,15 +549,16 @@ impl Activations {
             Form::Int8 => {
                 grow(&mut self.int8, rows * padded, 0);
                 grow(&mut self.scales, rows, RowScale { scale: 1.0, zero: 0 });
-                pool.pieces_of_two(
-                    &mut self.int8[..rows * padded],
-                    padded,
-                    &mut self.scales[..rows],
-                    1,
-                    &mut self.scratch,
-                    |row, piece, scale, scratch| {
+                let values = (&mut self.int8[..rows * padded], padded);
+                let scales = (&mut self.scales[..rows], 1);
+                pool.pieces_of_three(
+                    values,
+                    scales,
+                    from,
+                    scratch,
+                    |row, piece, scale, from, scratch| {
                         grow(scratch, depth, 0.0);
-                        fill(row, &mut scratch[..depth]);
+                        fill(row, from, &mut scratch[..depth]);
                         scale[0] = (kernels.quantize)(&scratch[..depth], &mut piece[..depth]);
                         piece[depth..].fill(0);
                     },

@@ -172,25 +172,45 @@ impl Pool {
         scratch: &mut [S],
         work: impl Fn(usize, &mut [T], &mut S) + Sync,
     ) {
-        let mut nothing: [(); 0] = [];
-        self.pieces_of_two(values, length, &mut nothing, 0, scratch, |unit, piece, _, scratch| {
-            work(unit, piece, scratch);
-        });
+        self.pieces_of_two(
+            (values, length),
+            (&mut [(); 0], 0),
+            scratch,
+            |unit, piece, _, scratch| {
+                work(unit, piece, scratch);
+            },
+        );
     }
 
-    /// The same for two slices, cut into equally many pieces. A length of 0 stands for a slice
-    /// that is not used.
+    /// The same for two slices and the lengths of their pieces, of which there are equally many. A
+    /// length of 0 stands for a slice that is not used.
     ///
     /// # Panics
     /// As [`pieces`](Self::pieces), or if the numbers of pieces differ.
     pub(crate) fn pieces_of_two<A: Send, B: Send, S: Send>(
         &self,
-        first: &mut [A],
-        first_length: usize,
-        second: &mut [B],
-        second_length: usize,
+        first: (&mut [A], usize),
+        second: (&mut [B], usize),
         scratch: &mut [S],
         work: impl Fn(usize, &mut [A], &mut [B], &mut S) + Sync,
+    ) {
+        let third = (&mut [(); 0][..], 0);
+        self.pieces_of_three(first, second, third, scratch, |unit, first, second, _, scratch| {
+            work(unit, first, second, scratch);
+        });
+    }
+
+    /// The same for three.
+    ///
+    /// # Panics
+    /// As [`pieces_of_two`](Self::pieces_of_two).
+    pub(crate) fn pieces_of_three<A: Send, B: Send, C: Send, S: Send>(
+        &self,
+        (first, first_length): (&mut [A], usize),
+        (second, second_length): (&mut [B], usize),
+        (third, third_length): (&mut [C], usize),
+        scratch: &mut [S],
+        work: impl Fn(usize, &mut [A], &mut [B], &mut [C], &mut S) + Sync,
     ) {
         if first.is_empty() {
             return;
@@ -198,20 +218,22 @@ impl Pool {
         let units = first.len() / first_length;
         assert_eq!(units * first_length, first.len(), "whole pieces");
         assert!(second_length == 0 || units * second_length == second.len(), "as many pieces");
+        assert!(third_length == 0 || units * third_length == third.len(), "as many pieces");
         assert!(scratch.len() >= self.threads(), "a scratch for each thread");
-        let (first, second) = (Pieces::new(first), Pieces::new(second));
+        let (first, second, third) = (Pieces::new(first), Pieces::new(second), Pieces::new(third));
         let scratch = Pieces::new(scratch);
         self.run(units, |unit, thread| {
             // SAFETY: each unit is taken once, so pieces are lent once; they lie apart and within
             // their slices, as checked above. A thread does one unit at a time.
-            let (first, second, scratch) = unsafe {
+            let (first, second, third, scratch) = unsafe {
                 (
                     first.piece(unit * first_length, first_length),
                     second.piece(unit * second_length, second_length),
+                    third.piece(unit * third_length, third_length),
                     scratch.piece(thread, 1),
                 )
             };
-            work(unit, first, second, &mut scratch[0]);
+            work(unit, first, second, third, &mut scratch[0]);
         });
     }
 }

@@ -6,8 +6,8 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use layers::{
-    checkpointing::{Tape, stack},
     project,
+    tape::{Tape, stack},
 };
 
 use crate::{

@@ -2,10 +2,10 @@
 //! name, fused element-wise operations with their own gradients, and attention.
 
 pub mod attention;
-pub mod checkpointing;
 pub mod fused;
 pub mod parameters;
 pub mod precision;
+pub mod tape;
 
 use burn::{nn::Linear, tensor::Tensor};
 

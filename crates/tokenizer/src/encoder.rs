@@ -7,8 +7,8 @@ use burn::{
 };
 use layers::{
     attention::Visibility,
-    checkpointing::{Tape, stack},
     project,
+    tape::{Tape, stack},
 };
 
 use crate::{

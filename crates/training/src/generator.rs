@@ -12,12 +12,11 @@ use ::generator::{
 };
 use burn::{
     module::Module,
-    optim::GradientsAccumulator,
     tensor::{Device, Int, Tensor, TensorData},
 };
 use layers::{
-    checkpointing::Tape,
     parameters::{HostTensor, TensorMap, collect},
+    tape::Tape,
 };
 use pixels::Picture;
 use tokenizer::{DecoderKind, ImageSize};
@@ -290,11 +289,11 @@ impl Trainer for GeneratorTrainer {
     }
 
     fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {
-        let mut gradients = GradientsAccumulator::new();
+        let mut gradients = self.split.gradients();
         let mut parts = Vec::new();
         for samples in self.split.micro_batches() {
             let model = self.learner.computing();
-            let mut tape = self.learner.tape();
+            let mut tape = self.learner.tape(&self.split);
             let dropout = Dropout {
                 rate: self.recipe.dropout,
                 seed: self.recipe.schedule.seed,
@@ -306,9 +305,9 @@ impl Trainer for GeneratorTrainer {
             let loss = cross_entropy(logits.clone(), tokens.clone());
             let accuracy = scalar(&accuracy(logits, tokens));
             parts.push(vec![("loss", scalar(&loss)), ("accuracy", accuracy)]);
-            self.learner.accumulate(&mut gradients, loss, tape);
+            gradients.add(self.learner.module(), loss, tape);
         }
-        let gradients = self.split.mean_gradients(self.learner.module(), gradients)?;
+        let gradients = gradients.mean(self.learner.module())?;
         let mut measures = self.split.mean_measures(parts)?;
         measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
         Ok(measures)

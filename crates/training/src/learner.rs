@@ -2,18 +2,19 @@
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    optim::{GradientsAccumulator, GradientsParams},
+    optim::GradientsParams,
     tensor::Tensor,
 };
 use layers::{
-    checkpointing::Tape,
     parameters::{TensorMap, collect, load},
+    tape::Tape,
 };
 
 use crate::{
     TrainingError,
     checkpoint::{Checkpoint, join, put},
     optimizer::{AdamW, AdamWConfig},
+    parallel::Split,
     recipe::{ComputePrecision, Schedule},
 };
 
@@ -75,22 +76,9 @@ impl<M: Module> Learner<M> {
         }
     }
 
-    /// Where a micro-batch's forward pass is cut, if activations are not to be kept.
-    pub(crate) fn tape<'a>(&self) -> Option<Tape<'a>> {
-        self.activation_checkpointing.then(Tape::default)
-    }
-
-    /// Adds the gradients of a loss to those of the micro-batches before.
-    pub(crate) fn accumulate(
-        &self,
-        gradients: &mut GradientsAccumulator<M>,
-        loss: Tensor<1>,
-        tape: Option<Tape<'_>>,
-    ) {
-        tape.unwrap_or_default().backward(loss, |part| {
-            let part = GradientsParams::from_grads(part, self.module());
-            gradients.accumulate(self.module(), part);
-        });
+    /// Where a micro-batch's forward pass is cut, if it is.
+    pub(crate) fn tape<'a>(&self, split: &Split) -> Option<Tape<'a>> {
+        split.tape(self.activation_checkpointing)
     }
 
     /// What is evaluated and exported: the average where there is one. Without gradients.

@@ -2,7 +2,6 @@
 
 use burn::{
     module::Module,
-    optim::GradientsAccumulator,
     tensor::{Device, Tensor},
 };
 use tokenizer::ImageSize;
@@ -177,7 +176,7 @@ impl Objective {
         let Some(Adversary { recipe, learner, lecam }) = &mut self.adversary else {
             return Ok(Measures::new());
         };
-        let mut gradients = GradientsAccumulator::new();
+        let mut gradients = split.gradients();
         let mut parts = Vec::new();
         for mut part in rebuilt {
             if recipe.architecture.joins_pictures() {
@@ -197,9 +196,9 @@ impl Objective {
             measures.push(("real_logit", scalar(&real.mean())));
             measures.push(("fake_logit", scalar(&fake.mean())));
             parts.push(measures);
-            learner.accumulate(&mut gradients, loss, None);
+            gradients.add(learner.module(), loss, None);
         }
-        let gradients = split.mean_gradients(learner.module(), gradients)?;
+        let gradients = gradients.mean(learner.module())?;
         let mut measures = split.mean_measures(parts)?;
         if let [.., (_, real), (_, fake)] = measures[..] {
             lecam.follow(real, fake);

@@ -5,20 +5,20 @@
 //! Gradients and measures are means over all of them, so that a split changes a step by rounding
 //! alone. All ranks must make the same calls in the same order.
 
-mod buckets;
+mod gradients;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod threads;
 
 use std::{ops::Range, sync::Arc};
 
-use burn::{
-    module::{Module, ModuleVisitor, Param},
-    optim::{GradientsAccumulator, GradientsParams},
-    tensor::{Tensor, TensorData},
+use burn::tensor::{Tensor, TensorData};
+use layers::{
+    parameters::HostTensor,
+    tape::{Keep, Tape},
 };
-use layers::parameters::HostTensor;
 
+pub use gradients::StepGradients;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
 pub use threads::Threads;
@@ -186,38 +186,19 @@ impl Split {
         (first..first + self.accumulate).map(move |part| part * size..(part + 1) * size)
     }
 
-    /// Gradients of the mean loss over all micro-batches of all ranks, from the sums over those
-    /// of this one.
-    ///
-    /// # Errors
-    /// If the other ranks cannot be reached.
-    pub fn mean_gradients<M: Module>(
-        &self,
-        module: &M,
-        mut sums: GradientsAccumulator<M>,
-    ) -> Result<GradientsParams, ParallelError> {
-        let gradients = sums.grads();
-        let scale = 1.0 / self.parts() as f32;
-        if self.communicator.ranks() > 1 {
-            return buckets::mean(self.communicator.as_ref(), scale, module, gradients);
+    /// Begins to collect the gradients of a step.
+    pub fn gradients(&self) -> StepGradients {
+        StepGradients::new(Arc::clone(&self.communicator), self.accumulate)
+    }
+
+    /// A tape for a micro-batch's forward pass, if one serves: to keep the inputs of blocks alone,
+    /// or to exchange gradients while the backward pass goes on.
+    pub fn tape<'a>(&self, activation_checkpointing: bool) -> Option<Tape<'a>> {
+        match (activation_checkpointing, self.communicator.ranks()) {
+            (true, _) => Some(Tape::new(Keep::Inputs)),
+            (false, 1) => None,
+            (false, _) => Some(Tape::new(Keep::Activations)),
         }
-        if self.accumulate == 1 {
-            return Ok(gradients);
-        }
-        struct Scale {
-            gradients: GradientsParams,
-            scale: f32,
-        }
-        impl ModuleVisitor for Scale {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-                    self.gradients.register(param.id, gradient.mul_scalar(self.scale));
-                }
-            }
-        }
-        let mut scaled = Scale { gradients, scale };
-        module.visit(&mut scaled);
-        Ok(scaled.gradients)
     }
 
     /// Mean measures over all micro-batches of all ranks, from those of this rank's.

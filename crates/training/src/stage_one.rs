@@ -4,7 +4,6 @@ use std::{path::Path, sync::Arc};
 
 use burn::{
     module::Module,
-    optim::GradientsAccumulator,
     tensor::{Device, Int, Tensor},
 };
 use layers::parameters::{HostTensor, TensorMap, collect};
@@ -199,7 +198,7 @@ impl Trainer for StageOne {
         let columns = config.layout().columns();
         let split = &self.source.split;
         let turn = self.objective.turn(step.number);
-        let mut gradients = GradientsAccumulator::new();
+        let mut gradients = split.gradients();
         let (mut parts, mut features, mut indices) = (Vec::new(), Vec::new(), Vec::new());
         let mut rebuilt = Vec::new();
         for images in loader.next()? {
@@ -219,7 +218,7 @@ impl Trainer for StageOne {
             let target = patchify(images.clone(), config.patch);
 
             let model = self.learner.computing();
-            let mut tape = self.learner.tape();
+            let mut tape = self.learner.tape(split);
             let mut encoded = model.encoder.forward_on(images.clone(), tape.as_mut());
             if let Some(tape) = &mut tape {
                 // The quantizer's loss looks at features, and so does the decoder's.
@@ -263,8 +262,10 @@ impl Trainer for StageOne {
             features.push(encoded.inner());
             // As numbers, which all processes can exchange; exact up to 2²⁴ codes.
             indices.push(quantized.indices.inner().float());
-            self.learner.accumulate(&mut gradients, total, tape);
+            gradients.add(self.learner.module(), total, tape);
         }
+        let module = self.learner.module();
+        let gradients = turn.tokenizer.then(|| gradients.mean(module)).transpose()?;
         let mut measures = split.mean_measures(parts)?;
         if turn.discriminator {
             measures.extend(self.objective.learn(rebuilt, split)?);
@@ -282,8 +283,7 @@ impl Trainer for StageOne {
             model.quantizer = clustering.update(model.quantizer, features, indices, &mut noise);
             model
         });
-        if turn.tokenizer {
-            let gradients = split.mean_gradients(self.learner.module(), gradients)?;
+        if let Some(gradients) = gradients {
             measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
         }
         Ok(measures)

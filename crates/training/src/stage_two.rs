@@ -4,7 +4,6 @@ use std::{path::Path, sync::Arc};
 
 use burn::{
     module::Module,
-    optim::GradientsAccumulator,
     tensor::{Device, Tensor},
 };
 use layers::parameters::{TensorMap, collect};
@@ -169,7 +168,7 @@ impl Trainer for StageTwo {
         let split = &self.source.split;
         let columns = self.config.layout().columns();
         let turn = self.objective.turn(step.number);
-        let mut gradients = GradientsAccumulator::new();
+        let mut gradients = split.gradients();
         let (mut parts, mut rebuilt) = (Vec::new(), Vec::new());
         for images in loader.next()? {
             let images = images.into_tensor(&self.device.clone().inner());
@@ -181,7 +180,7 @@ impl Trainer for StageTwo {
             }
             let target = Tensor::from_inner(patchify(images.clone(), self.config.patch));
             let decoder = self.learner.computing();
-            let mut tape = self.learner.tape();
+            let mut tape = self.learner.tape(split);
             let patches = decoder.forward_on(Tensor::from_inner(codes), tape.as_mut()).patches;
             let picture = unpatchify(patches.clone(), self.config.patch, columns);
             let mut total = mean_squared_error(patches, target);
@@ -206,14 +205,15 @@ impl Trainer for StageTwo {
             if turn.discriminator {
                 rebuilt.push(Rebuilt { images, reconstructions: picture.inner() });
             }
-            self.learner.accumulate(&mut gradients, total, tape);
+            gradients.add(self.learner.module(), total, tape);
         }
+        let module = self.learner.module();
+        let gradients = turn.tokenizer.then(|| gradients.mean(module)).transpose()?;
         let mut measures = split.mean_measures(parts)?;
         if turn.discriminator {
             measures.extend(self.objective.learn(rebuilt, split)?);
         }
-        if turn.tokenizer {
-            let gradients = split.mean_gradients(self.learner.module(), gradients)?;
+        if let Some(gradients) = gradients {
             measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
         }
         Ok(measures)

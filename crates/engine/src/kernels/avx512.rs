@@ -6,8 +6,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BLOCK, Bf16Product, Entries, Fetch, Int8Panel, Kernels, LINE, Memory, Pair, RowScale, Rows,
-    check_tile, rows,
+    BLOCK, Bf16Product, Entries, Fetch, HeadLayout, Int8Panel, Kernels, LINE, Memory, Pair,
+    RowScale, Rows, check_tile, rows,
 };
 
 const LANES: usize = 16;
@@ -291,12 +291,10 @@ fn can_attend<E: Entries>(
     scores: &[f32],
     out: &[f32],
 ) -> bool {
-    let Memory { keys, values, scales, capacity, length, .. } = memory;
-    let (head, entries) = (query.len(), capacity / E::NUMBERS);
-    assert!((1..=*capacity).contains(length) && capacity.is_multiple_of(BLOCK));
-    assert!(keys.len() >= entries * head && scores.len() >= length.next_multiple_of(BLOCK));
-    assert!(values.len() >= entries * head.next_multiple_of(BLOCK) && out.len() == head);
-    assert!(!E::SCALED || scales.iter().all(|scales| scales.len() >= *capacity));
+    let head = query.len();
+    let blocks = memory.length.div_ceil(BLOCK);
+    assert!(blocks > 0 && memory.entries.len() >= blocks * HeadLayout { head }.block::<E>());
+    assert!(scores.len() >= blocks * BLOCK && out.len() == head);
     head <= MAX_HEAD && head.is_multiple_of(4)
 }
 
@@ -305,8 +303,7 @@ fn attend_bf16(query: &[f32], memory: Memory<'_, Pair>, scores: &mut [f32], out:
         return (row_kernels::TABLE.attend_bf16)(query, memory, scores, out);
     }
     let padded = memory.length.next_multiple_of(BLOCK);
-    // SAFETY: keys and values have all blocks up to the capacity, scores all up to the length;
-    // this table is handed out only where the processor has the instructions.
+    // SAFETY: keys, values and scores have all blocks up to the length; this table is handed out only where the processor has the instructions.
     unsafe { attend_pairs(query, memory, &mut scores[..padded], out) }
 }
 
@@ -315,7 +312,7 @@ fn attend_int8(query: &[f32], memory: Memory<'_, i32>, scores: &mut [f32], out: 
         return (row_kernels::TABLE.attend_int8)(query, memory, scores, out);
     }
     let padded = memory.length.next_multiple_of(BLOCK);
-    // SAFETY: as above; scales reach up to the capacity, too.
+    // SAFETY: as above.
     unsafe { attend_fours(query, memory, &mut scores[..padded], out) }
 }
 
@@ -327,6 +324,7 @@ unsafe fn attend_pairs(
     out: &mut [f32],
 ) {
     let (head, length) = (query.len(), memory.length);
+    let layout = HeadLayout { head };
     let mut rounded = [0; MAX_HEAD];
     rows::round::<true>(query, &mut rounded[..head]);
     let blocks = scores.len() / BLOCK;
@@ -361,10 +359,10 @@ unsafe fn attend_pairs(
         // SAFETY: the caller answers for all that is read; there is a weight for each pair.
         unsafe {
             match count {
-                1 => mix_blocks::<1>(weights, &memory, part, inverse, out),
-                2 => mix_blocks::<2>(weights, &memory, part, inverse, out),
-                3 => mix_blocks::<3>(weights, &memory, part, inverse, out),
-                _ => mix_blocks::<4>(weights, &memory, part, inverse, out),
+                1 => mix_blocks::<1>(weights, &memory, layout, part, inverse, out),
+                2 => mix_blocks::<2>(weights, &memory, layout, part, inverse, out),
+                3 => mix_blocks::<3>(weights, &memory, layout, part, inverse, out),
+                _ => mix_blocks::<4>(weights, &memory, layout, part, inverse, out),
             }
         }
         part += count;
@@ -379,8 +377,9 @@ unsafe fn score_blocks<const B: usize>(
     first: usize,
     scores: &mut [f32],
 ) {
-    let pairs = query.len() / 2;
-    let keys = memory.keys.as_ptr().wrapping_add(first * pairs * BLOCK);
+    let layout = HeadLayout { head: query.len() };
+    let (pairs, size) = (query.len() / 2, layout.block::<Pair>());
+    let keys = memory.entries.as_ptr().wrapping_add(first * size);
     let mut sums = [[_mm512_setzero_ps(); 2]; B];
     for pair in (0..pairs).step_by(2) {
         for chain in 0..2 {
@@ -390,7 +389,7 @@ unsafe fn score_blocks<const B: usize>(
                 let at = query.as_ptr().add(2 * (pair + chain)).cast::<i32>();
                 let query: __m512bh = std::mem::transmute(_mm512_set1_epi32(at.read_unaligned()));
                 for (block, sums) in sums.iter_mut().enumerate() {
-                    let at = keys.add((block * pairs + pair + chain) * BLOCK);
+                    let at = keys.add(block * size + (pair + chain) * BLOCK);
                     _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(memory.ahead).cast());
                     let keys: __m512bh = std::mem::transmute(_mm512_loadu_si512(at.cast()));
                     sums[chain] = _mm512_dpbf16_ps(sums[chain], query, keys);
@@ -410,12 +409,14 @@ unsafe fn score_blocks<const B: usize>(
 unsafe fn mix_blocks<const B: usize>(
     weights: *const i32,
     memory: &Memory<'_, Pair>,
+    layout: HeadLayout,
     first: usize,
     inverse: f32,
     out: &mut [f32],
 ) {
-    let stride = memory.capacity / 2;
-    let values = memory.values.as_ptr().wrapping_add(first * stride * BLOCK);
+    const PAIRS: usize = BLOCK / 2;
+    let (size, part) = (layout.block::<Pair>(), layout.part::<Pair>());
+    let values = memory.entries.as_ptr().wrapping_add(layout.keys::<Pair>() + first * part);
     // Of the last pair the second position may be one that is not seen.
     let lower = _mm512_set1_epi32(0xffff);
     let mut sums = [[_mm512_setzero_ps(); 2]; B];
@@ -424,8 +425,9 @@ unsafe fn mix_blocks<const B: usize>(
         unsafe {
             let weight = _mm512_set1_epi32(weights.add(pair).read_unaligned());
             let weight: __m512bh = std::mem::transmute(weight);
+            let at = values.add(pair / PAIRS * size + pair % PAIRS * BLOCK);
             for (block, sums) in sums.iter_mut().enumerate() {
-                let at = values.add((block * stride + pair) * BLOCK);
+                let at = at.add(block * part);
                 _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(memory.ahead).cast());
                 let mut values = _mm512_loadu_si512(at.cast());
                 if let Some(mask) = mask {
@@ -466,6 +468,8 @@ unsafe fn attend_fours(
     out: &mut [f32],
 ) {
     let (head, length) = (query.len(), memory.length);
+    let layout = HeadLayout { head };
+    let (size, scales) = (layout.block::<i32>(), layout.numbers::<i32>());
     let mut levels = [0i8; MAX_HEAD];
     let step = rows::quantize_evenly::<true>(query, &mut levels[..head]);
     let blocks = scores.len() / BLOCK;
@@ -491,7 +495,8 @@ unsafe fn attend_fours(
         // SAFETY: as above.
         unsafe {
             let at = scores.as_mut_ptr().add(block * BLOCK);
-            let scale = _mm512_maskz_loadu_ps(mask, memory.scales[1].as_ptr().add(block * BLOCK));
+            let scale = memory.entries.as_ptr().add(block * size + scales + BLOCK);
+            let scale = _mm512_maskz_loadu_ps(mask, scale.cast());
             let weight = _mm512_mul_ps(_mm512_loadu_ps(at), scale);
             _mm512_storeu_ps(at, weight);
             largest = _mm512_max_ps(largest, weight);
@@ -516,14 +521,16 @@ unsafe fn attend_fours(
     }
     let scale = _mm512_set1_ps((largest / 65_535.0) * inverse + damage);
     let levels = scores.as_ptr().cast::<u8>();
-    let stride = memory.capacity / 4;
     for (part, out) in out.chunks_mut(BLOCK).enumerate() {
-        let values = memory.values.as_ptr().wrapping_add(part * stride * BLOCK);
+        let values = memory
+            .entries
+            .as_ptr()
+            .wrapping_add(layout.keys::<i32>() + part * layout.part::<i32>());
         let mut sums = [[_mm512_setzero_si512(); 2]; 2];
         for four in 0..length.div_ceil(4) {
             // SAFETY: the caller answers for all that is read. What is not seen has no weight.
             unsafe {
-                let at = values.add(four * BLOCK);
+                let at = values.add(four / 4 * size + four % 4 * BLOCK);
                 _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(memory.ahead).cast());
                 let values = _mm512_loadu_si512(at.cast());
                 let levels = levels.add(four / 4 * 2 * BLOCK + four % 4 * 4);
@@ -552,11 +559,12 @@ unsafe fn score_fours<const B: usize>(
     first: usize,
     scores: &mut [f32],
 ) {
-    let fours = query.len() / 4;
+    let layout = HeadLayout { head: query.len() };
+    let (fours, size) = (query.len() / 4, layout.block::<i32>());
     // The instruction wants one side without a sign: 128 more in each key.
     let signs = _mm512_set1_epi32(0x8080_8080_u32 as i32);
     let surplus = 128 * query.iter().map(|&level| i32::from(level)).sum::<i32>();
-    let keys = memory.keys.as_ptr().wrapping_add(first * fours * BLOCK);
+    let keys = memory.entries.as_ptr().wrapping_add(first * size);
     let mut sums = [_mm512_setzero_si512(); B];
     for four in 0..fours {
         // SAFETY: the caller answers for all that is read, and prefetching is a hint.
@@ -564,7 +572,7 @@ unsafe fn score_fours<const B: usize>(
             let query = query.as_ptr().add(4 * four).cast::<i32>().read_unaligned();
             let query = _mm512_set1_epi32(query);
             for (block, sum) in sums.iter_mut().enumerate() {
-                let at = keys.add((block * fours + four) * BLOCK);
+                let at = keys.add(block * size + four * BLOCK);
                 _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(memory.ahead).cast());
                 let keys = _mm512_xor_si512(_mm512_loadu_si512(at.cast()), signs);
                 *sum = _mm512_dpbusd_epi32(*sum, keys, query);
@@ -572,12 +580,12 @@ unsafe fn score_fours<const B: usize>(
         }
     }
     for (block, &sum) in sums.iter().enumerate() {
-        let at = (first + block) * BLOCK;
-        let (to, scale) = (&mut scores[at..][..BLOCK], &memory.scales[0][at..][..BLOCK]);
+        let to = &mut scores[(first + block) * BLOCK..][..BLOCK];
+        let scale = &memory.entries[(first + block) * size + layout.numbers::<i32>()..][..BLOCK];
         let exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(surplus)));
         // SAFETY: both slices have 16 numbers.
         unsafe {
-            let scale = _mm512_mul_ps(_mm512_set1_ps(step), _mm512_loadu_ps(scale.as_ptr()));
+            let scale = _mm512_mul_ps(_mm512_set1_ps(step), _mm512_loadu_ps(scale.as_ptr().cast()));
             _mm512_storeu_ps(to.as_mut_ptr(), _mm512_mul_ps(exact, scale));
         }
     }

@@ -22,7 +22,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use rows::{BLOCK, Entries, Memory, Pair, RowKernels};
+pub(crate) use rows::{BLOCK, Entries, HeadLayout, Memory, Pair, RowKernels};
 
 /// Rows that one call of a product kernel computes at most.
 pub(crate) const TILE_ROWS: usize = 6;

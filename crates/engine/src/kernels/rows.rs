@@ -20,10 +20,11 @@ pub(crate) trait Entries: Copy + Default + Send + Sync + 'static {
     const SCALED: bool;
     /// Rounds a key or value and returns its scale.
     fn round(kernels: &RowKernels, row: &[f32], out: &mut [Self::Number]) -> f32;
-    /// Scales that are kept in place of entries.
-    fn scales(_: &mut [Self]) -> &mut [f32] {
-        &mut []
+    /// A scale that is kept in place of an entry.
+    fn scale(self) -> f32 {
+        1.0
     }
+    fn set_scale(&mut self, _: f32) {}
     fn number(self, index: usize) -> f32;
     /// Sets a number. The first one clears those after it.
     fn set(&mut self, index: usize, number: Self::Number);
@@ -102,8 +103,13 @@ impl Entries for i32 {
         (kernels.quantize_evenly)(row, out)
     }
 
-    fn scales(entries: &mut [Self]) -> &mut [f32] {
-        bytemuck::cast_slice_mut(entries)
+    #[inline(always)]
+    fn scale(self) -> f32 {
+        f32::from_bits(self as u32)
+    }
+
+    fn set_scale(&mut self, scale: f32) {
+        *self = scale.to_bits() as i32;
     }
 
     #[inline(always)]
@@ -122,20 +128,78 @@ impl Entries for i32 {
     }
 }
 
+/// How a head of this many numbers keeps its keys and values: in blocks of [`BLOCK`] positions, one
+/// after the other, so that all that is seen is one piece of memory from its start on. A block has
+///
+/// - keys `[head / NUMBERS, BLOCK]`: an entry has neighbours in the head;
+/// - values `[head / BLOCK, BLOCK / NUMBERS, BLOCK]`, the head filled up: an entry has neighbours in
+///   the sequence;
+/// - where entries are [`SCALED`](Entries::SCALED), scales `[2, BLOCK]`, of keys and of values.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadLayout {
+    pub(crate) head: usize,
+}
+
+impl HeadLayout {
+    /// Entries of a block's keys.
+    #[inline(always)]
+    pub(crate) const fn keys<E: Entries>(self) -> usize {
+        self.head / E::NUMBERS * BLOCK
+    }
+
+    /// Entries of [`BLOCK`] numbers of a block's values.
+    #[inline(always)]
+    pub(crate) const fn part<E: Entries>(self) -> usize {
+        BLOCK / E::NUMBERS * BLOCK
+    }
+
+    /// Entries from a block's start to its scales.
+    #[inline(always)]
+    pub(crate) const fn numbers<E: Entries>(self) -> usize {
+        self.keys::<E>() + self.head.div_ceil(BLOCK) * self.part::<E>()
+    }
+
+    /// Entries of a block.
+    #[inline(always)]
+    pub(crate) const fn block<E: Entries>(self) -> usize {
+        self.numbers::<E>() + if E::SCALED { 2 * BLOCK } else { 0 }
+    }
+
+    /// Keeps a rounded key and value, and their scales, at a position.
+    pub(crate) fn keep<E: Entries>(
+        self,
+        entries: &mut [E],
+        position: usize,
+        [key, value]: [&[E::Number]; 2],
+        scales: [f32; 2],
+    ) {
+        let (block, lane) = (position / BLOCK, position % BLOCK);
+        let block = &mut entries[block * self.block::<E>()..][..self.block::<E>()];
+        let (numbers, kept_scales) = block.split_at_mut(self.numbers::<E>());
+        let (keys, values) = numbers.split_at_mut(self.keys::<E>());
+        for (entry, numbers) in key.chunks_exact(E::NUMBERS).enumerate() {
+            for (index, &number) in numbers.iter().enumerate() {
+                keys[entry * BLOCK + lane].set(index, number);
+            }
+        }
+        let parts = values.chunks_exact_mut(self.part::<E>());
+        for (part, numbers) in parts.zip(value.chunks(BLOCK)) {
+            for (entry, &number) in part[lane / E::NUMBERS * BLOCK..].iter_mut().zip(numbers) {
+                entry.set(lane % E::NUMBERS, number);
+            }
+        }
+        if E::SCALED {
+            kept_scales[lane].set_scale(scales[0]);
+            kept_scales[BLOCK + lane].set_scale(scales[1]);
+        }
+    }
+}
+
 /// Keys and values of one head, as attention to them reads them.
 #[derive(Clone, Copy)]
 pub(crate) struct Memory<'a, E> {
-    /// `[capacity / BLOCK, head / NUMBERS, BLOCK]`: blocks of positions, an entry has neighbours in
-    /// the head.
-    pub(crate) keys: &'a [E],
-    /// `[head / BLOCK, capacity / NUMBERS, BLOCK]`: blocks of the head's numbers, the last one
-    /// filled up; an entry has neighbours in the sequence.
-    pub(crate) values: &'a [E],
-    /// Where entries are [`SCALED`](Entries::SCALED), each position's scale of its key and of its
-    /// value.
-    pub(crate) scales: [&'a [f32]; 2],
-    /// Positions there is room for, a multiple of [`BLOCK`].
-    pub(crate) capacity: usize,
+    /// Blocks of a [`HeadLayout`].
+    pub(crate) entries: &'a [E],
     /// Positions that are seen.
     pub(crate) length: usize,
     /// Entries from here to what will probably be read next, and may be fetched meanwhile.
@@ -565,9 +629,9 @@ pub(super) fn attend_int8<const FUSED: bool>(
 
 /// Scales each number of a row by its own factor.
 #[inline(always)]
-fn scale(row: &mut [f32], factors: &[f32]) {
+fn scale<E: Entries>(row: &mut [f32], factors: &[E]) {
     for (number, factor) in row.iter_mut().zip(factors) {
-        *number *= factor;
+        *number *= factor.scale();
     }
 }
 
@@ -600,43 +664,48 @@ fn attend<E: Entries, const FUSED: bool>(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let Memory { keys, values, scales, capacity, length, .. } = memory;
-    let head = query.len();
+    let layout = HeadLayout { head: query.len() };
+    let (size, numbers) = (layout.block::<E>(), layout.numbers::<E>());
+    let four = 4 / E::NUMBERS * BLOCK;
+    let length = memory.length;
     let blocks = length.div_ceil(BLOCK);
+    let memory = memory.entries[..blocks * size].chunks_exact(size);
+    let scores = &mut scores[..blocks * BLOCK];
     let (query_parts, rest) = query.as_chunks::<4>();
     assert!(rest.is_empty(), "heads are multiples of 4");
-    let four = 4 / E::NUMBERS * BLOCK;
-    for (block, scores) in scores.as_chunks_mut::<BLOCK>().0[..blocks].iter_mut().enumerate() {
-        let keys = &keys[block * head / E::NUMBERS * BLOCK..][..head / E::NUMBERS * BLOCK];
+    for (memory, scores) in memory.clone().zip(scores.as_chunks_mut::<BLOCK>().0) {
+        let keys = memory[..layout.keys::<E>()].chunks_exact(four);
         let mut sums = [[0.0; BLOCK]; 4];
-        for (query, keys) in query_parts.iter().zip(keys.chunks_exact(four)) {
+        for (query, keys) in query_parts.iter().zip(keys) {
             accumulate::<E, FUSED>(&mut sums, query, keys);
         }
         *scores = add_up(sums);
-    }
-    let scores = &mut scores[..blocks * BLOCK];
-    if E::SCALED {
-        scale(&mut scores[..length], scales[0]);
+        if E::SCALED {
+            scale(scores, &memory[numbers..][..BLOCK]);
+        }
     }
     scores[length..].fill(f32::NEG_INFINITY);
-    let inverse = softmax::<FUSED>(scores, (head as f32).sqrt().recip());
+    let inverse = softmax::<FUSED>(scores, (layout.head as f32).sqrt().recip());
     if E::SCALED {
-        scale(&mut scores[..length], scales[1]);
-    }
-    let (weights, rest) = scores[..length].as_chunks::<4>();
-    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-        let values = &values[block * capacity / E::NUMBERS * BLOCK..];
-        let values = &values[..length.div_ceil(E::NUMBERS) * BLOCK];
-        let (values, last) = values.split_at(weights.len() * four);
-        let mut sums = [[0.0; BLOCK]; 4];
-        for (weights, values) in weights.iter().zip(values.chunks_exact(four)) {
-            accumulate::<E, FUSED>(&mut sums, weights, values);
+        for (memory, scores) in memory.clone().zip(scores[..length].chunks_mut(BLOCK)) {
+            scale(scores, &memory[numbers + BLOCK..]);
         }
-        for (part, &weight) in rest.iter().enumerate() {
-            let block = &last[part / E::NUMBERS * BLOCK..][..BLOCK];
-            for lane in 0..BLOCK {
-                let number = block[lane].number(part % E::NUMBERS);
-                sums[0][lane] = multiply_add::<FUSED>(weight, number, sums[0][lane]);
+    }
+    for (part, out) in out.chunks_mut(BLOCK).enumerate() {
+        let mut sums = [[0.0; BLOCK]; 4];
+        for (memory, weights) in memory.clone().zip(scores[..length].chunks(BLOCK)) {
+            let values = &memory[layout.keys::<E>()..][part * layout.part::<E>()..];
+            let values = &values[..layout.part::<E>()];
+            let (weights, rest) = weights.as_chunks::<4>();
+            for (weights, values) in weights.iter().zip(values.chunks_exact(four)) {
+                accumulate::<E, FUSED>(&mut sums, weights, values);
+            }
+            for (index, &weight) in rest.iter().enumerate() {
+                let block = &values[weights.len() * four..][index / E::NUMBERS * BLOCK..][..BLOCK];
+                for lane in 0..BLOCK {
+                    let number = block[lane].number(index % E::NUMBERS);
+                    sums[0][lane] = multiply_add::<FUSED>(weight, number, sums[0][lane]);
+                }
             }
         }
         for (out, sum) in out.iter_mut().zip(add_up(sums)) {

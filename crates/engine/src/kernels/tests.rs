@@ -2,7 +2,7 @@ use bytemuck::Zeroable;
 use tokens::noise::{Noise, Purpose};
 
 use super::*;
-use crate::kernels::rows::Memory;
+use crate::kernels::rows::{HeadLayout, Memory};
 
 fn numbers(count: usize, address: u64) -> Vec<f32> {
     let mut noise = Noise::new(address, Purpose::Initialization, 0, 0);
@@ -301,7 +301,7 @@ fn should_keep_damage_visible() {
 
 fn attend<E: Entries>(kernels: &Kernels, head: usize, length: usize, tolerance: f64) {
     let capacity = 48;
-    let chunks = head.div_ceil(BLOCK);
+    let layout = HeadLayout { head };
     let query = numbers(head, 12);
     let (key, value) = (numbers(capacity * head, 13), numbers(capacity * head, 14));
     // Whatever lies beyond the positions seen must not matter.
@@ -309,31 +309,38 @@ fn attend<E: Entries>(kernels: &Kernels, head: usize, length: usize, tolerance: 
     let mut no_number = [E::Number::zeroed()];
     E::round(&kernels.rows, &[f32::NAN], &mut no_number);
     (0..E::NUMBERS).for_each(|index| damaged.set(index, no_number[0]));
-    let mut keys = vec![damaged; capacity * head / E::NUMBERS];
-    let mut values = vec![damaged; chunks * capacity / E::NUMBERS * BLOCK];
-    let mut scales = [vec![f32::NAN; capacity], vec![f32::NAN; capacity]];
+    let mut entries = vec![damaged; capacity / BLOCK * layout.block::<E>()];
+    if E::SCALED {
+        for block in entries.chunks_exact_mut(layout.block::<E>()) {
+            block[layout.numbers::<E>()..].iter_mut().for_each(|scale| scale.set_scale(f32::NAN));
+        }
+    }
     // What is stored, as numbers.
     let mut stored = [vec![0.0; length * head], vec![0.0; length * head]];
-    let mut rounded = vec![E::Number::zeroed(); head];
+    let mut rounded = [vec![E::Number::zeroed(); head], vec![E::Number::zeroed(); head]];
     for position in 0..length {
         let row = position * head..(position + 1) * head;
-        scales[0][position] = E::round(&kernels.rows, &key[row.clone()], &mut rounded);
-        for number in 0..head {
-            let (block, lane) = (position / BLOCK, position % BLOCK);
-            let entry = &mut keys[(block * head + number) / E::NUMBERS * BLOCK + lane];
-            entry.set(number % E::NUMBERS, rounded[number]);
-            stored[0][position * head + number] =
-                f64::from(entry.number(number % E::NUMBERS)) * f64::from(scales[0][position]);
+        let scales = [
+            E::round(&kernels.rows, &key[row.clone()], &mut rounded[0]),
+            E::round(&kernels.rows, &value[row], &mut rounded[1]),
+        ];
+        layout.keep(&mut entries, position, rounded.each_ref().map(|numbers| &numbers[..]), scales);
+        let mut one = E::default();
+        for ((stored, rounded), scale) in stored.iter_mut().zip(&rounded).zip(scales) {
+            for (number, &rounded) in rounded.iter().enumerate() {
+                one.set(0, rounded);
+                stored[position * head + number] = f64::from(one.number(0)) * f64::from(scale);
+            }
         }
-        scales[1][position] = E::round(&kernels.rows, &value[row], &mut rounded);
-        for number in 0..head {
-            let (block, lane) = (number / BLOCK, number % BLOCK);
-            let entry = &mut values[(block * capacity + position) / E::NUMBERS * BLOCK + lane];
-            entry.set(position % E::NUMBERS, rounded[number]);
-            stored[1][position * head + number] =
-                f64::from(entry.number(position % E::NUMBERS)) * f64::from(scales[1][position]);
-            if position + 1 == length && position % E::NUMBERS + 1 < E::NUMBERS {
-                entry.set(position % E::NUMBERS + 1, no_number[0]);
+        // The neighbours of the last value.
+        let lane = position % BLOCK;
+        if position + 1 == length && lane % E::NUMBERS + 1 < E::NUMBERS {
+            let block = &mut entries[position / BLOCK * layout.block::<E>()..];
+            for part in
+                block[layout.keys::<E>()..layout.numbers::<E>()].chunks_mut(layout.part::<E>())
+            {
+                let row = &mut part[lane / E::NUMBERS * BLOCK..][..BLOCK];
+                row.iter_mut().for_each(|entry| entry.set(lane % E::NUMBERS + 1, no_number[0]));
             }
         }
     }
@@ -351,8 +358,7 @@ fn attend<E: Entries>(kernels: &Kernels, head: usize, length: usize, tolerance: 
         .collect();
     let total: f64 = scores.iter().sum();
     let mut got = vec![0.0; head];
-    let scales = scales.each_ref().map(|scales| &scales[..]);
-    let memory = Memory { keys: &keys, values: &values, scales, capacity, length, ahead: 0 };
+    let memory = Memory { entries: &entries, length, ahead: 0 };
     E::attend(&kernels.rows)(&query, memory, &mut [0.0; 48], &mut got);
     for (number, got) in got.into_iter().enumerate() {
         let sum: f64 = (0..length).map(|p| scores[p] * stored[1][p * head + number]).sum();

@@ -14,6 +14,7 @@ pub mod composed;
 mod backend;
 mod convolution;
 mod depthwise;
+mod differentiable;
 mod flex;
 mod geometry;
 mod lanes;

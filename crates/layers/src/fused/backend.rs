@@ -6,18 +6,14 @@
 //! device features switch `gpu` on, and widen [`is_fusible`](super::is_fusible).
 
 use burn::backend::{
-    Autodiff, Backend,
-    autodiff::{
-        NodeId,
-        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-        grads::Gradients,
-        ops::{Backward, Ops, OpsKind},
-    },
-    backend_extension,
+    Autodiff, Backend, autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension,
     tensor::FloatTensor,
 };
 
-use super::self_attention::AttentionDropout;
+use super::{
+    differentiable::{differentiable, with_result},
+    self_attention::AttentionDropout,
+};
 
 /// What a linear layer multiplies in. Its tensors have single precision either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,70 +178,22 @@ pub(crate) trait FusedGradients: FusedOperations {
     ) -> [FloatTensor<Self>; 2];
 }
 
-/// Adds gradients to those of the parents that are tracked.
-fn register<B: Backend, const N: usize>(
-    gradients: &mut Gradients,
-    parents: [Option<NodeId>; N],
-    values: [FloatTensor<B>; N],
-) {
-    for (parent, value) in parents.into_iter().zip(values) {
-        if let Some(parent) = parent {
-            gradients.register::<B>(parent, value);
-        }
-    }
-}
-
-/// The backward pass of a linear layer, to input and weight, and to the bias where there is one.
-#[derive(Debug)]
-struct Linear {
+/// Gradients of a linear layer's input, weight and, if it has one, bias. Each costs a product of its
+/// own: only what somebody waits for.
+fn linear_gradients<B: FusedGradients, const N: usize>(
+    (x, weight): (FloatTensor<B>, FloatTensor<B>),
+    gradient: FloatTensor<B>,
+    waited_for: [bool; N],
     precision: Precision,
-}
-
-impl<B: FusedGradients, const N: usize> Backward<B, N> for Linear {
-    type State = (FloatTensor<B>, FloatTensor<B>);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, N>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let gradient = gradients.consume::<B>(&ops.node);
-        let (x, weight) = ops.state;
-        // Each costs a product of its own: only what somebody waits for.
-        for (place, parent) in ops.parents.into_iter().enumerate() {
-            let Some(parent) = parent else { continue };
-            let value = match place {
-                0 => B::linear_input_gradient(weight.clone(), gradient.clone(), self.precision),
-                1 => B::linear_weight_gradient(x.clone(), gradient.clone(), self.precision),
-                _ => B::linear_bias_gradient(gradient.clone()),
-            };
-            gradients.register::<B>(parent.id, value);
-        }
-    }
-}
-
-/// The backward pass of a clamp, to what was clamped.
-#[derive(Debug)]
-struct Clamp {
-    low: f32,
-    high: f32,
-}
-
-impl<B: FusedGradients> Backward<B, 1> for Clamp {
-    type State = FloatTensor<B>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let gradient = gradients.consume::<B>(&ops.node);
-        let for_x = B::clamp_gradient(ops.state, gradient, self.low, self.high);
-        let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-        register::<B, 1>(gradients, parents, [for_x]);
-    }
+) -> [Option<FloatTensor<B>>; N] {
+    std::array::from_fn(|place| {
+        let found = || match place {
+            0 => B::linear_input_gradient(weight.clone(), gradient.clone(), precision),
+            1 => B::linear_weight_gradient(x.clone(), gradient.clone(), precision),
+            _ => B::linear_bias_gradient(gradient.clone()),
+        };
+        waited_for[place].then(found)
+    })
 }
 
 impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C> {
@@ -254,16 +202,16 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
         weight: FloatTensor<Self>,
         precision: Precision,
     ) -> FloatTensor<Self> {
-        let (x, x_node) = x.into_parts();
-        let (weight, weight_node) = weight.into_parts();
-        let state = (x.clone(), weight.clone());
-        let output = B::fused_linear(x, weight, precision);
-        let (linear, nodes) = (Linear { precision }, [x_node, weight_node]);
-        let prepared = <Linear as Backward<B, 2>>::prepare::<C>(linear, nodes);
-        match prepared.compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked.finish(state, output),
-            OpsKind::UnTracked(untracked) => untracked.finish(output),
-        }
+        differentiable::<B, C, _, 2>(
+            [x, weight],
+            |[x, weight], keep| {
+                let state = keep.then(|| (x.clone(), weight.clone()));
+                (B::fused_linear(x, weight, precision), state)
+            },
+            move |state, gradient, waited_for| {
+                linear_gradients::<B, 2>(state, gradient, waited_for, precision)
+            },
+        )
     }
 
     fn fused_affine(
@@ -272,17 +220,16 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
         bias: FloatTensor<Self>,
         precision: Precision,
     ) -> FloatTensor<Self> {
-        let (x, x_node) = x.into_parts();
-        let (weight, weight_node) = weight.into_parts();
-        let (bias, bias_node) = bias.into_parts();
-        let state = (x.clone(), weight.clone());
-        let output = B::fused_affine(x, weight, bias, precision);
-        let nodes = [x_node, weight_node, bias_node];
-        let prepared = <Linear as Backward<B, 3>>::prepare::<C>(Linear { precision }, nodes);
-        match prepared.compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked.finish(state, output),
-            OpsKind::UnTracked(untracked) => untracked.finish(output),
-        }
+        differentiable::<B, C, _, 3>(
+            [x, weight, bias],
+            |[x, weight, bias], keep| {
+                let state = keep.then(|| (x.clone(), weight.clone()));
+                (B::fused_affine(x, weight, bias, precision), state)
+            },
+            move |state, gradient, waited_for| {
+                linear_gradients::<B, 3>(state, gradient, waited_for, precision)
+            },
+        )
     }
 
     fn fused_self_attention(
@@ -291,103 +238,44 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
         causal: bool,
         dropout: Option<AttentionDropout>,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct SelfAttention {
-            heads: usize,
-            causal: bool,
-            dropout: Option<AttentionDropout>,
-        }
-
-        impl<B: FusedGradients> Backward<B, 1> for SelfAttention {
-            type State = FloatTensor<B>;
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 1>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                let Self { heads, causal, dropout } = self;
-                let value = B::self_attention_gradient(ops.state, gradient, heads, causal, dropout);
-                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-                register::<B, 1>(gradients, parents, [value]);
-            }
-        }
-
-        let (packed, node) = query_key_value.into_parts();
-        let operation = SelfAttention { heads, causal, dropout: dropout.clone() };
-        let output = B::fused_self_attention(packed.clone(), heads, causal, dropout);
-        match operation.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked.finish(packed, output),
-            OpsKind::UnTracked(untracked) => untracked.finish(output),
-        }
+        let again = dropout.clone();
+        differentiable::<B, C, _, 1>(
+            [query_key_value],
+            |[packed], keep| {
+                let state = keep.then(|| packed.clone());
+                (B::fused_self_attention(packed, heads, causal, dropout), state)
+            },
+            move |packed, gradient, _| {
+                [Some(B::self_attention_gradient(packed, gradient, heads, causal, again))]
+            },
+        )
     }
 
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Gelu;
-
-        impl<B: FusedGradients> Backward<B, 1> for Gelu {
-            type State = FloatTensor<B>;
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 1>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                let for_x = B::gelu_gradient(ops.state, gradient);
-                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-                register::<B, 1>(gradients, parents, [for_x]);
-            }
-        }
-
-        let (x, node) = x.into_parts();
-        match Gelu.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked.finish(x.clone(), B::fused_gelu(x)),
-            OpsKind::UnTracked(untracked) => untracked.finish(B::fused_gelu(x)),
-        }
+        differentiable::<B, C, _, 1>(
+            [x],
+            |[x], keep| {
+                let state = keep.then(|| x.clone());
+                (B::fused_gelu(x), state)
+            },
+            |x, gradient, _| [Some(B::gelu_gradient(x, gradient))],
+        )
     }
 
     fn fused_leaky_relu(x: FloatTensor<Self>, slope: f32) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct LeakyRelu {
-            slope: f32,
-        }
-
-        impl<B: FusedGradients> Backward<B, 1> for LeakyRelu {
-            type State = FloatTensor<B>;
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 1>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                let for_x = B::leaky_relu_gradient(ops.state, gradient, self.slope);
-                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-                register::<B, 1>(gradients, parents, [for_x]);
-            }
-        }
-
-        let (x, node) = x.into_parts();
-        let result = B::fused_leaky_relu(x, slope);
-        match (LeakyRelu { slope }).prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked.finish(result.clone(), result),
-            OpsKind::UnTracked(untracked) => untracked.finish(result),
-        }
+        differentiable::<B, C, _, 1>(
+            [x],
+            |[x], keep| with_result::<B>(B::fused_leaky_relu(x, slope), keep),
+            move |result, gradient, _| [Some(B::leaky_relu_gradient(result, gradient, slope))],
+        )
     }
 
     fn fused_clamp(x: FloatTensor<Self>, low: f32, high: f32) -> FloatTensor<Self> {
-        let (x, node) = x.into_parts();
-        let clamped = B::fused_clamp(x, low, high);
-        match (Clamp { low, high }).prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked.finish(clamped.clone(), clamped),
-            OpsKind::UnTracked(untracked) => untracked.finish(clamped),
-        }
+        differentiable::<B, C, _, 1>(
+            [x],
+            |[x], keep| with_result::<B>(B::fused_clamp(x, low, high), keep),
+            move |clamped, gradient, _| [Some(B::clamp_gradient(clamped, gradient, low, high))],
+        )
     }
 
     fn fused_shifted_clamp(
@@ -396,12 +284,13 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
         low: f32,
         high: f32,
     ) -> FloatTensor<Self> {
-        let ((x, node), (bias, _)) = (x.into_parts(), bias.into_parts());
-        let clamped = B::fused_shifted_clamp(x, bias, low, high);
-        match (Clamp { low, high }).prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked.finish(clamped.clone(), clamped),
-            OpsKind::UnTracked(untracked) => untracked.finish(clamped),
-        }
+        // The shift is frozen: its node is dropped and gets nothing.
+        let (bias, _) = bias.into_parts();
+        differentiable::<B, C, _, 1>(
+            [x],
+            |[x], keep| with_result::<B>(B::fused_shifted_clamp(x, bias, low, high), keep),
+            move |clamped, gradient, _| [Some(B::clamp_gradient(clamped, gradient, low, high))],
+        )
     }
 
     fn fused_scaled_softmax(
@@ -409,67 +298,24 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
         scale: f32,
         causal: bool,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct ScaledSoftmax {
-            scale: f32,
-            causal: bool,
-        }
-
-        impl<B: FusedGradients> Backward<B, 1> for ScaledSoftmax {
-            type State = FloatTensor<B>;
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 1>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                let Self { scale, causal } = self;
-                let for_scores = B::scaled_softmax_gradient(ops.state, gradient, scale, causal);
-                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-                register::<B, 1>(gradients, parents, [for_scores]);
-            }
-        }
-
-        let (scores, node) = scores.into_parts();
-        let operation = ScaledSoftmax { scale, causal };
-        let probabilities = B::fused_scaled_softmax(scores, scale, causal);
-        match operation.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked.finish(probabilities.clone(), probabilities),
-            OpsKind::UnTracked(untracked) => untracked.finish(probabilities),
-        }
+        differentiable::<B, C, _, 1>(
+            [scores],
+            |[scores], keep| with_result::<B>(B::fused_scaled_softmax(scores, scale, causal), keep),
+            move |probabilities, gradient, _| {
+                [Some(B::scaled_softmax_gradient(probabilities, gradient, scale, causal))]
+            },
+        )
     }
 
     fn fused_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct SiluGate;
-
-        impl<B: FusedGradients> Backward<B, 2> for SiluGate {
-            type State = (FloatTensor<B>, FloatTensor<B>);
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 2>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                let (gate, up) = ops.state;
-                let for_both = B::silu_gate_gradient(gate, up, gradient);
-                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-                register::<B, 2>(gradients, parents, for_both);
-            }
-        }
-
-        let (gate, gate_node) = gate.into_parts();
-        let (up, up_node) = up.into_parts();
-        match SiluGate.prepare::<C>([gate_node, up_node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => {
-                tracked.finish((gate.clone(), up.clone()), B::fused_silu_gate(gate, up))
-            }
-            OpsKind::UnTracked(untracked) => untracked.finish(B::fused_silu_gate(gate, up)),
-        }
+        differentiable::<B, C, _, 2>(
+            [gate, up],
+            |[gate, up], keep| {
+                let state = keep.then(|| (gate.clone(), up.clone()));
+                (B::fused_silu_gate(gate, up), state)
+            },
+            |(gate, up), gradient, _| B::silu_gate_gradient(gate, up, gradient).map(Some),
+        )
     }
 
     fn fused_layer_norm(
@@ -478,39 +324,16 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
         shift: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct LayerNorm {
-            epsilon: f32,
-        }
-
-        impl<B: FusedGradients> Backward<B, 3> for LayerNorm {
-            type State = (FloatTensor<B>, FloatTensor<B>);
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 3>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                let (x, scale) = ops.state;
-                let for_all = B::layer_norm_gradient(x, scale, gradient, self.epsilon);
-                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-                register::<B, 3>(gradients, parents, for_all);
-            }
-        }
-
-        let (x, x_node) = x.into_parts();
-        let (scale, scale_node) = scale.into_parts();
-        let (shift, shift_node) = shift.into_parts();
-        let nodes = [x_node, scale_node, shift_node];
-        match (LayerNorm { epsilon }).prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked
-                .finish((x.clone(), scale.clone()), B::fused_layer_norm(x, scale, shift, epsilon)),
-            OpsKind::UnTracked(untracked) => {
-                untracked.finish(B::fused_layer_norm(x, scale, shift, epsilon))
-            }
-        }
+        differentiable::<B, C, _, 3>(
+            [x, scale, shift],
+            |[x, scale, shift], keep| {
+                let state = keep.then(|| (x.clone(), scale.clone()));
+                (B::fused_layer_norm(x, scale, shift, epsilon), state)
+            },
+            move |(x, scale), gradient, _| {
+                B::layer_norm_gradient(x, scale, gradient, epsilon).map(Some)
+            },
+        )
     }
 
     fn fused_rms_norm(
@@ -518,36 +341,15 @@ impl<B: FusedGradients, C: CheckpointStrategy> FusedOperations for Autodiff<B, C
         scale: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct RmsNorm {
-            epsilon: f32,
-        }
-
-        impl<B: FusedGradients> Backward<B, 2> for RmsNorm {
-            type State = (FloatTensor<B>, FloatTensor<B>);
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 2>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                let (x, scale) = ops.state;
-                let for_both = B::rms_norm_gradient(x, scale, gradient, self.epsilon);
-                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-                register::<B, 2>(gradients, parents, for_both);
-            }
-        }
-
-        let (x, x_node) = x.into_parts();
-        let (scale, scale_node) = scale.into_parts();
-        let operation = RmsNorm { epsilon };
-        match operation.prepare::<C>([x_node, scale_node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => {
-                tracked.finish((x.clone(), scale.clone()), B::fused_rms_norm(x, scale, epsilon))
-            }
-            OpsKind::UnTracked(untracked) => untracked.finish(B::fused_rms_norm(x, scale, epsilon)),
-        }
+        differentiable::<B, C, _, 2>(
+            [x, scale],
+            |[x, scale], keep| {
+                let state = keep.then(|| (x.clone(), scale.clone()));
+                (B::fused_rms_norm(x, scale, epsilon), state)
+            },
+            move |(x, scale), gradient, _| {
+                B::rms_norm_gradient(x, scale, gradient, epsilon).map(Some)
+            },
+        )
     }
 }

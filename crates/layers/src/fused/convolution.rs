@@ -10,13 +10,7 @@ use std::{borrow::Cow, ops::Range};
 use burn::{
     backend::{
         Autodiff, Backend, Flex, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        flex::FlexTensor,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, flex::FlexTensor,
         tensor::FloatTensor,
     },
     tensor::TensorData,
@@ -25,6 +19,7 @@ use rayon::prelude::*;
 
 use super::{
     backend::{FusedGradients, FusedOperations},
+    differentiable::differentiable,
     flex::{row_major, values},
     geometry::Geometry,
     lanes::{self, vectorized},
@@ -320,41 +315,15 @@ where
         matrix: FloatTensor<Self>,
         geometry: Geometry,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Convolution {
-            geometry: Geometry,
-        }
-
-        impl<B: ConvolutionGradients> Backward<B, 2> for Convolution {
-            type State = (FloatTensor<B>, FloatTensor<B>);
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 2>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                let (x, matrix) = ops.state;
-                let wanted = [ops.parents[0].is_some(), ops.parents[1].is_some()];
-                let found = B::convolution_gradient(x, matrix, gradient, self.geometry, wanted);
-                for (parent, found) in ops.parents.into_iter().zip(found) {
-                    if let (Some(parent), Some(found)) = (parent, found) {
-                        gradients.register::<B>(parent.id, found);
-                    }
-                }
-            }
-        }
-
-        let (x, x_node) = x.into_parts();
-        let (matrix, matrix_node) = matrix.into_parts();
-        let nodes = [x_node, matrix_node];
-        match (Convolution { geometry }).prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked
-                .finish((x.clone(), matrix.clone()), B::fused_convolution(x, matrix, geometry)),
-            OpsKind::UnTracked(untracked) => {
-                untracked.finish(B::fused_convolution(x, matrix, geometry))
-            }
-        }
+        differentiable::<B, C, _, 2>(
+            [x, matrix],
+            |[x, matrix], keep| {
+                let state = keep.then(|| (x.clone(), matrix.clone()));
+                (B::fused_convolution(x, matrix, geometry), state)
+            },
+            move |(x, matrix), gradient, waited_for| {
+                B::convolution_gradient(x, matrix, gradient, geometry, waited_for)
+            },
+        )
     }
 }

@@ -8,13 +8,7 @@
 use burn::{
     backend::{
         Autodiff, Backend, Flex, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        flex::FlexTensor,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, flex::FlexTensor,
         tensor::FloatTensor,
     },
     tensor::TensorData,
@@ -22,6 +16,7 @@ use burn::{
 use rayon::prelude::*;
 
 use super::{
+    differentiable::differentiable,
     flex::{row_major, values},
     geometry::Geometry,
     lanes::vectorized,
@@ -219,42 +214,18 @@ impl<B: DepthwiseGradients, C: CheckpointStrategy> DepthwiseOperations for Autod
         bias: FloatTensor<Self>,
         geometry: Geometry,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Depthwise {
-            geometry: Geometry,
-            size: [usize; 2],
-        }
-
-        impl<B: DepthwiseGradients> Backward<B, 1> for Depthwise {
-            type State = FloatTensor<B>;
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 1>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                if let [Some(parent)] = ops.parents {
-                    let Self { geometry, size } = self;
-                    let value = B::depthwise_gradient(ops.state, gradient, geometry, size);
-                    gradients.register::<B>(parent.id, value);
-                }
-            }
-        }
-
-        let (x, node) = x.into_parts();
         // Frozen: their nodes are dropped and get nothing.
         let ((filter, _), (bias, _)) = (filter.into_parts(), bias.into_parts());
         let [_, height, width, _] = x.shape().dims();
-        let operation = Depthwise { geometry, size: [height, width] };
-        match operation.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => {
-                tracked.finish(filter.clone(), B::fused_depthwise(x, filter, bias, geometry))
-            }
-            OpsKind::UnTracked(untracked) => {
-                untracked.finish(B::fused_depthwise(x, filter, bias, geometry))
-            }
-        }
+        differentiable::<B, C, _, 1>(
+            [x],
+            |[x], keep| {
+                let state = keep.then(|| filter.clone());
+                (B::fused_depthwise(x, filter, bias, geometry), state)
+            },
+            move |filter, gradient, _| {
+                [Some(B::depthwise_gradient(filter, gradient, geometry, [height, width]))]
+            },
+        )
     }
 }

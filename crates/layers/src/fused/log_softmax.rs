@@ -1,19 +1,13 @@
 //! The logarithm of softmax in one pass.
 
 use burn::backend::{
-    Autodiff, Backend, Flex, TensorMetadata,
-    autodiff::{
-        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-        grads::Gradients,
-        ops::{Backward, Ops, OpsKind},
-    },
-    backend_extension,
-    flex::FlexTensor,
-    tensor::FloatTensor,
+    Autodiff, Backend, Flex, TensorMetadata, autodiff::checkpoint::strategy::CheckpointStrategy,
+    backend_extension, flex::FlexTensor, tensor::FloatTensor,
 };
 use rayon::prelude::*;
 
 use super::{
+    differentiable::{differentiable, with_result},
     flex::{row_major, values, values_mut, whole_rows},
     lanes::{self, vectorized},
 };
@@ -36,32 +30,11 @@ pub(crate) trait LogSoftmaxGradients: LogSoftmaxOperations {
 
 impl<B: LogSoftmaxGradients, C: CheckpointStrategy> LogSoftmaxOperations for Autodiff<B, C> {
     fn fused_log_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct LogSoftmax;
-
-        impl<B: LogSoftmaxGradients> Backward<B, 1> for LogSoftmax {
-            type State = FloatTensor<B>;
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 1>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                let for_x = B::log_softmax_gradient(ops.state, gradient);
-                if let [Some(parent)] = ops.parents {
-                    gradients.register::<B>(parent.id, for_x);
-                }
-            }
-        }
-
-        let (x, node) = x.into_parts();
-        let result = B::fused_log_softmax(x);
-        match LogSoftmax.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked.finish(result.clone(), result),
-            OpsKind::UnTracked(untracked) => untracked.finish(result),
-        }
+        differentiable::<B, C, _, 1>(
+            [x],
+            |[x], keep| with_result::<B>(B::fused_log_softmax(x), keep),
+            |result, gradient, _| [Some(B::log_softmax_gradient(result, gradient))],
+        )
     }
 }
 

@@ -3,13 +3,7 @@
 use burn::{
     backend::{
         Autodiff, Backend, Flex, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        flex::FlexTensor,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, flex::FlexTensor,
         tensor::FloatTensor,
     },
     tensor::TensorData,
@@ -18,6 +12,7 @@ use rayon::prelude::*;
 
 use super::{
     depthwise::{Taps, taps},
+    differentiable::differentiable,
     flex::{row_major, values},
     geometry::Geometry,
     lanes::vectorized,
@@ -141,32 +136,13 @@ impl PoolingGradients for Flex {
 
 impl<B: PoolingGradients, C: CheckpointStrategy> PoolingOperations for Autodiff<B, C> {
     fn fused_max_pool(x: FloatTensor<Self>, geometry: Geometry) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct MaxPool {
-            geometry: Geometry,
-        }
-
-        impl<B: PoolingGradients> Backward<B, 1> for MaxPool {
-            type State = FloatTensor<B>;
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 1>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                if let [Some(parent)] = ops.parents {
-                    let value = B::max_pool_gradient(ops.state, gradient, self.geometry);
-                    gradients.register::<B>(parent.id, value);
-                }
-            }
-        }
-
-        let (x, node) = x.into_parts();
-        match (MaxPool { geometry }).prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked.finish(x.clone(), B::fused_max_pool(x, geometry)),
-            OpsKind::UnTracked(untracked) => untracked.finish(B::fused_max_pool(x, geometry)),
-        }
+        differentiable::<B, C, _, 1>(
+            [x],
+            |[x], keep| {
+                let state = keep.then(|| x.clone());
+                (B::fused_max_pool(x, geometry), state)
+            },
+            move |x, gradient, _| [Some(B::max_pool_gradient(x, gradient, geometry))],
+        )
     }
 }

@@ -6,13 +6,7 @@
 use burn::{
     backend::{
         Autodiff, Backend, Flex, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        flex::FlexTensor,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, flex::FlexTensor,
         tensor::FloatTensor,
     },
     tensor::TensorData,
@@ -20,6 +14,7 @@ use burn::{
 use rayon::prelude::*;
 
 use super::{
+    differentiable::differentiable,
     flex::{row_major, values},
     lanes::{self, Statistics, vectorized},
 };
@@ -58,43 +53,21 @@ impl<B: RotaryGradients, C: CheckpointStrategy> RotaryOperations for Autodiff<B,
         sines: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Rotary {
-            epsilon: f32,
-        }
-
-        impl<B: RotaryGradients> Backward<B, 3> for Rotary {
-            type State = [FloatTensor<B>; 5];
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 3>,
-                gradients: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                let all = B::rotary_gradient(ops.state, gradient, self.epsilon);
-                for (parent, value) in ops.parents.into_iter().zip(all) {
-                    if let Some(parent) = parent {
-                        gradients.register::<B>(parent.id, value);
-                    }
-                }
-            }
-        }
-
-        let (packed, packed_node) = packed.into_parts();
-        let (query_scale, query_node) = query_scale.into_parts();
-        let (key_scale, key_node) = key_scale.into_parts();
         // Tables of constants.
         let ((cosines, _), (sines, _)) = (cosines.into_parts(), sines.into_parts());
-        let state =
-            [&packed, &query_scale, &key_scale, &cosines, &sines].map(FloatTensor::<B>::clone);
-        let output = B::fused_rotary(packed, query_scale, key_scale, cosines, sines, epsilon);
-        let nodes = [packed_node, query_node, key_node];
-        match (Rotary { epsilon }).prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(tracked) => tracked.finish(state, output),
-            OpsKind::UnTracked(untracked) => untracked.finish(output),
-        }
+        differentiable::<B, C, _, 3>(
+            [packed, query_scale, key_scale],
+            |[packed, query_scale, key_scale], keep| {
+                let state = keep.then(|| {
+                    [&packed, &query_scale, &key_scale, &cosines, &sines]
+                        .map(FloatTensor::<B>::clone)
+                });
+                let output =
+                    B::fused_rotary(packed, query_scale, key_scale, cosines, sines, epsilon);
+                (output, state)
+            },
+            move |state, gradient, _| B::rotary_gradient(state, gradient, epsilon).map(Some),
+        )
     }
 }
 

@@ -20,9 +20,9 @@ pub(crate) enum DeviceName {
     /// Any GPU through Vulkan.
     #[cfg(feature = "vulkan")]
     Vulkan,
-    /// Any GPU through WebGPU.
-    #[cfg(feature = "webgpu")]
-    Webgpu,
+    /// Any GPU through the graphics interface that the system has, with shaders in WGSL.
+    #[cfg(feature = "wgpu")]
+    Wgpu,
 }
 
 impl DeviceName {
@@ -37,8 +37,8 @@ impl DeviceName {
             Self::Rocm => Device::rocm(0),
             #[cfg(feature = "vulkan")]
             Self::Vulkan => Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
-            #[cfg(feature = "webgpu")]
-            Self::Webgpu => Device::webgpu(burn::tensor::DeviceKind::DefaultDevice),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
         }
     }
 }

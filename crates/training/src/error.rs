@@ -51,6 +51,17 @@ pub enum TrainingError {
         /// What is wrong.
         problem: String,
     },
+    /// The device has no arithmetic in the recipe's number format.
+    #[error(
+        "{device} does not compute in {precision}; train there with `--set precision=f32`, or on \
+         another device"
+    )]
+    Precision {
+        /// The device.
+        device: String,
+        /// The format's name in a recipe.
+        precision: &'static str,
+    },
     /// The processes of a training do not fit it, or each other.
     #[error(transparent)]
     Parallel(#[from] crate::parallel::ParallelError),

@@ -89,7 +89,7 @@ impl GeneratorTrainer {
         let device = device.clone().autodiff();
         let model = config.initialize(recipe.schedule.seed, &device)?;
         Ok(Self {
-            learner: Learner::new("", model, recipe.optimizer, &recipe.schedule),
+            learner: Learner::new("", model, recipe.optimizer, &recipe.schedule)?,
             order: Order::new(recipe.schedule.seed, cache.len()),
             split: Split::new(Arc::new(Alone), &recipe.schedule)?,
             recipe,

@@ -3,7 +3,7 @@
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     optim::GradientsParams,
-    tensor::Tensor,
+    tensor::{FloatDType, Tensor},
 };
 use layers::{
     parameters::{TensorMap, collect, load},
@@ -35,20 +35,32 @@ const PRESENT: &str = "a module is only absent while a method changes it";
 
 impl<M: Module> Learner<M> {
     /// A module that has made no step yet. `prefix` tells learners of one training apart.
+    ///
+    /// # Errors
+    /// If the module's device does not compute in the schedule's precision.
     pub(crate) fn new(
         prefix: &'static str,
         module: M,
         optimizer: AdamWConfig,
         schedule: &Schedule,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, TrainingError> {
+        if schedule.precision == ComputePrecision::Bf16 {
+            let mut devices = module.devices().into_iter();
+            if let Some(device) = devices.find(|device| !device.supports_dtype(FloatDType::BF16)) {
+                return Err(TrainingError::Precision {
+                    device: format!("{device:?}"),
+                    precision: "bf16",
+                });
+            }
+        }
+        Ok(Self {
             prefix,
             optimizer: AdamW::new(optimizer, &module),
             average: schedule.ema_decay.map(|decay| Average { decay, module: module.valid() }),
             precision: schedule.precision,
             activation_checkpointing: schedule.activation_checkpointing,
             module: Some(module),
-        }
+        })
     }
 
     /// Begins with other parameters, by name: all of them and no others.

@@ -80,7 +80,7 @@ impl Objective {
                 ..*schedule
             };
             let module = recipe.architecture.initialize(schedule.seed, device);
-            let learner = Learner::new("discriminator.", module, optimizer, &schedule);
+            let learner = Learner::new("discriminator.", module, optimizer, &schedule)?;
             Ok(Adversary { recipe, learner, lecam: LeCam::default() })
         });
         let adversary = adversary.transpose()?;

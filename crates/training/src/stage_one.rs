@@ -88,7 +88,7 @@ impl StageOne {
         Ok(Self {
             objective,
             initial: None,
-            learner: Learner::new("", model, recipe.optimizer, &recipe.schedule),
+            learner: Learner::new("", model, recipe.optimizer, &recipe.schedule)?,
             clustering: Clustering::new(recipe.clustering, config.codes, &device.clone().inner()),
             loader: None,
             recipe,

@@ -80,7 +80,7 @@ impl StageTwo {
             objective,
             initial: None,
             encoder: first_stage.frozen_encoder(),
-            learner: Learner::new("", decoder, recipe.optimizer, &schedule),
+            learner: Learner::new("", decoder, recipe.optimizer, &schedule)?,
             loader: None,
             config,
             device,

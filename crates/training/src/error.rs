@@ -53,15 +53,10 @@ pub enum TrainingError {
     },
     /// The device has no arithmetic in the recipe's number format.
     #[error(
-        "{device} does not compute in {precision}; train there with `--set precision=f32`, or on \
-         another device"
+        "the recipe asks for {0}, in which this device does not compute; train with `--set \
+         precision=f32`, or on another device"
     )]
-    Precision {
-        /// The device.
-        device: String,
-        /// The format's name in a recipe.
-        precision: &'static str,
-    },
+    Precision(&'static str),
     /// The processes of a training do not fit it, or each other.
     #[error(transparent)]
     Parallel(#[from] crate::parallel::ParallelError),

@@ -3,7 +3,7 @@
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     optim::GradientsParams,
-    tensor::{FloatDType, Tensor},
+    tensor::{Device, FloatDType, Tensor},
 };
 use layers::{
     parameters::{TensorMap, collect, load},
@@ -44,14 +44,9 @@ impl<M: Module> Learner<M> {
         optimizer: AdamWConfig,
         schedule: &Schedule,
     ) -> Result<Self, TrainingError> {
-        if schedule.precision == ComputePrecision::Bf16 {
-            let mut devices = module.devices().into_iter();
-            if let Some(device) = devices.find(|device| !device.supports_dtype(FloatDType::BF16)) {
-                return Err(TrainingError::Precision {
-                    device: format!("{device:?}"),
-                    precision: "bf16",
-                });
-            }
+        let computes = |device: &Device| device.supports_dtype(FloatDType::BF16);
+        if schedule.precision == ComputePrecision::Bf16 && !module.devices().iter().all(computes) {
+            return Err(TrainingError::Precision("bf16"));
         }
         Ok(Self {
             prefix,

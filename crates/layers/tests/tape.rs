@@ -30,7 +30,7 @@ impl Net {
         let layers = || (0..3).map(|_| layer()).collect();
         let net = Self { first: layer(), blocks: layers(), unused: layers(), last: layer() };
         // Parameters are made when they are first looked at.
-        list_all(&net);
+        make_parameters(&net);
         net
     }
 
@@ -47,7 +47,7 @@ impl Net {
     }
 }
 
-fn list_all(net: &Net) -> Vec<ParamId> {
+fn make_parameters(net: &Net) {
     struct Values;
     impl burn::module::ModuleVisitor for Values {
         fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
@@ -55,7 +55,6 @@ fn list_all(net: &Net) -> Vec<ParamId> {
         }
     }
     net.visit(&mut Values);
-    list_param_ids(net)
 }
 
 /// The gradients of a part, by parameter.

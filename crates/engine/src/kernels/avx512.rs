@@ -303,7 +303,8 @@ fn attend_bf16(query: &[f32], memory: Memory<'_, Pair>, scores: &mut [f32], out:
         return (row_kernels::TABLE.attend_bf16)(query, memory, scores, out);
     }
     let padded = memory.length.next_multiple_of(BLOCK);
-    // SAFETY: keys, values and scores have all blocks up to the length; this table is handed out only where the processor has the instructions.
+    // SAFETY: keys, values and scores have all blocks up to the length; this table is handed out
+    // only where the processor has the instructions.
     unsafe { attend_pairs(query, memory, &mut scores[..padded], out) }
 }
 

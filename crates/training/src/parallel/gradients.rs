@@ -6,7 +6,7 @@
 //! own sums full buckets over ranks (as PyTorch's `DistributedDataParallel` does; Li et al. 2020).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, mpsc},
 };
 
@@ -64,8 +64,7 @@ impl StepGradients {
         tape.backward(loss, |part, complete| {
             self.take(module, GradientsParams::from_grads(part, module));
             if let Some(exchange) = &mut self.exchange {
-                let complete = complete.iter().copied().collect();
-                exchange.send(module, &mut self.sums, Some(&complete));
+                exchange.send(module, &mut self.sums, Some(complete));
             }
         });
     }
@@ -79,7 +78,7 @@ impl StepGradients {
         impl ModuleVisitor for Add<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 let Some(mut gradient) = self.part.remove::<D>(param.id) else { return };
-                let sent = self.exchange.is_some_and(|exchange| exchange.sent.contains(&param.id));
+                let sent = self.exchange.is_some_and(|exchange| exchange.has_sent(param.id));
                 assert!(!sent, "a parameter of a block has a gradient from outside of its stack");
                 if let Some(sum) = self.sums.remove::<D>(param.id) {
                     gradient = sum + gradient;
@@ -131,7 +130,6 @@ struct Exchange {
     bucket: Vec<f32>,
     /// Whose gradients have been sent, in order, and how many values each has.
     members: Vec<(ParamId, usize)>,
-    sent: HashSet<ParamId>,
     to_sum: mpsc::Sender<Vec<f32>>,
     sums: mpsc::Receiver<Result<Vec<f32>, ParallelError>>,
 }
@@ -149,8 +147,11 @@ impl Exchange {
                 }
             }
         });
-        let (bucket, members, sent) = (Vec::new(), Vec::new(), HashSet::new());
-        Self { size, bucket, members, sent, to_sum, sums }
+        Self { size, bucket: Vec::new(), members: Vec::new(), to_sum, sums }
+    }
+
+    fn has_sent(&self, parameter: ParamId) -> bool {
+        self.members.iter().any(|&(sent, _)| sent == parameter)
     }
 
     /// Sends gradients in the order of the module's parameters, which all ranks share: those of
@@ -159,12 +160,12 @@ impl Exchange {
         &mut self,
         module: &M,
         gradients: &mut GradientsParams,
-        only: Option<&HashSet<ParamId>>,
+        only: Option<&[ParamId]>,
     ) {
         struct Send<'a> {
             exchange: &'a mut Exchange,
             gradients: &'a mut GradientsParams,
-            only: Option<&'a HashSet<ParamId>>,
+            only: Option<&'a [ParamId]>,
         }
         impl ModuleVisitor for Send<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -175,7 +176,6 @@ impl Exchange {
                 let values = HostTensor::from_tensor(gradient).values;
                 let exchange = &mut *self.exchange;
                 exchange.members.push((param.id, values.len()));
-                exchange.sent.insert(param.id);
                 exchange.bucket.extend(values);
                 if exchange.bucket.len() >= exchange.size {
                     exchange.flush();

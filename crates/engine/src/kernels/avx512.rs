@@ -110,12 +110,13 @@ fn product_int8(
 
 impl Fetch {
     /// Fetches what belongs to one group of inputs. The processor's own prefetching stops at the
-    /// end of each 4 KiB page.
+    /// end of each 4 KiB page. Into the second-level cache: the first one keeps track of few lines
+    /// on their way from memory, and those are needed for what is read now.
     #[inline(always)]
     fn step(&mut self) {
         for _ in 0..self.lines {
             // SAFETY: it is a hint, which is ignored where there is no memory.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.start.cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.start.cast()) };
             self.start = self.start.wrapping_add(LINE);
         }
     }

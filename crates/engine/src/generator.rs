@@ -7,6 +7,7 @@ use generator::{GeneratorConfig, NORM_EPSILON, Rotary};
 use crate::{
     kernels::{BLOCK, Entries, HeadLayout, Kernels, Memory, Pair, RowKernels, from_bf16, to_bf16},
     matrix::{Activations, Finish, Matrix, Outputs, Precision, grow},
+    memory::{Arena, Piece},
     packed::PackedModel,
     parallel::Pool,
     tensors::{LoadError, RandomTensors, Source, TensorFile},
@@ -126,7 +127,8 @@ impl Generator {
         precision: Precision,
         pool: Arc<Pool>,
     ) -> Result<Self, LoadError> {
-        Self::build(&mut RandomTensors, config, precision, pool).map_err(LoadError::Memory)
+        Self::build(&mut RandomTensors::default(), config, precision, pool)
+            .map_err(LoadError::Memory)
     }
 
     pub(crate) fn build(
@@ -235,18 +237,21 @@ impl Generator {
     }
 
     /// Room for this many sequences side by side.
+    ///
+    /// # Panics
+    /// If the operating system has no memory.
     pub fn session(&self, slots: usize) -> Session {
         let shape = HeadShape::new(&self.config);
-        let (heads, layers) = (slots * self.config.heads, self.config.layers);
-        let caches = match self.precision {
-            Precision::F32 => Caches::F32(shape.caches(heads, layers)),
-            Precision::Bf16 => Caches::Bf16(shape.caches(heads, layers)),
-            Precision::Int8 => Caches::Int8(shape.caches(heads, layers)),
+        let entries = match self.precision {
+            Precision::F32 => shape.entries::<f32>(),
+            Precision::Bf16 => shape.entries::<Pair>(),
+            Precision::Int8 => shape.entries::<i32>(),
         };
+        let caches = self.config.layers * self.config.heads * slots * entries * ENTRY_BYTES;
         Session {
             slots,
             shape,
-            caches,
+            caches: Arena::default().zeros(caches).expect("memory for the caches"),
             rows: Vec::new(),
             firsts: vec![(0, 0); slots],
             wanted: Vec::new(),
@@ -293,20 +298,10 @@ impl Generator {
                 }
             }
         }
-        match std::mem::replace(&mut session.caches, Caches::Taken) {
-            Caches::F32(mut caches) => {
-                self.layers(session, &mut caches);
-                session.caches = Caches::F32(caches);
-            }
-            Caches::Bf16(mut caches) => {
-                self.layers(session, &mut caches);
-                session.caches = Caches::Bf16(caches);
-            }
-            Caches::Int8(mut caches) => {
-                self.layers(session, &mut caches);
-                session.caches = Caches::Int8(caches);
-            }
-            Caches::Taken => unreachable!("caches are put back"),
+        match self.precision {
+            Precision::F32 => self.layers::<f32>(session),
+            Precision::Bf16 => self.layers::<Pair>(session),
+            Precision::Int8 => self.layers::<i32>(session),
         }
         let Session { x, wanted, activations, logits, .. } = session;
         let norm = self.kernels.rows.rms_norm;
@@ -318,7 +313,7 @@ impl Generator {
         self.output.product(&self.pool, activations, bias, logits);
     }
 
-    fn layers<E: Entries>(&self, session: &mut Session, caches: &mut [Vec<E>]) {
+    fn layers<E: Entries>(&self, session: &mut Session) {
         let (width, heads, head) = (self.config.width, self.config.heads, self.config.head());
         let Session { shape, rows, firsts, x, activations, query_key_value, mixed, .. } = session;
         let (out, hidden, scratch) = (&mut session.out, &mut session.hidden, &mut session.scratch);
@@ -331,6 +326,8 @@ impl Generator {
         let (units, unit_len) = (slots * heads, most * head);
         grow(mixed, units * unit_len, 0.0);
         let entries = shape.entries::<E>();
+        let caches: &mut [E] = bytemuck::cast_slice_mut(&mut session.caches);
+        let caches = caches.chunks_exact_mut(session.slots * heads * entries);
         for (index, (layer, cache)) in self.layers.iter().zip(caches).enumerate() {
             // What the layer before has made is added on the way into this one.
             activations.set_from(
@@ -368,11 +365,11 @@ impl Generator {
                     attention.run::<E>(first, rows, memory, mixed, scratch);
                 },
             );
-            activations.set(pool, &layer.projection, count, |row, out| {
+            activations.set_pieces(pool, &layer.projection, count, |row, put| {
                 let Row { slot, offset, .. } = rows[row];
-                for (part, out) in out.chunks_exact_mut(head).enumerate() {
+                for part in 0..heads {
                     let at = (slot * heads + part) * unit_len + offset * head;
-                    out.copy_from_slice(&mixed[at..at + head]);
+                    put(part * head, &mixed[at..at + head]);
                 }
             });
             let bias = Finish::Bias(&layer.projection_bias);
@@ -389,7 +386,7 @@ impl Generator {
                 },
             );
             layer.gate_and_up.product(pool, activations, Finish::SiluGate, hidden);
-            activations.set(pool, &layer.down, count, |row, out| hidden.copy(row, 0, out));
+            activations.set_pieces(pool, &layer.down, count, |row, put| hidden.each(row, put));
             layer.down.product(pool, activations, Finish::Plain, out);
         }
         if !self.layers.is_empty() {
@@ -406,6 +403,9 @@ pub(crate) fn add(pool: &Pool, x: &mut [f32], width: usize, out: &Outputs) {
     let mut scratch = vec![(); pool.threads()];
     pool.pieces(x, width, &mut scratch, |row, x, ()| out.add_to(row, x));
 }
+
+/// Bytes of an entry of a cache, whatever numbers it holds.
+const ENTRY_BYTES: usize = 4;
 
 /// Most positions that one sequence decodes in one step.
 pub const POSITIONS: usize = 32;
@@ -431,13 +431,6 @@ struct Row {
     position: usize,
 }
 
-enum Caches {
-    F32(Vec<Vec<f32>>),
-    Bf16(Vec<Vec<Pair>>),
-    Int8(Vec<Vec<i32>>),
-    Taken,
-}
-
 /// What one head of one layer keeps of one sequence.
 #[derive(Debug, Clone, Copy)]
 struct HeadShape {
@@ -458,11 +451,6 @@ impl HeadShape {
     fn entries<E: Entries>(&self) -> usize {
         self.capacity / BLOCK * self.layout.block::<E>()
     }
-
-    /// Room for this many heads in each layer.
-    fn caches<E: Entries>(&self, heads: usize, layers: usize) -> Vec<Vec<E>> {
-        vec![vec![E::default(); heads * self.entries::<E>()]; layers]
-    }
 }
 
 /// What a [`Generator`] has seen of some sequences, and the memory it works in. After the first
@@ -470,7 +458,8 @@ impl HeadShape {
 pub struct Session {
     slots: usize,
     shape: HeadShape,
-    caches: Caches,
+    /// For each layer, slot and head, blocks of a [`HeadLayout`].
+    caches: Piece,
     rows: Vec<Row>,
     /// For each slot its first row in this step, and how many it has.
     firsts: Vec<(usize, usize)>,
@@ -512,9 +501,10 @@ impl Session {
 
 /// A thread's memory for one head.
 struct Scratch {
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
+    /// Of numbers that do not lie together.
+    copy: Vec<f32>,
+    /// A query or key after norm and rotation.
+    ready: Vec<f32>,
     /// A key and a value as they are stored.
     rounded: [Vec<u32>; 2],
     scores: Vec<f32>,
@@ -524,9 +514,8 @@ impl Scratch {
     fn new(head: usize, capacity: usize) -> Self {
         let zeros = |length| vec![0.0; length];
         Self {
-            query: zeros(head),
-            key: zeros(head),
-            value: zeros(head),
+            copy: zeros(head),
+            ready: zeros(head),
             rounded: [vec![0; head], vec![0; head]],
             scores: zeros(capacity),
         }
@@ -547,9 +536,9 @@ struct HeadAttention<'a> {
 
 impl HeadAttention<'_> {
     /// Norm of a query or key, then its rotation.
-    fn prepare(&self, weight: &[f32], position: usize, x: &mut [f32]) {
+    fn prepare(&self, weight: &[f32], position: usize, x: &[f32], out: &mut [f32]) {
         let (cosines, sines) = (self.rotary.cosines(position), self.rotary.sines(position));
-        (self.kernels.norm_rotate)(x, weight, NORM_EPSILON as f32, cosines, sines);
+        (self.kernels.norm_rotate)(x, weight, NORM_EPSILON as f32, cosines, sines, out);
     }
 
     fn run<E: Entries>(
@@ -562,29 +551,27 @@ impl HeadAttention<'_> {
     ) {
         let layout = self.shape.layout;
         let ahead = memory.len();
-        let Scratch { query, key, value, rounded, scores } = scratch;
+        let Scratch { copy, ready, rounded, scores } = scratch;
         let rounded = rounded.each_mut().map(|numbers| -> &mut [E::Number] {
             &mut bytemuck::cast_slice_mut(numbers)[..layout.head]
         });
         // First all keys and values, then all queries: positions of one step see each other.
         for (index, &Row { position, .. }) in rows.iter().enumerate() {
-            self.query_key_value.copy(first + index, self.width + self.start, key);
-            self.prepare(&self.layer.key_norm, position, key);
-            self.query_key_value.copy(first + index, 2 * self.width + self.start, value);
-            let scales = [
-                E::round(self.kernels, key, rounded[0]),
-                E::round(self.kernels, value, rounded[1]),
-            ];
+            let key = self.query_key_value.get(first + index, self.width + self.start, copy);
+            self.prepare(&self.layer.key_norm, position, key, ready);
+            let key_scale = E::round(self.kernels, ready, rounded[0]);
+            let value = self.query_key_value.get(first + index, 2 * self.width + self.start, copy);
+            let scales = [key_scale, E::round(self.kernels, value, rounded[1])];
             layout.keep(memory, position, [&*rounded[0], &*rounded[1]], scales);
         }
         let attend = E::attend(self.kernels);
         for (index, (&Row { position, .. }, out)) in
             rows.iter().zip(mixed.chunks_exact_mut(layout.head)).enumerate()
         {
-            self.query_key_value.copy(first + index, self.start, query);
-            self.prepare(&self.layer.query_norm, position, query);
+            let query = self.query_key_value.get(first + index, self.start, copy);
+            self.prepare(&self.layer.query_norm, position, query, ready);
             let memory = Memory { entries: memory, length: position + 1, ahead };
-            attend(query, memory, scores, out);
+            attend(ready, memory, scores, out);
         }
     }
 }

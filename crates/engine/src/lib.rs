@@ -9,6 +9,7 @@ pub mod generator;
 mod kernels;
 mod matrix;
 pub mod measure;
+mod memory;
 mod packed;
 mod parallel;
 pub mod scheduler;

@@ -11,11 +11,12 @@ use std::{
     sync::Arc,
 };
 
-use memmap2::{Advice, Mmap, MmapMut};
+use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     kernels::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, TILE_ROWS, Tile, to_bf16},
+    memory::{Arena, Piece},
     parallel::Pool,
 };
 
@@ -76,9 +77,7 @@ pub(crate) const LAYOUT: u32 = 1;
 struct Storage(Bytes);
 
 enum Bytes {
-    /// Memory of the operating system, in large pages where it has them: streaming weights then
-    /// misses no address translation.
-    Own(MmapMut),
+    Own(Piece),
     /// A part of a file.
     Mapped(Arc<Mmap>, Range<usize>),
 }
@@ -100,18 +99,6 @@ impl DerefMut for Bytes {
             Self::Own(memory) => memory,
             Self::Mapped(..) => unreachable!("only new weights are written"),
         }
-    }
-}
-
-impl Storage {
-    fn zeros(bytes: usize) -> io::Result<Self> {
-        let memory = MmapMut::map_anon(bytes.max(1))?;
-        #[cfg(target_os = "linux")]
-        if bytes >= 1 << 21 {
-            // A wish: without large pages everything works as well, a little slower.
-            let _ = memory.advise(Advice::HugePage);
-        }
-        Ok(Self(Bytes::Own(memory)))
     }
 }
 
@@ -142,7 +129,7 @@ pub(crate) enum Finish<'a> {
 }
 
 impl Matrix {
-    /// Packs a weight of row-major values `[outputs, depth]`.
+    /// Packs a weight of row-major values `[outputs, depth]` into memory of its own.
     ///
     /// # Errors
     /// If there is no memory.
@@ -152,7 +139,7 @@ impl Matrix {
         values: &[f32],
         depth: usize,
     ) -> io::Result<Self> {
-        Self::pack_parts(kernels, precision, &[values], depth)
+        Self::pack_parts(kernels, precision, &[values], depth, &mut Arena::default())
     }
 
     /// Packs one weight, or two of one shape, to be multiplied with the same rows: their panels
@@ -165,6 +152,7 @@ impl Matrix {
         precision: Precision,
         parts: &[&[f32]],
         depth: usize,
+        arena: &mut Arena,
     ) -> io::Result<Self> {
         let outputs = parts[0].len() / depth;
         let panels = outputs.div_ceil(kernels.width) * parts.len();
@@ -174,11 +162,12 @@ impl Matrix {
             outputs,
             parts: parts.len(),
             depth,
-            weights: Storage::zeros(0)?,
+            weights: Storage(Bytes::Own(arena.zeros(0)?)),
             scales: Vec::new(),
             sums: Vec::new(),
         };
-        matrix.weights = Storage::zeros(panels * matrix.panel_len() * precision.bytes())?;
+        let bytes = panels * matrix.panel_len() * precision.bytes();
+        matrix.weights = Storage(Bytes::Own(arena.zeros(bytes)?));
         let (width, group) = (kernels.width, precision.group());
         let padded = matrix.padded_depth();
         if precision == Precision::Int8 {
@@ -402,17 +391,16 @@ impl Matrix {
         let cuts = x.rows.div_ceil(block.max(1));
         out.shape(x.rows, self.outputs, width, cuts * block);
         let work = x.rows * self.multiplications();
-        if out.widened.len() < pool.threads() {
-            out.widened.resize_with(pool.threads(), Default::default);
+        if out.scratch.len() < pool.threads() {
+            out.scratch.resize_with(pool.threads(), Default::default);
         }
         pool.for_work(work).pieces(
             &mut out.values[..panels * cuts * block * width],
             block * width,
-            &mut out.widened,
-            |unit, piece, widened| {
+            &mut out.scratch,
+            |unit, piece, ProductScratch { widened: [one, two], gated }| {
                 let (panel, first) = (unit / cuts, unit % cuts * block);
                 let rows = block.min(x.rows - first);
-                let [one, two] = widened;
                 let wide = self.widen(panel * self.parts, rows, one)
                     && (self.parts == 1 || self.widen(panel * 2 + 1, rows, two));
                 let (one, two) = (wide.then_some(&one[..]), wide.then_some(&two[..]));
@@ -427,9 +415,9 @@ impl Matrix {
                     let piece = &mut piece[done * width..][..count * width];
                     self.tile(x, at, place, one, fetch(place), piece);
                     if self.parts == 2 {
-                        let mut second: Tile = [0.0; _];
-                        self.tile(x, at, place + 1, two, fetch(place + 1), &mut second);
-                        (self.kernels.rows.silu_gate)(piece, &second[..count * width]);
+                        let gated = &mut gated[..count * width];
+                        self.tile(x, at, place + 1, two, fetch(place + 1), gated);
+                        (self.kernels.rows.silu_gate)(piece, gated);
                     }
                     if let Finish::Bias(bias) | Finish::Gelu(bias) = finish {
                         let lanes = panel * width..bias.len().min((panel + 1) * width);
@@ -458,6 +446,9 @@ const FETCH_AHEAD: usize = 2048;
 
 /// Rows from which on widening a panel costs less than it saves.
 const WIDENED_ROWS: usize = 8 * TILE_ROWS;
+
+/// Products that take as long as rounding a number and what comes before it.
+const ROW_COST: usize = 40;
 
 /// How activations are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -512,6 +503,33 @@ impl Activations {
         self.set_from(pool, matrix, rows, (&mut [], 0), |row, _, out| fill(row, out));
     }
 
+    /// The same from pieces: `each` calls what it is given with every piece of a row and how many
+    /// numbers came before it.
+    pub(crate) fn set_pieces(
+        &mut self,
+        pool: &Pool,
+        matrix: &Matrix,
+        rows: usize,
+        each: impl Fn(usize, &mut dyn FnMut(usize, &[f32])) + Sync,
+    ) {
+        if matrix.form() != Form::Bf16 {
+            return self.set(pool, matrix, rows, |row, out| {
+                each(row, &mut |done, piece| out[done..done + piece.len()].copy_from_slice(piece));
+            });
+        }
+        // Numbers that are rounded one by one need not be brought together before.
+        let (depth, padded) = (matrix.depth, matrix.padded_depth());
+        (self.form, self.rows, self.depth) = (Form::Bf16, rows, depth);
+        grow(&mut self.bf16, rows * padded, 0);
+        let (values, scratch) = (&mut self.bf16[..rows * padded], &mut self.scratch);
+        pool.for_work(rows * depth * ROW_COST).pieces(values, padded, scratch, |row, out, _| {
+            each(row, &mut |done, piece| {
+                (matrix.kernels.rows.round)(piece, &mut out[done..done + piece.len()]);
+            });
+            out[depth..].fill(0);
+        });
+    }
+
     /// The same from rows of some length, which `fill` may change.
     pub(crate) fn set_from(
         &mut self,
@@ -524,8 +542,7 @@ impl Activations {
         let (depth, padded) = (matrix.depth, matrix.padded_depth());
         let kernels = &matrix.kernels.rows;
         (self.form, self.rows, self.depth) = (matrix.form(), rows, depth);
-        // A row costs about as much as forty products of its numbers.
-        let pool = pool.for_work(rows * depth * 40);
+        let pool = pool.for_work(rows * depth * ROW_COST);
         let scratch = &mut self.scratch;
         match self.form {
             Form::F32 => {
@@ -578,8 +595,22 @@ pub(crate) struct Outputs {
     /// Rows that there is room for in a panel.
     stride: usize,
     outputs: usize,
-    /// For each thread the panels that it has widened.
-    widened: Vec<[Vec<f32>; 2]>,
+    /// One for each thread.
+    scratch: Vec<ProductScratch>,
+}
+
+/// A thread's memory for products.
+struct ProductScratch {
+    /// Panels that it has widened.
+    widened: [Vec<f32>; 2],
+    /// What is gated.
+    gated: Box<Tile>,
+}
+
+impl Default for ProductScratch {
+    fn default() -> Self {
+        Self { widened: Default::default(), gated: Box::new([0.0; _]) }
+    }
 }
 
 impl Outputs {
@@ -609,11 +640,29 @@ impl Outputs {
         }
     }
 
+    /// A row's numbers from `start` on, as they lie here, or copied together where they are in
+    /// several panels.
+    #[inline]
+    pub(crate) fn get<'a>(&'a self, row: usize, start: usize, copy: &'a mut [f32]) -> &'a [f32] {
+        let (panel, lane) = (start / self.width, start % self.width);
+        if lane + copy.len() <= self.width {
+            let at = (panel * self.stride + row) * self.width + lane;
+            return &self.values[at..at + copy.len()];
+        }
+        self.copy(row, start, copy);
+        copy
+    }
+
     /// Copies a row's numbers from `start` on.
     pub(crate) fn copy(&self, row: usize, start: usize, out: &mut [f32]) {
         self.row(row, start, out.len(), |done, piece| {
             out[done..done + piece.len()].copy_from_slice(piece);
         });
+    }
+
+    /// Calls `each` with all pieces of a row and how many numbers came before.
+    pub(crate) fn each(&self, row: usize, each: &mut dyn FnMut(usize, &[f32])) {
+        self.row(row, 0, self.outputs, each);
     }
 
     /// Adds a row's numbers.
@@ -722,6 +771,44 @@ mod tests {
     }
 
     #[test]
+    fn should_take_rows_in_pieces_and_give_them_back() {
+        let (rows, depth, outputs) = (5, 90, 150);
+        let (x, weights) = (numbers(rows * depth, 10), numbers(outputs * depth, 11));
+        let pool = Pool::new(2);
+        for kernels in Kernels::available() {
+            for (precision, _) in PRECISIONS {
+                let matrix = Matrix::pack(kernels, precision, &weights, depth).unwrap();
+                let product = |activations: &Activations| {
+                    let mut out = Outputs::default();
+                    matrix.product(&pool, activations, Finish::Plain, &mut out);
+                    out
+                };
+                let mut activations = Activations::new(&pool);
+                activations.set(&pool, &matrix, rows, |row, out| {
+                    out.copy_from_slice(&x[row * depth..][..depth]);
+                });
+                let whole = product(&activations);
+                activations.set_pieces(&pool, &matrix, rows, |row, put| {
+                    for (piece, numbers) in x[row * depth..][..depth].chunks(16).enumerate() {
+                        put(16 * piece, numbers);
+                    }
+                });
+                let expected = all(&whole);
+                assert_eq!(all(&product(&activations)), expected, "{kernels:?} {precision:?}");
+
+                // Within a panel and over its end.
+                let mut copy = [0.0; 48];
+                for (row, expected) in expected.iter().enumerate() {
+                    for start in [0, 16, 48, 63, 102] {
+                        let got = whole.get(row, start, &mut copy);
+                        assert_eq!(got, &expected[start..start + 48], "{kernels:?} {start}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn should_gate_one_matrix_by_another() {
         let (rows, depth, outputs) = (9, 40, 100);
         let (x, gate, up) =
@@ -729,7 +816,14 @@ mod tests {
         let (gates, ups) = (exact(&x, &gate, depth), exact(&x, &up, depth));
         let pool = Pool::new(2);
         for kernels in Kernels::available() {
-            let matrix = Matrix::pack_parts(kernels, Precision::F32, &[&gate, &up], depth).unwrap();
+            let matrix = Matrix::pack_parts(
+                kernels,
+                Precision::F32,
+                &[&gate, &up],
+                depth,
+                &mut Arena::default(),
+            )
+            .unwrap();
             let mut activations = Activations::new(&pool);
             activations.set(&pool, &matrix, rows, |row, out| {
                 out.copy_from_slice(&x[row * depth..][..depth]);

@@ -24,6 +24,7 @@ use crate::{
     generator::{self as engine_generator, Generator},
     kernels::Kernels,
     matrix::{LAYOUT, Matrix, Precision},
+    memory::Arena,
     parallel::Pool,
     tensors::{LoadError, Source, TensorFile, map},
     tokenizer::{Decoder, ENCODER, Encoder, with_tensors},
@@ -238,7 +239,8 @@ impl PackedModel {
     ) -> Result<T, LoadError> {
         let prefix = format!("{part}/");
         let unused = self.index.weights.keys().filter(|name| name.starts_with(&prefix)).count();
-        let mut tensors = PackedTensors { model: self, prefix, unused, problem: None };
+        let mut tensors =
+            PackedTensors { model: self, prefix, unused, problem: None, arena: Arena::default() };
         let built = build(&mut tensors);
         let what = match tensors.problem {
             None if tensors.unused == 0 => return Ok(built),
@@ -351,6 +353,10 @@ struct Recorder<'a, 'b> {
 }
 
 impl Source for Recorder<'_, '_> {
+    fn arena(&mut self) -> &mut Arena {
+        self.tensors.arena()
+    }
+
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Vec<f32> {
         let values = self.tensors.tensor(name, shape);
         let bytes = bytemuck::cast_slice(&values);
@@ -378,6 +384,8 @@ struct PackedTensors<'a> {
     unused: usize,
     /// The first of all.
     problem: Option<String>,
+    /// Of weights that are not mapped: none.
+    arena: Arena,
 }
 
 impl PackedTensors<'_> {
@@ -406,6 +414,10 @@ impl PackedTensors<'_> {
 }
 
 impl Source for PackedTensors<'_> {
+    fn arena(&mut self) -> &mut Arena {
+        &mut self.arena
+    }
+
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Vec<f32> {
         let count = shape.iter().product();
         let found = self.find::<1>(&[name], shape, None);

@@ -14,6 +14,7 @@ use tokens::noise::Noise;
 use crate::{
     kernels::Kernels,
     matrix::{Matrix, Precision},
+    memory::Arena,
 };
 
 /// Weights that could not be loaded.
@@ -70,6 +71,9 @@ pub(crate) trait Source {
     /// remembers that and gives zeros.
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Vec<f32>;
 
+    /// Where packed weights go.
+    fn arena(&mut self) -> &mut Arena;
+
     /// A weight `[outputs, inputs]`, packed; of two names, two of one shape whose panels alternate.
     ///
     /// # Errors
@@ -82,7 +86,7 @@ pub(crate) trait Source {
     ) -> io::Result<Matrix> {
         let parts: Vec<_> = names.iter().map(|name| self.tensor(name, &shape)).collect();
         let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
-        Matrix::pack_parts(Kernels::detect(), precision, &parts, shape[1])
+        Matrix::pack_parts(Kernels::detect(), precision, &parts, shape[1], self.arena())
     }
 }
 
@@ -128,7 +132,8 @@ impl TensorFile {
         let file = SafeTensors::deserialize(&self.bytes).map_err(damaged)?;
         let unused = file.iter().filter(|(name, _)| belongs(name));
         let unused = unused.map(|(name, view)| (name.to_owned(), view.shape().to_vec())).collect();
-        let mut tensors = FileTensors { file, unused, problems: Vec::new() };
+        let mut tensors =
+            FileTensors { file, unused, problems: Vec::new(), arena: Arena::default() };
         let built = build(&mut tensors);
         let FileTensors { unused, mut problems, .. } = tensors;
         problems.extend(unused.into_iter().map(|(name, shape)| {
@@ -146,9 +151,14 @@ struct FileTensors<'a> {
     file: SafeTensors<'a>,
     unused: BTreeMap<String, Vec<usize>>,
     problems: Vec<String>,
+    arena: Arena,
 }
 
 impl Source for FileTensors<'_> {
+    fn arena(&mut self) -> &mut Arena {
+        &mut self.arena
+    }
+
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Vec<f32> {
         self.unused.remove(name);
         let problem = match self.file.tensor(name) {
@@ -195,9 +205,14 @@ fn from_f16(value: u16) -> f32 {
 
 /// Weights at random, each a pure function of its name, for measuring speed without a model:
 /// uniform of deviation 0.02, ones in norms.
-pub(crate) struct RandomTensors;
+#[derive(Default)]
+pub(crate) struct RandomTensors(Arena);
 
 impl Source for RandomTensors {
+    fn arena(&mut self) -> &mut Arena {
+        &mut self.0
+    }
+
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Vec<f32> {
         let count = shape.iter().product();
         if name.ends_with("norm.weight") {

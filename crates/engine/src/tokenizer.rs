@@ -118,7 +118,8 @@ impl Encoder {
         precision: Precision,
         pool: Arc<Pool>,
     ) -> Result<Self, LoadError> {
-        Self::build(&mut RandomTensors, config, precision, pool).map_err(LoadError::Memory)
+        Self::build(&mut RandomTensors::default(), config, precision, pool)
+            .map_err(LoadError::Memory)
     }
 
     pub(crate) fn build(
@@ -357,7 +358,7 @@ impl Decoder {
         precision: Precision,
         pool: Arc<Pool>,
     ) -> Result<Self, DecoderError> {
-        Self::build(&mut RandomTensors, config, kind, precision, pool)?
+        Self::build(&mut RandomTensors::default(), config, kind, precision, pool)?
             .map_err(|error| LoadError::Memory(error).into())
     }
 

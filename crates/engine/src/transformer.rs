@@ -254,10 +254,10 @@ impl Transformer {
                 }
             }
             let head = width / self.config.heads;
-            activations.set(pool, block.projection.matrix(), rows, |row, out| {
-                for (index, out) in out.chunks_exact_mut(head).enumerate() {
+            activations.set_pieces(pool, block.projection.matrix(), rows, |row, put| {
+                for index in 0..self.config.heads {
                     let at = (index * rows.next_multiple_of(QUERIES) + row) * head;
-                    out.copy_from_slice(&mixed[at..at + head]);
+                    put(index * head, &mixed[at..at + head]);
                 }
             });
             block.projection.product(pool, activations, out);
@@ -266,7 +266,8 @@ impl Transformer {
                 block.feed_forward_norm.run(self.kernels, &x[row * width..][..width], out);
             });
             block.up.product_gelu(pool, activations, hidden);
-            activations.set(pool, block.down.matrix(), rows, |row, out| hidden.copy(row, 0, out));
+            activations
+                .set_pieces(pool, block.down.matrix(), rows, |row, put| hidden.each(row, put));
             block.down.product(pool, activations, out);
             add(pool, x, width, out);
         }

@@ -11,7 +11,7 @@ use super::{RowScale, to_bf16};
 pub(crate) const BLOCK: usize = 16;
 
 /// How keys and values are stored: one f32, two bf16, or four 8-bit integers.
-pub(crate) trait Entries: Copy + Default + Send + Sync + 'static {
+pub(crate) trait Entries: bytemuck::Pod + Default + Send + Sync {
     /// Numbers of an entry: a divisor of 4.
     const NUMBERS: usize;
     /// A number as it is stored.
@@ -62,9 +62,7 @@ impl Entries for f32 {
 }
 
 /// Two bf16, the first one in the lower half, as instructions for pairs read them.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(transparent)]
-pub(crate) struct Pair(pub(crate) u32);
+pub(crate) type Pair = u32;
 
 impl Entries for Pair {
     const NUMBERS: usize = 2;
@@ -79,13 +77,13 @@ impl Entries for Pair {
     #[inline(always)]
     fn number(self, index: usize) -> f32 {
         // A bf16 is the upper half of an f32.
-        f32::from_bits(if index == 0 { self.0 << 16 } else { self.0 & 0xffff_0000 })
+        f32::from_bits(if index == 0 { self << 16 } else { self & 0xffff_0000 })
     }
 
     #[inline(always)]
     fn set(&mut self, index: usize, number: u16) {
         let number = u32::from(number);
-        self.0 = if index == 0 { number } else { self.0 & 0xffff | number << 16 };
+        *self = if index == 0 { number } else { *self & 0xffff | number << 16 };
     }
 
     fn attend(kernels: &RowKernels) -> Attend<Self> {
@@ -177,10 +175,10 @@ impl HeadLayout {
         let block = &mut entries[block * self.block::<E>()..][..self.block::<E>()];
         let (numbers, kept_scales) = block.split_at_mut(self.numbers::<E>());
         let (keys, values) = numbers.split_at_mut(self.keys::<E>());
-        for (entry, numbers) in key.chunks_exact(E::NUMBERS).enumerate() {
-            for (index, &number) in numbers.iter().enumerate() {
-                keys[entry * BLOCK + lane].set(index, number);
-            }
+        // The numbers of an entry lie in memory as they do in a row.
+        let entries = bytemuck::cast_slice::<_, [u8; 4]>(key);
+        for (kept, &entry) in keys[lane..].iter_mut().step_by(BLOCK).zip(entries) {
+            *kept = bytemuck::cast(entry);
         }
         let parts = values.chunks_exact_mut(self.part::<E>());
         for (part, numbers) in parts.zip(value.chunks(BLOCK)) {
@@ -207,8 +205,9 @@ pub(crate) struct Memory<'a, E> {
     pub(crate) ahead: usize,
 }
 
-/// A head of a query or key, the norm's weight and epsilon, cosines and sines of its position.
-pub(crate) type NormRotate = fn(&mut [f32], &[f32], f32, &[f32], &[f32]);
+/// A head of a query or key, the norm's weight and epsilon, cosines and sines of its position, and
+/// where the result goes.
+pub(crate) type NormRotate = fn(&[f32], &[f32], f32, &[f32], &[f32], &mut [f32]);
 
 /// A row, weight, bias and epsilon, and where the result goes.
 pub(crate) type LayerNorm = fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
@@ -217,7 +216,7 @@ pub(crate) type LayerNorm = fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
 pub(crate) struct RowKernels {
     /// x / √(mean square + epsilon) · weight.
     pub(crate) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
-    /// The same norm in place, then the rotation of each pair of neighbours.
+    /// The same norm, then the rotation of each pair of neighbours.
     pub(crate) norm_rotate: NormRotate,
     /// (x − mean) / √(variance + epsilon) · weight + bias.
     pub(crate) layer_norm: LayerNorm,
@@ -278,7 +277,7 @@ macro_rules! row_kernels {
 
             row_kernels!(@ $features rms_norm(x: Row<'_>, weight: Row<'_>, epsilon: f32, out: Out<'_>));
             row_kernels!(@ $features
-                norm_rotate(x: Out<'_>, weight: Row<'_>, epsilon: f32, cosines: Row<'_>, sines: Row<'_>));
+                norm_rotate(x: Row<'_>, weight: Row<'_>, epsilon: f32, cosines: Row<'_>, sines: Row<'_>, out: Out<'_>));
             row_kernels!(@ $features
                 layer_norm(x: Row<'_>, weight: Row<'_>, bias: Row<'_>, epsilon: f32, out: Out<'_>));
             row_kernels!(@ $features round(x: Row<'_>, out: &mut [u16]));
@@ -364,8 +363,12 @@ fn exp<const FUSED: bool>(x: f32) -> f32 {
     fraction * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
 
+/// Lanes into one, in halves.
 #[inline(always)]
-fn join(mut lanes: [f32; BLOCK], join: impl Fn(f32, f32) -> f32) -> f32 {
+fn join(lanes: [f32; BLOCK], join: impl Fn(f32, f32) -> f32) -> f32 {
+    // Where the compiler sees these halves beside the loop that makes the lanes, it cuts the
+    // loop's registers into pairs as well.
+    let mut lanes = std::hint::black_box(lanes);
     let mut half = BLOCK / 2;
     while half > 0 {
         for lane in 0..half {
@@ -443,34 +446,36 @@ pub(super) fn rms_norm<const FUSED: bool>(
 
 #[inline(always)]
 pub(super) fn norm_rotate<const FUSED: bool>(
-    x: &mut [f32],
+    x: &[f32],
     weight: &[f32],
     epsilon: f32,
     cosines: &[f32],
     sines: &[f32],
+    out: &mut [f32],
 ) {
     let squares = fold(x, 0.0, |sum, x| multiply_add::<FUSED>(x, x, sum), add);
     let scale = 1.0 / (squares / x.len() as f32 + epsilon).sqrt();
-    let rotate = |x: &mut [f32; BLOCK], [weight, cosines, sines]: [&[f32; BLOCK]; 3]| {
+    let rotate = |[x, weight, cosines, sines]: [&[f32; BLOCK]; 4], out: &mut [f32; BLOCK]| {
         let normed: [f32; BLOCK] = std::array::from_fn(|lane| x[lane] * scale * weight[lane]);
         for lane in 0..BLOCK {
-            x[lane] = normed[lane] * cosines[lane] + normed[lane ^ 1] * sines[lane];
+            out[lane] = normed[lane] * cosines[lane] + normed[lane ^ 1] * sines[lane];
         }
     };
-    let (blocks, tail) = x.as_chunks_mut::<BLOCK>();
-    let others = [weight, cosines, sines].map(|row| row.as_chunks::<BLOCK>());
-    for (index, block) in blocks.iter_mut().enumerate() {
-        rotate(block, others.map(|(blocks, _)| &blocks[index]));
+    let (blocks, tail) = out.as_chunks_mut::<BLOCK>();
+    let [x, weight, cosines, sines] =
+        [x, weight, cosines, sines].map(|row| row.as_chunks::<BLOCK>());
+    let rows = x.0.iter().zip(weight.0).zip(cosines.0).zip(sines.0);
+    for ((((x, weight), cosines), sines), out) in rows.zip(blocks) {
+        rotate([x, weight, cosines, sines], out);
     }
     if !tail.is_empty() {
-        let mut block = [0.0; BLOCK];
-        block[..tail.len()].copy_from_slice(tail);
-        let others = others.map(|(_, tail)| {
+        let filled = [x.1, weight.1, cosines.1, sines.1].map(|tail| {
             let mut block = [0.0; BLOCK];
             block[..tail.len()].copy_from_slice(tail);
             block
         });
-        rotate(&mut block, others.each_ref());
+        let mut block = [0.0; BLOCK];
+        rotate(filled.each_ref(), &mut block);
         tail.copy_from_slice(&block[..tail.len()]);
     }
 }

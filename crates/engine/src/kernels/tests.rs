@@ -222,6 +222,17 @@ fn should_compute_rows_as_defined() {
             (rows.layer_norm)(&x, &weight, &bias, 1e-5, &mut got);
             near(&got, &|i| (wide[i] - mean) * scale * f64::from(weight[i]) + f64::from(bias[i]));
 
+            if count % 2 == 0 {
+                // Any numbers do for cosines and sines.
+                let (cosines, sines) = (&bias, numbers(count, 11));
+                (rows.norm_rotate)(&x, &weight, 1e-5, cosines, &sines, &mut got);
+                let scale = (mean_square + 1e-5).sqrt().recip();
+                let normed = |i: usize| wide[i] * scale * f64::from(weight[i]);
+                near(&got, &|i| {
+                    normed(i) * f64::from(cosines[i]) + normed(i ^ 1) * f64::from(sines[i])
+                });
+            }
+
             got.copy_from_slice(&x);
             (rows.silu_gate)(&mut got, &weight);
             near(&got, &|i| wide[i] / (1.0 + (-wide[i]).exp()) * f64::from(weight[i]));

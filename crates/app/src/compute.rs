@@ -135,7 +135,7 @@ impl Compute {
                 let config = &model.config.tokenizer;
                 let (path, pool) = (model.tokenizer_path(), Arc::clone(pool));
                 let encoder = match weights.file(model)? {
-                    Some(file) => engine::Encoder::mapped(file, config, pool)?,
+                    Some(file) => engine::Encoder::from_packed(file, config, pool)?,
                     None => engine::Encoder::open(path, config, weights.precision(), pool)?,
                 };
                 let work = Box::new(Mutex::new(encoder.workspace()));
@@ -155,7 +155,7 @@ impl Compute {
             Self::Engine { weights, pool } => {
                 let (path, pool) = (model.tokenizer_path(), Arc::clone(pool));
                 let decoder = match weights.file(model)? {
-                    Some(file) => engine::Decoder::mapped(file, config, kind, pool)?,
+                    Some(file) => engine::Decoder::from_packed(file, config, kind, pool)?,
                     None => engine::Decoder::open(path, config, kind, weights.precision(), pool)?,
                 };
                 let work = Box::new(Mutex::new(decoder.workspace()));
@@ -180,7 +180,7 @@ impl Compute {
                 let open =
                     |precision| engine::Generator::open(&path, config, precision, Arc::clone(pool));
                 let generator = match weights.file(model)? {
-                    Some(file) => engine::Generator::mapped(file, config, Arc::clone(pool))?,
+                    Some(file) => engine::Generator::from_packed(file, config, Arc::clone(pool))?,
                     None => open(weights.precision())?,
                 };
                 let drafting = match drafts {

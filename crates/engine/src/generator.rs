@@ -109,7 +109,7 @@ impl Generator {
     ///
     /// # Errors
     /// If the file is damaged or holds no generator of this architecture.
-    pub fn mapped(
+    pub fn from_packed(
         file: &PackedModel,
         config: &GeneratorConfig,
         pool: Arc<Pool>,

@@ -5,13 +5,8 @@
 //! bf16 and four in int8, as the products of each instruction set read them. Inputs are filled
 //! up to whole groups, and outputs to whole panels, with zeros.
 
-use std::{
-    io,
-    ops::{Deref, DerefMut, Range},
-    sync::Arc,
-};
+use std::io;
 
-use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -73,35 +68,6 @@ impl Precision {
 /// was written with: to be raised whenever the order or the meaning of the bytes changes.
 pub(crate) const LAYOUT: u32 = 1;
 
-/// The bytes of packed weights.
-struct Storage(Bytes);
-
-enum Bytes {
-    Own(Piece),
-    /// A part of a file.
-    Mapped(Arc<Mmap>, Range<usize>),
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Own(memory) => memory,
-            Self::Mapped(file, range) => &file[range.clone()],
-        }
-    }
-}
-
-impl DerefMut for Bytes {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        match self {
-            Self::Own(memory) => memory,
-            Self::Mapped(..) => unreachable!("only new weights are written"),
-        }
-    }
-}
-
 /// A packed weight, or two of the same shape whose panels alternate.
 pub(crate) struct Matrix {
     kernels: &'static Kernels,
@@ -109,7 +75,7 @@ pub(crate) struct Matrix {
     outputs: usize,
     parts: usize,
     depth: usize,
-    weights: Storage,
+    weights: Piece,
     /// int8 only: for each output of each panel.
     scales: Vec<f32>,
     sums: Vec<i32>,
@@ -162,12 +128,12 @@ impl Matrix {
             outputs,
             parts: parts.len(),
             depth,
-            weights: Storage(Bytes::Own(arena.zeros(0)?)),
+            weights: arena.zeros(0)?,
             scales: Vec::new(),
             sums: Vec::new(),
         };
         let bytes = panels * matrix.panel_len() * precision.bytes();
-        matrix.weights = Storage(Bytes::Own(arena.zeros(bytes)?));
+        matrix.weights = arena.zeros(bytes)?;
         let (width, group) = (kernels.width, precision.group());
         let padded = matrix.padded_depth();
         if precision == Precision::Int8 {
@@ -186,19 +152,19 @@ impl Matrix {
                 };
                 match precision {
                     Precision::F32 => {
-                        let packed: &mut [f32] = bytemuck::cast_slice_mut(&mut matrix.weights.0);
+                        let packed: &mut [f32] = bytemuck::cast_slice_mut(&mut matrix.weights);
                         for (input, &value) in values.iter().enumerate() {
                             packed[place(input)] = value;
                         }
                     }
                     Precision::Bf16 => {
-                        let packed: &mut [u16] = bytemuck::cast_slice_mut(&mut matrix.weights.0);
+                        let packed: &mut [u16] = bytemuck::cast_slice_mut(&mut matrix.weights);
                         for (input, &value) in values.iter().enumerate() {
                             packed[place(input)] = to_bf16(value);
                         }
                     }
                     Precision::Int8 => {
-                        let packed: &mut [i8] = bytemuck::cast_slice_mut(&mut matrix.weights.0);
+                        let packed: &mut [i8] = bytemuck::cast_slice_mut(&mut matrix.weights);
                         let largest = values.iter().fold(0f32, |max, value| max.max(value.abs()));
                         let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
                         let mut sum = 0;
@@ -221,39 +187,43 @@ impl Matrix {
 
     /// The packed bytes: weights, and in int8 scales and sums.
     pub(crate) fn blobs(&self) -> [&[u8]; 3] {
-        [&self.weights.0, bytemuck::cast_slice(&self.scales), bytemuck::cast_slice(&self.sums)]
+        [&self.weights, bytemuck::cast_slice(&self.scales), bytemuck::cast_slice(&self.sums)]
     }
 
-    /// A weight of `parts` matrices `[outputs, depth]` whose bytes are [`blobs`](Self::blobs) in a
-    /// file; those of the weights must begin where any number may. `None` if they are not as many
-    /// as there must be.
-    pub(crate) fn mapped(
+    /// A weight of `parts` matrices `[outputs, depth]` from its [`blobs`](Self::blobs). `None` if
+    /// they are not as many bytes as there must be.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub(crate) fn from_blobs(
         kernels: &'static Kernels,
         precision: Precision,
         parts: usize,
         [outputs, depth]: [usize; 2],
-        file: &Arc<Mmap>,
-        [weights, scales, sums]: [Range<usize>; 3],
-    ) -> Option<Self> {
-        let numbers =
-            |range: Range<usize>| Some(file.get(range)?.as_chunks::<4>().0.iter().copied());
-        let matrix = Self {
+        [weights, scales, sums]: [&[u8]; 3],
+        arena: &mut Arena,
+    ) -> io::Result<Option<Self>> {
+        let numbers = |bytes: &'_ [u8]| bytes.as_chunks::<4>().0.to_vec();
+        let mut matrix = Self {
             kernels,
             precision,
             outputs,
             parts,
             depth,
-            weights: Storage(Bytes::Mapped(Arc::clone(file), weights.clone())),
-            scales: numbers(scales)?.map(f32::from_ne_bytes).collect(),
-            sums: numbers(sums)?.map(i32::from_ne_bytes).collect(),
+            weights: arena.zeros(0)?,
+            scales: numbers(scales).into_iter().map(f32::from_ne_bytes).collect(),
+            sums: numbers(sums).into_iter().map(i32::from_ne_bytes).collect(),
         };
         let panels = outputs.div_ceil(kernels.width) * parts;
         let lanes = if precision == Precision::Int8 { panels * kernels.width } else { 0 };
-        let bytes = (panels * matrix.panel_len() * precision.bytes()).max(1);
-        let aligned = file.get(weights)?.as_ptr().align_offset(align_of::<f32>()) == 0;
-        let fits = matrix.weights.0.len() == bytes
+        let fits = weights.len() == panels * matrix.panel_len() * precision.bytes()
             && (matrix.scales.len(), matrix.sums.len()) == (lanes, lanes);
-        (fits && aligned).then_some(matrix)
+        if !fits {
+            return Ok(None);
+        }
+        matrix.weights = arena.zeros(weights.len())?;
+        matrix.weights.copy_from_slice(weights);
+        Ok(Some(matrix))
     }
 
     /// Inputs, filled up to whole groups.
@@ -293,7 +263,7 @@ impl Matrix {
             return false;
         }
         let length = self.panel_len();
-        let weights: &[u16] = bytemuck::cast_slice(&self.weights.0);
+        let weights: &[u16] = bytemuck::cast_slice(&self.weights);
         grow(widened, length, 0.0);
         let panel = &weights[panel * length..][..length];
         (self.kernels.rows.widen)(panel, self.kernels.width, &mut widened[..length]);
@@ -305,7 +275,7 @@ impl Matrix {
     /// panel that the thread reads in its next unit.
     fn fetch(&self, panel: usize, (tile, tiles): (usize, usize)) -> Fetch {
         let bytes = self.panel_len() * self.precision.bytes();
-        let weights = &self.weights.0[panel * bytes..][..bytes];
+        let weights = &self.weights[panel * bytes..][..bytes];
         // A group of inputs is four bytes of each output.
         let lines = (4 * self.kernels.width / CACHE_LINE).max(1);
         let share = lines.div_ceil(tiles);
@@ -339,12 +309,12 @@ impl Matrix {
         }
         match self.precision {
             Precision::F32 => {
-                let weights: &[f32] = bytemuck::cast_slice(&self.weights.0);
+                let weights: &[f32] = bytemuck::cast_slice(&self.weights);
                 let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
                 (kernels.product_f32)(x, &weights[range], fetch, tile);
             }
             Precision::Bf16 => {
-                let weights: &[u16] = bytemuck::cast_slice(&self.weights.0);
+                let weights: &[u16] = bytemuck::cast_slice(&self.weights);
                 match kernels.product_bf16 {
                     Bf16Product::Wide(product) => {
                         let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
@@ -357,7 +327,7 @@ impl Matrix {
                 }
             }
             Precision::Int8 => {
-                let weights: &[i8] = bytemuck::cast_slice(&self.weights.0);
+                let weights: &[i8] = bytemuck::cast_slice(&self.weights);
                 let lanes = panel * kernels.width..(panel + 1) * kernels.width;
                 let panel = Int8Panel {
                     weights: &weights[range],

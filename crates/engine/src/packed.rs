@@ -1,5 +1,6 @@
-//! Packed models: the weights of a model folder as the kernels of one kind of machine read them, in
-//! a file that is mapped into memory. Nothing is converted at start-up, and processes share it.
+//! Packed models: the weights of a model folder as the kernels of one kind of machine read them.
+//! Nothing is converted at start-up: the file is mapped into memory, and its weights are copied
+//! into large pages, since steps that stream them from the small pages of a file take longer.
 //!
 //! A file begins with [`MAGIC`]. Then come the bytes of the weights, each from a multiple of
 //! [`ALIGNMENT`] on; then the [`Index`] as JSON; and at the end where it begins (8 bytes, little
@@ -26,7 +27,7 @@ use crate::{
     matrix::{LAYOUT, Matrix, Precision},
     memory::Arena,
     parallel::Pool,
-    tensors::{LoadError, Source, TensorFile, map},
+    tensors::{LoadError, Source, TensorFile, map, release},
     tokenizer::{Decoder, ENCODER, Encoder, with_tensors},
 };
 
@@ -109,7 +110,7 @@ fn sources(model: &ModelFiles<'_>) -> Result<Vec<Fingerprint>, LoadError> {
 /// A packed model, mapped into memory.
 pub struct PackedModel {
     path: PathBuf,
-    file: Arc<Mmap>,
+    file: Mmap,
     index: Index,
 }
 
@@ -203,7 +204,7 @@ impl PackedModel {
             let (for_machine, here) = (&index.machine, machine());
             return Err(other(format!("was packed for {for_machine}; this machine has {here}")));
         }
-        Ok(Self { path: path.to_owned(), file: Arc::new(file), index })
+        Ok(Self { path: path.to_owned(), file, index })
     }
 
     /// Checks that these files are what it was made of.
@@ -384,7 +385,6 @@ struct PackedTensors<'a> {
     unused: usize,
     /// The first of all.
     problem: Option<String>,
-    /// Of weights that are not mapped: none.
     arena: Arena,
 }
 
@@ -438,13 +438,19 @@ impl Source for PackedTensors<'_> {
         shape: [usize; 2],
         precision: Precision,
     ) -> io::Result<Matrix> {
-        let (kernels, file) = (Kernels::detect(), &self.model.file);
-        self.find::<3>(names, &shape, Some((names.len(), precision)))
-            .and_then(|blobs| Matrix::mapped(kernels, precision, names.len(), shape, file, blobs))
-            .ok_or_else(|| {
-                let what = || format!("the weight `{}` has another size", names.join(" + "));
-                io::Error::other(self.problem.get_or_insert_with(what).clone())
-            })
+        let (kernels, file, parts) = (Kernels::detect(), &self.model.file, names.len());
+        let found = self.find::<3>(names, &shape, Some((parts, precision)));
+        let matrix = found.map(|ranges| {
+            let blobs = ranges.each_ref().map(|range| &file[range.clone()]);
+            let arena = &mut self.arena;
+            let matrix = Matrix::from_blobs(kernels, precision, parts, shape, blobs, arena);
+            ranges.iter().for_each(|range| release(file, range));
+            matrix
+        });
+        matrix.transpose()?.flatten().ok_or_else(|| {
+            let what = || format!("the weight `{}` has another size", names.join(" + "));
+            io::Error::other(self.problem.get_or_insert_with(what).clone())
+        })
     }
 }
 
@@ -481,7 +487,7 @@ mod tests {
     }
 
     fn generator(file: &PackedModel, model: &Model) -> Result<Generator, LoadError> {
-        Generator::mapped(file, &model.generator, Arc::new(Pool::new(1)))
+        Generator::from_packed(file, &model.generator, Arc::new(Pool::new(1)))
     }
 
     #[test]
@@ -494,7 +500,7 @@ mod tests {
         let file = PackedModel::open(&path).unwrap();
         model.with(|files| file.check(files)).unwrap();
         generator(&file, &model).unwrap();
-        // Mapped weights begin where the kernels may read whole cache lines.
+        // Weights begin on cache lines, as the format says.
         for entry in file.index.weights.values() {
             assert!(entry.blobs.iter().all(|blob| blob.start % ALIGNMENT == 0));
         }
@@ -515,10 +521,10 @@ mod tests {
         let file = replace(&flipped).unwrap();
         let parts = [
             generator(&file, &model).map(drop),
-            Encoder::mapped(&file, &model.tokenizer, Arc::new(Pool::new(1))).map(drop),
+            Encoder::from_packed(&file, &model.tokenizer, Arc::new(Pool::new(1))).map(drop),
         ];
         let decoders = [DecoderKind::Causal, DecoderKind::Bidirectional].map(|kind| {
-            Decoder::mapped(&file, &model.tokenizer, kind, Arc::new(Pool::new(1))).map(drop)
+            Decoder::from_packed(&file, &model.tokenizer, kind, Arc::new(Pool::new(1))).map(drop)
         });
         let failed = parts.iter().filter(|part| part.is_err()).count()
             + decoders.iter().filter(|part| part.is_err()).count();

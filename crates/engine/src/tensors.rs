@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -101,6 +102,21 @@ pub(crate) fn map(path: &Path) -> Result<Mmap, LoadError> {
     // nevertheless while a model is loaded gets damaged weights, as with any reader.
     #[allow(unsafe_code)]
     unsafe { Mmap::map(&file) }.map_err(read)
+}
+
+/// Gives memory of a mapped file back to the system, which reads it again where it is needed.
+pub(crate) fn release(file: &Mmap, range: &Range<usize>) {
+    #[cfg(unix)]
+    {
+        let unused = memmap2::UncheckedAdvice::DontNeed;
+        // SAFETY: pages of a file that nobody writes to have the same bytes afterwards.
+        #[allow(unsafe_code)]
+        let released = unsafe { file.unchecked_advise_range(unused, range.start, range.len()) };
+        // A wish: what is kept costs nothing but memory.
+        let _ = released;
+    }
+    #[cfg(not(unix))]
+    let _ = (file, range);
 }
 
 /// A file of tensors, mapped into memory.

@@ -100,7 +100,7 @@ impl Encoder {
     ///
     /// # Errors
     /// If the file is damaged or holds no encoder of this architecture.
-    pub fn mapped(
+    pub fn from_packed(
         file: &PackedModel,
         config: &TokenizerConfig,
         pool: Arc<Pool>,
@@ -335,7 +335,7 @@ impl Decoder {
     ///
     /// # Errors
     /// If the model has no such decoder, or the file is damaged or does not hold it.
-    pub fn mapped(
+    pub fn from_packed(
         file: &PackedModel,
         config: &TokenizerConfig,
         kind: DecoderKind,

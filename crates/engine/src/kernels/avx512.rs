@@ -282,6 +282,14 @@ fn store<const R: usize>(sums: &[[__m512; VECTORS]; R], out: &mut [f32]) {
     }
 }
 
+/// Stores the first of 16 numbers, as many as there is room for.
+#[target_feature(enable = "avx512f")]
+fn put(numbers: __m512, out: &mut [f32]) {
+    let mask = if out.len() < LANES { (1u16 << out.len()) - 1 } else { u16::MAX };
+    // SAFETY: only lanes that the slice has are written.
+    unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, numbers) }
+}
+
 /// Largest head that is attended to by instructions for pairs, a multiple of 16.
 const MAX_HEAD: usize = 256;
 
@@ -452,11 +460,7 @@ unsafe fn mix_blocks<const B: usize>(
         add(whole, whole % 2, Some(lower));
     }
     for (sums, out) in sums.iter().zip(out.chunks_mut(BLOCK)) {
-        let mut block = [0.0; BLOCK];
-        let sum = _mm512_mul_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_set1_ps(inverse));
-        // SAFETY: the block has 16 numbers.
-        unsafe { _mm512_storeu_ps(block.as_mut_ptr(), sum) };
-        out.copy_from_slice(&block[..out.len()]);
+        put(_mm512_mul_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_set1_ps(inverse)), out);
     }
 }
 
@@ -545,10 +549,7 @@ unsafe fn attend_fours(
         let upper = _mm512_add_epi32(sums[0][0], sums[1][0]);
         let lower = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[0][1], sums[1][1]));
         let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(upper), _mm512_set1_ps(256.0), lower);
-        let mut block = [0.0; BLOCK];
-        // SAFETY: the block has 16 numbers.
-        unsafe { _mm512_storeu_ps(block.as_mut_ptr(), _mm512_mul_ps(sum, scale)) };
-        out.copy_from_slice(&block[..out.len()]);
+        put(_mm512_mul_ps(sum, scale), out);
     }
 }
 

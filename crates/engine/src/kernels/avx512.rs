@@ -282,6 +282,20 @@ fn store<const R: usize>(sums: &[[__m512; VECTORS]; R], out: &mut [f32]) {
     }
 }
 
+/// Fetches a burst of what is attended to next but one. Of what is next everything is fetched beside
+/// what is read; but memory would rest while a softmax is computed and a head's query, key and
+/// value are made ready, and these bursts, of which there are two, are on their way meanwhile.
+#[inline(always)]
+fn fetch_later<E: Entries>(memory: &Memory<'_, E>, layout: HeadLayout, burst: usize) {
+    const LINES: usize = 128;
+    let seen = memory.length.div_ceil(BLOCK) * layout.block::<E>() / LANES;
+    let start = memory.entries.as_ptr().wrapping_add(2 * memory.ahead);
+    for line in burst * LINES..((burst + 1) * LINES).min(seen) {
+        // SAFETY: it is a hint, which is ignored where there is no memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line * LANES).cast()) };
+    }
+}
+
 /// Stores the first of 16 numbers, as many as there is room for.
 #[target_feature(enable = "avx512f")]
 fn put(numbers: __m512, out: &mut [f32]) {
@@ -349,6 +363,7 @@ unsafe fn attend_pairs(
         }
     }
     scores[length..].fill(f32::NEG_INFINITY);
+    fetch_later(&memory, layout, 0);
     let inverse = rows::softmax::<true>(scores, (head as f32).sqrt().recip());
     for block in 0..blocks {
         // SAFETY: both are 256 plain bits. A block's bf16 end where it began or before, so no
@@ -377,6 +392,7 @@ unsafe fn attend_pairs(
         }
         part += count;
     }
+    fetch_later(&memory, layout, 1);
 }
 
 /// Products of a query with blocks of keys: two chains for each, over every other pair.
@@ -492,6 +508,7 @@ unsafe fn attend_fours(
         block += count;
     }
     scores[length..].fill(f32::NEG_INFINITY);
+    fetch_later(&memory, layout, 0);
     let inverse = rows::softmax::<true>(scores, (head as f32).sqrt().recip());
     let mut largest = _mm512_setzero_ps();
     let mut damage = _mm512_setzero_ps();
@@ -551,6 +568,7 @@ unsafe fn attend_fours(
         let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(upper), _mm512_set1_ps(256.0), lower);
         put(_mm512_mul_ps(sum, scale), out);
     }
+    fetch_later(&memory, layout, 1);
 }
 
 /// Products of a query with blocks of keys.

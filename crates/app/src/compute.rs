@@ -328,7 +328,7 @@ impl Drawing {
                     Drafting::Own => Drafts::Own,
                     Drafting::Of(drafter) => Drafts::Of(drafter),
                 };
-                let mut scheduler = Scheduler::with_drafts(generator, pictures, drafts, WINDOW);
+                let mut scheduler = Scheduler::with_drafts(generator, pictures, drafts, WINDOW)?;
                 let mut places = BTreeMap::new();
                 for (place, request) in requests.iter().enumerate() {
                     places.insert(scheduler.submit(request.clone(), *sampling)?, place);

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, sync::Arc};
 
-use generator::{GeneratorConfig, NORM_EPSILON, Rotary};
+use generator::{GenerateError, GeneratorConfig, NORM_EPSILON, Rotary};
 
 use crate::{
     kernels::{BLOCK, Entries, HeadLayout, Kernels, Memory, Pair, RowKernels, from_bf16, to_bf16},
@@ -238,20 +238,22 @@ impl Generator {
 
     /// Room for this many sequences side by side.
     ///
-    /// # Panics
-    /// If the operating system has no memory.
-    pub fn session(&self, slots: usize) -> Session {
+    /// # Errors
+    /// If the operating system has no memory for that.
+    pub fn session(&self, slots: usize) -> Result<Session, GenerateError> {
         let shape = HeadShape::new(&self.config);
-        let entries = match self.precision {
-            Precision::F32 => shape.entries::<f32>(),
-            Precision::Bf16 => shape.entries::<Pair>(),
-            Precision::Int8 => shape.entries::<i32>(),
+        let head = match self.precision {
+            Precision::F32 => shape.bytes::<f32>(),
+            Precision::Bf16 => shape.bytes::<Pair>(),
+            Precision::Int8 => shape.bytes::<i32>(),
         };
-        let caches = self.config.layers * self.config.heads * slots * entries * ENTRY_BYTES;
-        Session {
+        let caches = Arena::default()
+            .zeros(self.config.layers * slots * self.config.heads * head)
+            .map_err(|_| GenerateError::Memory { sequences: slots })?;
+        Ok(Session {
             slots,
             shape,
-            caches: Arena::default().zeros(caches).expect("memory for the caches"),
+            caches,
             rows: Vec::new(),
             firsts: vec![(0, 0); slots],
             wanted: Vec::new(),
@@ -265,7 +267,7 @@ impl Generator {
             scratch: (0..self.pool.threads())
                 .map(|_| Scratch::new(self.config.head(), shape.capacity))
                 .collect(),
-        }
+        })
     }
 
     /// Decodes the next positions of some sequences, all of them in one pass over the weights.
@@ -404,9 +406,6 @@ pub(crate) fn add(pool: &Pool, x: &mut [f32], width: usize, out: &Outputs) {
     pool.pieces(x, width, &mut scratch, |row, x, ()| out.add_to(row, x));
 }
 
-/// Bytes of an entry of a cache, whatever numbers it holds.
-const ENTRY_BYTES: usize = 4;
-
 /// Most positions that one sequence decodes in one step.
 pub const POSITIONS: usize = 32;
 
@@ -450,6 +449,10 @@ impl HeadShape {
 
     fn entries<E: Entries>(&self) -> usize {
         self.capacity / BLOCK * self.layout.block::<E>()
+    }
+
+    fn bytes<E: Entries>(&self) -> usize {
+        self.entries::<E>() * size_of::<E>()
     }
 }
 

@@ -121,25 +121,20 @@ impl Matrix {
         arena: &mut Arena,
     ) -> io::Result<Self> {
         let outputs = parts[0].len() / depth;
-        let panels = outputs.div_ceil(kernels.width) * parts.len();
+        let (width, group) = (kernels.width, precision.group());
+        let (panels, padded) =
+            (outputs.div_ceil(width) * parts.len(), depth.next_multiple_of(group));
+        let scaled = if precision == Precision::Int8 { panels * width } else { 0 };
         let mut matrix = Self {
             kernels,
             precision,
             outputs,
             parts: parts.len(),
             depth,
-            weights: arena.zeros(0)?,
-            scales: Vec::new(),
-            sums: Vec::new(),
+            weights: arena.zeros(panels * width * padded * precision.bytes())?,
+            scales: vec![0.0; scaled],
+            sums: vec![0; scaled],
         };
-        let bytes = panels * matrix.panel_len() * precision.bytes();
-        matrix.weights = arena.zeros(bytes)?;
-        let (width, group) = (kernels.width, precision.group());
-        let padded = matrix.padded_depth();
-        if precision == Precision::Int8 {
-            matrix.scales = vec![0.0; panels * width];
-            matrix.sums = vec![0; panels * width];
-        }
         for panel in 0..panels {
             for lane in 0..width {
                 let output = panel / parts.len() * width + lane;
@@ -203,25 +198,24 @@ impl Matrix {
         [weights, scales, sums]: [&[u8]; 3],
         arena: &mut Arena,
     ) -> io::Result<Option<Self>> {
-        let numbers = |bytes: &'_ [u8]| bytes.as_chunks::<4>().0.to_vec();
+        let lanes = outputs.div_ceil(kernels.width) * parts * kernels.width;
+        let padded = depth.next_multiple_of(precision.group());
+        let scaled = if precision == Precision::Int8 { 4 * lanes } else { 0 };
+        let lengths = [lanes * padded * precision.bytes(), scaled, scaled];
+        if [weights, scales, sums].map(<[u8]>::len) != lengths {
+            return Ok(None);
+        }
+        let numbers = |bytes: &[u8]| bytes.as_chunks::<4>().0.to_vec();
         let mut matrix = Self {
             kernels,
             precision,
             outputs,
             parts,
             depth,
-            weights: arena.zeros(0)?,
+            weights: arena.zeros(weights.len())?,
             scales: numbers(scales).into_iter().map(f32::from_ne_bytes).collect(),
             sums: numbers(sums).into_iter().map(i32::from_ne_bytes).collect(),
         };
-        let panels = outputs.div_ceil(kernels.width) * parts;
-        let lanes = if precision == Precision::Int8 { panels * kernels.width } else { 0 };
-        let fits = weights.len() == panels * matrix.panel_len() * precision.bytes()
-            && (matrix.scales.len(), matrix.sums.len()) == (lanes, lanes);
-        if !fits {
-            return Ok(None);
-        }
-        matrix.weights = arena.zeros(weights.len())?;
         matrix.weights.copy_from_slice(weights);
         Ok(Some(matrix))
     }

@@ -7,9 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use generator::{SamplingConfig, choose, guidance};
+use generator::{GenerateError, SamplingConfig, choose, guidance};
 use tokens::{
-    CodebookIndex, VocabularyError,
+    CodebookIndex,
     noise::{Noise, Purpose},
 };
 
@@ -122,6 +122,9 @@ pub struct StepTime {
 /// is taken to be filled, whatever stands in it. Without the cache, a step computes all positions
 /// so far again.
 ///
+/// # Errors
+/// If there is no memory for so many pictures.
+///
 /// # Panics
 /// If a position is beyond the sequence.
 pub fn steps(
@@ -129,13 +132,13 @@ pub fn steps(
     pictures: usize,
     positions: &[usize],
     cached: bool,
-) -> Vec<StepTime> {
+) -> Result<Vec<StepTime>, GenerateError> {
     let config = generator.config();
     let rows = 2 * pictures;
     let ids: Vec<Vec<usize>> = (0..rows)
         .map(|row| (0..config.layout.len()).map(|at| (row + 7 * at) % config.codes).collect())
         .collect();
-    let mut session = generator.session(rows);
+    let mut session = generator.session(rows)?;
     let mut chosen = vec![None; pictures];
     let mut logits =
         vec![[vec![0.0; config.codes], vec![0.0; config.codes]]; generator.pool().threads()];
@@ -172,7 +175,7 @@ pub fn steps(
     for position in [0, positions.last().copied().unwrap_or(0)] {
         step(position);
     }
-    positions.iter().map(|&position| step(position)).collect()
+    Ok(positions.iter().map(|&position| step(position)).collect())
 }
 
 /// What a generator predicts of a picture that is there already: its logits before each token,
@@ -182,7 +185,7 @@ pub fn steps(
 /// `tokens [count]`, at most a whole sequence → `[count, codes]`.
 ///
 /// # Errors
-/// If the class is out of range.
+/// If the class is out of range, or there is no memory.
 ///
 /// # Panics
 /// If there are too many tokens, or one is no code.
@@ -190,13 +193,13 @@ pub fn teacher_forced(
     generator: &Generator,
     class: usize,
     tokens: &[CodebookIndex],
-) -> Result<Vec<f32>, VocabularyError> {
+) -> Result<Vec<f32>, GenerateError> {
     let config = generator.config();
     let mut ids = vec![config.vocabulary().class(class)?];
     ids.extend(tokens.iter().map(|&token| usize::from(token)));
     // The last token predicts nothing.
     ids.truncate(tokens.len());
-    let mut session = generator.session(1);
+    let mut session = generator.session(1)?;
     let mut logits = vec![0.0; tokens.len() * config.codes];
     for (piece, ids) in ids.chunks(POSITIONS).enumerate() {
         let start = piece * POSITIONS;

@@ -21,8 +21,8 @@ const ALIGNMENT: usize = 128;
 /// Hands out pieces of large mappings, one after the other.
 ///
 /// The system backs only whole large pages by large pages, so what is allocated on its own has
-/// small ones at its ends, or everywhere; and with small pages a step that streams all weights
-/// spends a twentieth of its time on address translations.
+/// small ones at its ends, or everywhere; and with small pages alone a step that streams all
+/// weights takes almost half as long again, for address translations (docs/log.md).
 #[derive(Default)]
 pub(crate) struct Arena {
     chunk: Option<Arc<MmapRaw>>,

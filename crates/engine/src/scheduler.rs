@@ -191,12 +191,18 @@ pub struct Scheduler<'a> {
 
 impl<'a> Scheduler<'a> {
     /// A scheduler with room for `pictures` guided pictures at a time, at least one.
-    pub fn new(generator: &'a Generator, pictures: usize) -> Self {
+    ///
+    /// # Errors
+    /// If there is no memory for so many.
+    pub fn new(generator: &'a Generator, pictures: usize) -> Result<Self, GenerateError> {
         Self::with_drafts(generator, pictures, Drafts::None, 0)
     }
 
     /// A scheduler that tries up to `window` drafted tokens a picture and step, fewer where many
     /// pictures are drawn.
+    ///
+    /// # Errors
+    /// If there is no memory for so many.
     ///
     /// # Panics
     /// If the drafts' generator has other codes, classes or another layout.
@@ -205,7 +211,7 @@ impl<'a> Scheduler<'a> {
         pictures: usize,
         drafts: Drafts<'a>,
         window: usize,
-    ) -> Self {
+    ) -> Result<Self, GenerateError> {
         let slots = 2 * pictures.max(1);
         let config = generator.config();
         let sampler = || Sampler {
@@ -218,12 +224,12 @@ impl<'a> Scheduler<'a> {
             Drafts::Of(drafter) => {
                 let of = |config: &GeneratorConfig| (config.layout, config.codes, config.classes);
                 assert_eq!(of(drafter.config()), of(config), "drafts are tokens of this model");
-                Some(drafter.session(slots))
+                Some(drafter.session(slots)?)
             }
         };
-        Self {
+        Ok(Self {
             generator,
-            session: generator.session(slots),
+            session: generator.session(slots)?,
             drafting: Drafting { drafts, window, session },
             free: (0..slots).rev().collect(),
             waiting: VecDeque::new(),
@@ -232,7 +238,7 @@ impl<'a> Scheduler<'a> {
             choices: Vec::new(),
             samplers: (0..generator.pool().threads()).map(|_| sampler()).collect(),
             next: 0,
-        }
+        })
     }
 
     /// Takes a request; it waits until there is room.
@@ -608,8 +614,8 @@ pub struct Progress {
 /// `progress` is called after every step.
 ///
 /// # Errors
-/// If an option, a class or a forced token is out of range, before anything is computed; or if
-/// the model's logits are not numbers.
+/// If an option, a class or a forced token is out of range or there is no memory, before anything
+/// is computed; or if the model's logits are not numbers.
 pub fn generate(
     generator: &Generator,
     requests: &[Request],
@@ -618,7 +624,7 @@ pub fn generate(
     mut progress: impl FnMut(Progress),
 ) -> Result<Vec<Vec<CodebookIndex>>, GenerateError> {
     sampling.validate()?;
-    let mut scheduler = Scheduler::new(generator, pictures.min(requests.len()));
+    let mut scheduler = Scheduler::new(generator, pictures.min(requests.len()))?;
     for request in requests {
         scheduler.submit(request.clone(), *sampling)?;
     }

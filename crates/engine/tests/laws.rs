@@ -86,7 +86,7 @@ fn come_and_go(
     round: u64,
 ) {
     let mut noise = Noise::new(round, Purpose::Order, 0, 0);
-    let mut scheduler = Scheduler::with_drafts(model, 1 + noise.below(4), drafts, window);
+    let mut scheduler = Scheduler::with_drafts(model, 1 + noise.below(4), drafts, window).unwrap();
     let mut jobs: BTreeMap<JobId, usize> = BTreeMap::new();
     let mut cancelled = Vec::new();
     let (mut finished, mut events, mut next) = (Vec::new(), Vec::new(), 0);
@@ -127,7 +127,7 @@ fn should_save_steps_as_far_as_drafts_are_right() {
     let (model, other) = (model(Precision::F32, 1), model_of(1, Precision::F32, 1));
     let length = model.config().layout.len();
     let steps = |drafts, temperature, rows: &mut usize| {
-        let mut scheduler = Scheduler::with_drafts(&model, 1, drafts, 3);
+        let mut scheduler = Scheduler::with_drafts(&model, 1, drafts, 3).unwrap();
         let sampling = SamplingConfig { guidance: 3.0, temperature, ..SamplingConfig::default() };
         scheduler.submit(request(1, 0), sampling).unwrap();
         let (mut steps, mut events) = (0, Vec::new());
@@ -151,10 +151,17 @@ fn should_save_steps_as_far_as_drafts_are_right() {
 }
 
 #[test]
+fn should_refuse_more_pictures_than_there_is_memory_for() {
+    let model = model(Precision::F32, 1);
+    let error = Scheduler::new(&model, 1 << 40).map(drop).unwrap_err();
+    assert_eq!(error, GenerateError::Memory { sequences: 1 << 41 });
+}
+
+#[test]
 fn should_tell_of_every_row_once() {
     let model = model(Precision::F32, 1);
     let layout = model.config().layout;
-    let mut scheduler = Scheduler::new(&model, 1);
+    let mut scheduler = Scheduler::new(&model, 1).unwrap();
     let job = scheduler.submit(request(1, layout.len_of_rows(2)), sampling(1)).unwrap();
     let mut events = Vec::new();
     while !scheduler.is_idle() {
@@ -183,7 +190,7 @@ fn should_draw_the_same_on_any_number_of_threads() {
 
 /// Logits at every position, decoded in pieces of these lengths.
 fn logits(model: &Generator, ids: &[usize], pieces: &[usize]) -> Vec<Vec<f32>> {
-    let mut session = model.session(2);
+    let mut session = model.session(2).unwrap();
     let (mut start, mut found) = (0, Vec::new());
     for &piece in pieces.iter().cycle() {
         let piece = piece.min(ids.len() - start);
@@ -235,7 +242,7 @@ fn should_see_no_later_token_and_the_class_everywhere() {
 #[test]
 fn should_forget_what_a_slot_held_before() {
     let model = model(Precision::Bf16, 1);
-    let mut scheduler = Scheduler::new(&model, 1);
+    let mut scheduler = Scheduler::new(&model, 1).unwrap();
     let mut drawn = Vec::new();
     let mut events = Vec::new();
     for index in [1, 5, 1] {
@@ -253,7 +260,7 @@ fn should_forget_what_a_slot_held_before() {
 #[test]
 fn should_refuse_what_cannot_be_drawn_and_return_what_is_whole() {
     let model = model(Precision::F32, 1);
-    let mut scheduler = Scheduler::new(&model, 1);
+    let mut scheduler = Scheduler::new(&model, 1).unwrap();
     let class = Request { class: 4, ..request(0, 0) };
     assert!(matches!(scheduler.submit(class, sampling(0)), Err(GenerateError::Vocabulary(_))));
     let whole = request(0, 47);

@@ -62,6 +62,15 @@ pub enum GenerateError {
         /// Tokens of a picture.
         length: usize,
     },
+    /// The operating system has no memory for keys and values.
+    #[error(
+        "there is no memory for the keys and values of {sequences} sequences; draw fewer pictures \
+         at a time"
+    )]
+    Memory {
+        /// Sequences that room was wanted for; a guided picture is two.
+        sequences: usize,
+    },
     /// The model returned logits that are not numbers.
     #[error(
         "the generator's logits of token {token} are not numbers: its weights are damaged, or \

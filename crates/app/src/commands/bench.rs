@@ -65,7 +65,7 @@ fn generator(args: &BenchGeneratorArgs) -> Result<()> {
     let count = args.steps.map_or(length, |steps| (steps as usize).min(length));
     let positions: Vec<usize> =
         (0..count).map(|step| (2 * step + 1) * length / (2 * count)).collect();
-    let steps = measure::steps(&generator, batch, &positions, !args.no_cache);
+    let steps = measure::steps(&generator, batch, &positions, !args.no_cache)?;
     let mean = |of: &dyn Fn(&measure::StepTime) -> f64| {
         steps.iter().map(of).sum::<f64>() / steps.len() as f64
     };

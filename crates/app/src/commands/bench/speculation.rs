@@ -29,7 +29,7 @@ fn draw(
     drafts: Drafts<'_>,
     window: usize,
 ) -> Result<Drawn> {
-    let mut scheduler = Scheduler::with_drafts(generator, 1, drafts, window);
+    let mut scheduler = Scheduler::with_drafts(generator, 1, drafts, window)?;
     let (mut tokens, mut passes, mut events) = (Vec::new(), 0, Vec::new());
     let started = Instant::now();
     for request in requests {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tokens::cache::TokenCache;
+use token_cache::TokenCache;
 
 fuzz_target!(|bytes: &[u8]| {
     // The first bytes are the names, up to a zero.

@@ -5,7 +5,7 @@
 use std::io::Read;
 
 use libfuzzer_sys::fuzz_target;
-use tokens::npz::ArchiveReader;
+use files::npz::ArchiveReader;
 
 const LIMIT: usize = 1 << 16;
 

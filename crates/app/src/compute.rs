@@ -10,16 +10,19 @@ use std::{
 use anyhow::{Result, ensure};
 use burn::tensor::Device;
 use engine::{Drafts, Event, ModelFiles, PackedModel, Pool, Precision, Scheduler, Workspace};
-use generator::{Generator, GeneratorConfig, Request, SamplingConfig};
+use generator::{GeneratorConfig, Request, SamplingConfig, reference::Generator};
+use model::Model;
 use pixels::Picture;
-use tokenizer::{DecoderKind, FrozenEncoder, ImageSize, Tokenizer, TokenizerConfig};
+use tokenizer::{
+    DecoderKind, ImageSize, TokenizerConfig,
+    reference::{FrozenEncoder, Tokenizer},
+};
 use tokens::CodebookIndex;
-use weights::ModelFolder;
 
 use crate::{
     args::{ComputeArgs, DecoderArgs, DraftsName, EngineName, PrecisionName},
     device::DeviceName,
-    model,
+    models,
 };
 
 impl From<PrecisionName> for Precision {
@@ -68,7 +71,7 @@ impl Packing {
     }
 
     /// The packed model, if there is one, which must be this one.
-    fn file(&self, model: &ModelFolder) -> Result<Option<&PackedModel>> {
+    fn file(&self, model: &Model) -> Result<Option<&PackedModel>> {
         let Self::Before { file, checked } = self else { return Ok(None) };
         if checked.get().is_none() {
             with_files(model, |files| file.check(files))?;
@@ -79,7 +82,7 @@ impl Packing {
 }
 
 /// Hands on where the weights of a model are.
-pub(crate) fn with_files<T>(model: &ModelFolder, work: impl FnOnce(&ModelFiles<'_>) -> T) -> T {
+pub(crate) fn with_files<T>(model: &Model, work: impl FnOnce(&ModelFiles<'_>) -> T) -> T {
     let (tokenizer, generator) = (model.tokenizer_path(), model.generator_path());
     work(&ModelFiles {
         tokenizer: (&tokenizer, &model.config.tokenizer),
@@ -129,7 +132,7 @@ impl Compute {
     }
 
     /// The half of a model's tokenizer that makes tokens.
-    pub(crate) fn encoding(&self, model: &ModelFolder) -> Result<Encoding> {
+    pub(crate) fn encoding(&self, model: &Model) -> Result<Encoding> {
         Ok(match self {
             Self::Engine { weights, pool } => {
                 let config = &model.config.tokenizer;
@@ -148,9 +151,9 @@ impl Compute {
     }
 
     /// The half of a model's tokenizer that makes pictures.
-    pub(crate) fn decoding(&self, model: &ModelFolder, decoder: &DecoderArgs) -> Result<Decoding> {
+    pub(crate) fn decoding(&self, model: &Model, decoder: &DecoderArgs) -> Result<Decoding> {
         let config = &model.config.tokenizer;
-        let kind = model::decoder_kind(config, decoder)?;
+        let kind = models::decoder_kind(config, decoder)?;
         let half = match self {
             Self::Engine { weights, pool } => {
                 let (path, pool) = (model.tokenizer_path(), Arc::clone(pool));
@@ -167,12 +170,12 @@ impl Compute {
     }
 
     /// A model's generator.
-    pub(crate) fn drawing(&self, model: &ModelFolder) -> Result<Drawing> {
+    pub(crate) fn drawing(&self, model: &Model) -> Result<Drawing> {
         self.drafting(model, DraftsName::None)
     }
 
     /// A model's generator, and what drafts for it.
-    pub(crate) fn drafting(&self, model: &ModelFolder, drafts: DraftsName) -> Result<Drawing> {
+    pub(crate) fn drafting(&self, model: &Model, drafts: DraftsName) -> Result<Drawing> {
         let config = model.generator_config()?;
         Ok(match self {
             Self::Engine { weights, pool } => {
@@ -363,9 +366,10 @@ impl Drawing {
                 let length = generator.config().layout.len();
                 let (mut before, mut index) = (0, 0);
                 for requests in requests.chunks(batch) {
-                    let tokens = generator::generate(generator, requests, sampling, |step| {
-                        progress(before + step.done);
-                    })?;
+                    let tokens =
+                        generator::reference::generate(generator, requests, sampling, |step| {
+                            progress(before + step.done);
+                        })?;
                     before += requests.len() * length;
                     for tokens in tokens {
                         tell(Drawn::Picture { index, tokens })?;

@@ -9,9 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use files::npz;
 use pixels::{Picture, crop::Crop};
 use tokenizer::ImageSize;
-use tokens::{CodebookIndex, TokenLayout, npz};
+use tokens::{CodebookIndex, TokenLayout};
 
 use crate::{
     args::CropArgs,

@@ -7,7 +7,7 @@ mod compute;
 mod device;
 mod extractor;
 mod images;
-mod model;
+mod models;
 mod parts;
 mod processes;
 mod progress;

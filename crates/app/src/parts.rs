@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use metrics::FeatureMatrix;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
-use tokens::{cache::Shard, files};
+use token_cache::Shard;
 
 /// Pictures of a part: what a kill costs at most.
 pub(crate) const PART: usize = 64;

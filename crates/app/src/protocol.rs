@@ -3,9 +3,9 @@
 use anyhow::{Result, bail, ensure};
 use generator::{SamplingConfig, presets};
 use metrics::Purpose;
+use model::Model;
 use serde::{Deserialize, Serialize};
 use training::settings;
-use weights::ModelFolder;
 
 use crate::args::{DecoderName, GeneratorPreset};
 
@@ -136,7 +136,7 @@ pub(crate) struct ModelShape {
 
 impl ModelShape {
     /// What is other in a model, in words.
-    fn differences(&self, model: &ModelFolder) -> Vec<String> {
+    fn differences(&self, model: &Model) -> Vec<String> {
         let config = &model.config;
         let mut found = Vec::new();
         let mut expect = |what: &str, expected: usize, got: usize| {
@@ -248,7 +248,7 @@ pub(crate) struct Protocol {
 impl Protocol {
     /// Reads a protocol, a bundled one by name or a file, and changes single settings in it.
     /// `paper` is the bundled one whose model has this architecture.
-    pub(crate) fn read(name: &str, overrides: &[String], model: &ModelFolder) -> Result<Self> {
+    pub(crate) fn read(name: &str, overrides: &[String], model: &Model) -> Result<Self> {
         let name = if name == PAPER { Self::of_paper(model)? } else { name };
         let protocol: Self = settings::read("protocol", name, &BUNDLED, overrides)?;
         protocol.validate().map_err(|problem| anyhow::anyhow!("protocol {name}: {problem}"))?;
@@ -257,19 +257,19 @@ impl Protocol {
             differences.is_empty(),
             "protocol {name} is not of the model {}: {}. Name another protocol, or change this \
              one: --set model.codes=… and so on",
-            model.path.display(),
+            model.path().display(),
             differences.join(", ")
         );
         Ok(protocol)
     }
 
     /// The protocol before anything was changed in it, to tell what was.
-    pub(crate) fn unchanged(name: &str, model: &ModelFolder) -> Result<Self> {
+    pub(crate) fn unchanged(name: &str, model: &Model) -> Result<Self> {
         let name = if name == PAPER { Self::of_paper(model)? } else { name };
         Ok(settings::read("protocol", name, &BUNDLED, &[])?)
     }
 
-    fn of_paper(model: &ModelFolder) -> Result<&'static str> {
+    fn of_paper(model: &Model) -> Result<&'static str> {
         for (name, _) in BUNDLED {
             if !name.starts_with("paper-") || name.ends_with("-unguided") {
                 continue;
@@ -281,7 +281,7 @@ impl Protocol {
         }
         bail!(
             "no model of the paper has the architecture of {}; name one of the protocols {}",
-            model.path.display(),
+            model.path().display(),
             BUNDLED.map(|(name, _)| name).join(", ")
         )
     }

@@ -36,7 +36,7 @@ pub(crate) fn write(
     }
     tensors.push(("tokens", TensorView::new(Dtype::I64, vec![tokens.len(), length], &values)?));
     let content = safetensors::serialize(tensors, None)?;
-    tokens::files::write_file(path, |file| file.write_all(&content))
+    files::write_file(path, |file| file.write_all(&content))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 

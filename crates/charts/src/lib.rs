@@ -203,7 +203,7 @@ impl Figure {
             Format::Svg => self.to_svg()?.into_bytes(),
             Format::Png => self.to_png()?,
         };
-        tokens::files::write_file(path, |file| std::io::Write::write_all(file, &bytes))
+        files::write_file(path, |file| std::io::Write::write_all(file, &bytes))
             .map_err(|source| ChartError::File { path: path.to_owned(), source })
     }
 

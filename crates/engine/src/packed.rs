@@ -19,7 +19,6 @@ use generator::GeneratorConfig;
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use tokenizer::{DecoderKind, TokenizerConfig};
-use tokens::files;
 
 use crate::{
     generator::{self as engine_generator, Generator},

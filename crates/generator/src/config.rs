@@ -9,7 +9,7 @@ pub const NORM_EPSILON: f64 = 1e-5;
 /// The hidden width of the feed-forward is rounded up to a multiple of this (LlamaGen).
 const HIDDEN_MULTIPLE: usize = 256;
 
-/// Architecture of a [`Generator`](crate::Generator). Holds only what cannot be derived.
+/// Architecture of a [`Generator`](crate::reference::Generator). Holds only what cannot be derived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GeneratorConfig {

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use divan::{Bencher, black_box};
-use layers::parameters::{HostTensor, ParameterError, TensorMap};
+use files::{HostTensor, ParameterError, TensorMap};
 use metrics::networks::{Inception, InceptionConfig};
 
 fn main() {

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, error::Error};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use layers::parameters::{HostTensor, TensorMap};
+use files::{HostTensor, TensorMap};
 use metrics::{
     FeatureMatrix, Gaussian, KernelSubsets, Moments, ScoreSplits, frechet_distance,
     inception_score, kernel_distance,

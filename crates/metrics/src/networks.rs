@@ -14,7 +14,8 @@ mod resize;
 mod source;
 
 use burn::tensor::Tensor;
-use layers::{fused, fused::Geometry, parameters::ParameterError};
+use files::ParameterError;
+use operations::{fused, fused::Geometry};
 
 pub use chain::{Chain, ChainConfig, ChainLayer};
 pub use convnext::{ConvNext, ConvNextConfig};

@@ -4,10 +4,8 @@
 //! with respect to the prediction; the target is taken as it is.
 
 use burn::tensor::{Device, Tensor};
-use layers::{
-    fused,
-    parameters::{ParameterError, TensorMap},
-};
+use files::{ParameterError, TensorMap};
+use operations::fused;
 
 use crate::networks::{Chain, ChainConfig, ConvNext, EfficientNetLite, NetworkError, Statistics};
 

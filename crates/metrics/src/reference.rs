@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use files::npz::ArchiveReader;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use tokens::{files, npz::ArchiveReader};
 
 use crate::{Gaussian, Images};
 
@@ -290,10 +290,8 @@ impl NumpyBatch {
 mod tests {
     use super::*;
     use crate::{Moments, features::by_rule};
-    use tokens::{
-        noise::{self, Noise},
-        npz,
-    };
+    use files::npz;
+    use tokens::noise::{self, Noise};
 
     fn gaussian() -> Gaussian {
         let mut moments = Moments::new(3);

@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use layers::parameters::{HostTensor, ParameterError, TensorMap};
+use files::{HostTensor, ParameterError, TensorMap};
 use metrics::{
     networks::{
         ChainConfig, ConvNextConfig, EfficientNetLiteConfig, Inception, InceptionConfig, LiteStage,

@@ -14,9 +14,9 @@ use std::{error::Error, fmt::Write, path::Path, sync::Arc, time::Instant};
 
 use pixels::loader::{Loader, LoaderOptions, OnBad};
 use pixels::{DataSet, Picture, PixelsError, crop};
+use token_cache::{CacheHeader, CacheWriter, Shard, TokenCache, order_checksum};
 use tokens::{
     CodebookIndex, TokenLayout,
-    cache::{CacheHeader, CacheWriter, Shard, TokenCache, order_checksum},
     noise::{Noise, Permutation, Purpose},
 };
 

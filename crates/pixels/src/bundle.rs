@@ -7,7 +7,6 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use tokens::files;
 use tokens::noise::{Noise, Purpose};
 
 use crate::palette::quantize;

@@ -10,8 +10,6 @@ use image::{
     ImageFormat, ImageReader, Limits, Pixel, RgbImage,
 };
 
-use tokens::files;
-
 use crate::{PixelsError, jpeg};
 
 /// Longest side that is decoded, in pixels.

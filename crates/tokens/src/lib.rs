@@ -1,14 +1,10 @@
 //! The vocabulary that every other crate speaks: how a picture's tokens are laid out, which
-//! identifiers stand for codes and classes, what ImageNet's classes are called, where randomness
-//! comes from, how tokens are cached on disk, and how any file is written whole or not at all. No
-//! tensors here.
+//! identifiers stand for codes and classes, what ImageNet's classes are called, and where randomness
+//! comes from. No tensors and no files here.
 
-pub mod cache;
-pub mod files;
 pub mod imagenet;
 mod layout;
 pub mod noise;
-pub mod npz;
 mod vocabulary;
 
 pub use layout::{TokenLayout, TokenPosition};

@@ -16,8 +16,11 @@ use std::{
 };
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use generator::{Generator, GeneratorConfig, loss::cross_entropy, presets};
-use layers::tape::{Keep, Tape};
+use generator::{
+    GeneratorConfig, presets,
+    reference::{Generator, loss::cross_entropy},
+};
+use operations::tape::{Keep, Tape};
 use tokens::TokenLayout;
 use training::{
     parallel::{Alone, Communicator, ParallelError, Split},

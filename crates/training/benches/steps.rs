@@ -16,13 +16,12 @@ use burn::{
     nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig},
     tensor::{Device, Tensor, TensorData},
 };
-use layers::{fused, project};
+use model::Model;
+use operations::{fused, project};
 use pixels::{DataSet, Picture, PixelsError};
 use tempfile::TempDir;
-use tokens::{
-    cache::Shard,
-    noise::{Noise, Purpose},
-};
+use token_cache::Shard;
+use tokens::noise::{Noise, Purpose};
 use training::{
     cache::{BuildOptions, Views, build},
     generator::GeneratorTrainer,
@@ -30,7 +29,6 @@ use training::{
     run::{Step, Trainer},
     stage_one::StageOne,
 };
-use weights::ModelFolder;
 
 /// As in the program.
 #[global_allocator]
@@ -95,7 +93,7 @@ fn generator(
     let folder = tempfile::tempdir().unwrap();
     let (model, cache) = (folder.path().join("model"), folder.path().join("cache"));
     tokenizer.export(&model).unwrap();
-    let model = ModelFolder::read(&model).unwrap();
+    let model = Model::read(&model).unwrap();
     let encoder = model.tokenizer(&Device::flex()).unwrap().frozen_encoder();
     let classes = if side == 64 { 9 } else { 1000 };
     let data = data(side, classes);

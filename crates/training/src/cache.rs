@@ -3,6 +3,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use model::{Model, tokenizer_digest};
 use pixels::{
     DataSet, Picture,
     augment::horizontal_flip,
@@ -10,13 +11,10 @@ use pixels::{
     loader::{BadSample, Loader, LoaderOptions, OnBad},
 };
 use serde::{Deserialize, Serialize};
-use tokens::{
-    CodebookIndex,
-    cache::{
-        CacheError, CacheHeader, CacheWriter, LeftOut, Shard, exchange::TokenSource, order_checksum,
-    },
+use token_cache::{
+    CacheError, CacheHeader, CacheWriter, LeftOut, Shard, exchange::TokenSource, order_checksum,
 };
-use weights::{ModelFolder, tokenizer_digest};
+use tokens::CodebookIndex;
 
 use crate::{TrainingError, loader::fitted, stage_one::export_tokenizer, telemetry::BadPicture};
 
@@ -81,7 +79,7 @@ pub struct BuildOptions {
 /// be read, or a single one if that is asked for.
 pub fn build(
     data: &Arc<dyn DataSet>,
-    model: &ModelFolder,
+    model: &Model,
     mut encode: impl FnMut(&Picture) -> Vec<CodebookIndex>,
     folder: &Path,
     options: BuildOptions,
@@ -162,7 +160,7 @@ pub fn build(
 /// something else.
 pub fn import(
     source: &mut dyn TokenSource,
-    model: &ModelFolder,
+    model: &Model,
     folder: &Path,
     shard: Shard,
     mut progress: impl FnMut(usize, usize),
@@ -196,7 +194,7 @@ struct Described<'a> {
 
 /// Begins or resumes a shard, with the tokenizer beside it; nothing if the shard is finished.
 fn writer<'a>(
-    model: &ModelFolder,
+    model: &Model,
     described: Described<'_>,
     picture: impl Fn(usize) -> (usize, &'a str),
     folder: &Path,

@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use layers::parameters::TensorMap;
-use weights::safetensors_file::{self, Precision};
+use files::TensorMap;
+use files::safetensors::{self, StorageFormat};
 
 use crate::TrainingError;
 
@@ -60,7 +60,7 @@ type Metadata = (u64, BTreeMap<String, f64>, BTreeMap<String, String>);
 
 /// The step, the numbers and the inputs of a checkpoint.
 fn read_metadata(path: &Path) -> Result<Metadata, TrainingError> {
-    let mut metadata = safetensors_file::read_metadata(path)?;
+    let mut metadata = safetensors::read_metadata(path)?;
     let step = step_of(path).unwrap_or_default();
     let problem = |problem| TrainingError::Checkpoint { step, problem };
     if let Some(version) = metadata.remove("version").filter(|v| *v != VERSION.to_string()) {
@@ -132,7 +132,7 @@ impl Checkpoint {
 
     fn read(path: &Path) -> Result<Self, TrainingError> {
         let (step, numbers, inputs) = read_metadata(path)?;
-        Ok(Self { step, numbers, inputs, tensors: safetensors_file::read(path)? })
+        Ok(Self { step, numbers, inputs, tensors: safetensors::read(path)? })
     }
 
     /// Writes the checkpoint and removes all but the newest `keep` and, where that is asked for,
@@ -153,7 +153,7 @@ impl Checkpoint {
         metadata.extend(self.numbers.iter().map(|(name, value)| (name.clone(), value.to_string())));
         let inputs = self.inputs.iter();
         metadata.extend(inputs.map(|(what, value)| (format!("{INPUT}{what}"), value.clone())));
-        safetensors_file::write(&path, &self.tensors, Precision::F32, &metadata)?;
+        safetensors::write(&path, &self.tensors, StorageFormat::F32, &metadata)?;
         let checkpoints = list(folder)?;
         let best = if keep_best { best(&checkpoints)? } else { None };
         for old in checkpoints.iter().take(checkpoints.len().saturating_sub(keep)) {

@@ -13,16 +13,19 @@ pub enum TrainingError {
     Pixels(#[from] pixels::PixelsError),
     /// Weights cannot be read or written.
     #[error(transparent)]
-    Weights(#[from] weights::FileError),
+    Weights(#[from] files::FileError),
+    /// Public weights cannot be read.
+    #[error(transparent)]
+    PublicWeights(#[from] weights::CheckpointError),
     /// A model folder cannot be read or written.
     #[error(transparent)]
-    Model(#[from] weights::ModelFolderError),
+    Model(#[from] model::ModelError),
     /// A token cache cannot be read or written.
     #[error(transparent)]
-    Cache(#[from] tokens::cache::CacheError),
+    Cache(#[from] token_cache::CacheError),
     /// Tokens that another program cached cannot be read.
     #[error(transparent)]
-    Exchange(#[from] tokens::cache::exchange::ExchangeError),
+    Exchange(#[from] token_cache::exchange::ExchangeError),
     /// The tokenizer's architecture cannot be built.
     #[error("the tokenizer's architecture: {0}")]
     Tokenizer(#[from] tokenizer::ConfigError),

@@ -7,27 +7,26 @@ use std::{
 };
 
 use ::generator::{
-    Dropout, Generator, GeneratorConfig, Request, generate,
-    loss::{accuracy, cross_entropy},
+    GeneratorConfig, Request,
+    reference::{
+        Dropout, Generator, generate,
+        loss::{accuracy, cross_entropy},
+    },
 };
 use burn::{
     module::Module,
     tensor::{Device, Int, Tensor, TensorData},
 };
-use layers::{
-    parameters::{HostTensor, TensorMap, collect},
-    tape::Tape,
-};
+use files::safetensors::StorageFormat;
+use files::{HostTensor, TensorMap};
+use model::{ClassNames, Model, ModelConfig, ModelContents, tensors_digest, tokenizer_digest};
+use operations::{parameters::collect, tape::Tape};
 use pixels::Picture;
+use token_cache::{CacheError, TokenCache};
 use tokenizer::{DecoderKind, ImageSize};
 use tokens::{
     CodebookIndex, Vocabulary,
-    cache::{CacheError, TokenCache},
     noise::{Noise, Purpose},
-};
-use weights::{
-    ClassNames, ModelConfig, ModelContents, ModelFolder, Precision, tensors_digest,
-    tokenizer_digest,
 };
 
 use crate::{
@@ -72,7 +71,7 @@ impl GeneratorTrainer {
     ) -> Result<Self, TrainingError> {
         let tokenizer = cache.join(crate::cache::TOKENIZER);
         let cache = TokenCache::open(cache)?;
-        let tensors = ModelFolder::read(&tokenizer)?.tokenizer_tensors()?;
+        let tensors = Model::read(&tokenizer)?.tokenizer_tensors()?;
         cache.check_tokenizer(&tokenizer_digest(&tensors))?;
         if cache.is_empty() {
             return Err(TrainingError::Data("the token cache holds no pictures".into()));
@@ -361,7 +360,7 @@ impl Trainer for GeneratorTrainer {
         let sampled = generate(&model, &requests, &self.recipe.sampling, |_| {})
             .map_err(|error| TrainingError::Data(error.to_string()))?;
         // Read each time: pictures are rare, and the decoder would take memory all the time.
-        let tokenizer = ModelFolder::read(&self.tokenizer)?.tokenizer(&model.devices()[0])?;
+        let tokenizer = Model::read(&self.tokenizer)?.tokenizer(&model.devices()[0])?;
         let kind = match tokenizer.config().bidirectional_decoder {
             Some(_) => DecoderKind::Bidirectional,
             None => DecoderKind::Causal,
@@ -382,7 +381,7 @@ impl Trainer for GeneratorTrainer {
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {
-        let tokenizer = ModelFolder::read(&self.tokenizer)?;
+        let tokenizer = Model::read(&self.tokenizer)?;
         let mut config =
             ModelConfig::new(tokenizer.config.tokenizer.clone(), Some(self.config.clone()));
         config.sampling = self.recipe.sampling;
@@ -391,7 +390,7 @@ impl Trainer for GeneratorTrainer {
             classes: &ClassNames::new(self.cache.header().classes.clone()),
             tokenizer: &tokenizer.tokenizer_tensors()?,
             generator: Some(&collect(&self.learner.result())),
-            precision: Precision::F32,
+            format: StorageFormat::F32,
             readme: None,
         }
         .write(folder)?;

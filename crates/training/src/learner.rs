@@ -5,8 +5,9 @@ use burn::{
     optim::GradientsParams,
     tensor::{Device, FloatDType, Tensor},
 };
-use layers::{
-    parameters::{TensorMap, collect, load},
+use files::TensorMap;
+use operations::{
+    parameters::{collect, load},
     tape::Tape,
 };
 
@@ -79,7 +80,7 @@ impl<M: Module> Learner<M> {
     pub(crate) fn computing(&self) -> M {
         match self.precision {
             ComputePrecision::F32 => self.module().clone(),
-            ComputePrecision::Bf16 => layers::precision::in_bf16(self.module().clone()),
+            ComputePrecision::Bf16 => operations::precision::in_bf16(self.module().clone()),
         }
     }
 

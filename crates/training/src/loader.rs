@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use layers::parameters::HostTensor;
 use pixels::{
     DataSet, Picture, PixelsError,
     augment::Augmentation,
@@ -110,7 +109,7 @@ impl HeldoutImages {
             }
             let shape = [count, 3, image.height, image.width];
             let images = ImageBatch { values, shape };
-            Ok(HostTensor::from_tensor(measure(images.into_tensor(device))?).values)
+            Ok(operations::parameters::host_tensor(measure(images.into_tensor(device))?).values)
         })?;
         self.bad.extend(named(self.data.as_ref(), loader.take_bad())?);
         Ok(mean)

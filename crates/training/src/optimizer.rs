@@ -7,9 +7,10 @@ use burn::{
     optim::GradientsParams,
     tensor::{Tensor, TensorData},
 };
-use layers::{
+use files::TensorMap;
+use operations::{
     fused::square_sum,
-    parameters::{HostTensor, Identity, TensorMap, identities},
+    parameters::{Identity, identities},
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -111,7 +112,7 @@ impl AdamW {
         }
         // One read from the device, whatever the number of parameters; summed in double
         // precision on the host.
-        let sums = HostTensor::from_tensor(Tensor::cat(squares.sums, 0));
+        let sums = operations::parameters::host_tensor(Tensor::cat(squares.sums, 0));
         sums.values.iter().map(|&sum| f64::from(sum)).sum::<f64>().sqrt()
     }
 
@@ -135,7 +136,7 @@ impl AdamW {
     /// The state by parameter name: `mean.*` and `square.*`.
     pub fn state(&self) -> TensorMap {
         let outside = |moments: &Moments, tensor: &Tensor<1>| {
-            let mut host = HostTensor::from_tensor(tensor.clone());
+            let mut host = operations::parameters::host_tensor(tensor.clone());
             host.shape.clone_from(&moments.shape);
             if moments.transposed {
                 host.shape.reverse();
@@ -249,7 +250,7 @@ impl Coefficients {
     /// # Shapes
     /// All `[count]`.
     fn apply(&self, value: Tensor<1>, gradient: Tensor<1>, moments: &mut Moments) -> Tensor<1> {
-        if layers::fused::is_fusible(&value) && layers::fused::is_fusible(&gradient) {
+        if operations::fused::is_fusible(&value) && operations::fused::is_fusible(&gradient) {
             self.apply_fused(value, gradient, moments)
         } else {
             self.apply_composed(value, gradient, moments)
@@ -284,7 +285,7 @@ impl Coefficients {
         const CHUNK: usize = 1 << 14;
         let device = value.device();
         let empty = || Tensor::empty([0], &device);
-        let host = |tensor: Tensor<1>| HostTensor::from_tensor(tensor).values;
+        let host = |tensor: Tensor<1>| operations::parameters::host_tensor(tensor).values;
         let mut value = host(value);
         let gradient = host(gradient);
         let mut mean = host(std::mem::replace(&mut moments.mean, empty()));

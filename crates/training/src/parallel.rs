@@ -13,10 +13,8 @@ mod threads;
 use std::{ops::Range, sync::Arc};
 
 use burn::tensor::{Tensor, TensorData};
-use layers::{
-    parameters::HostTensor,
-    tape::{Keep, Tape},
-};
+use files::HostTensor;
+use operations::tape::{Keep, Tape};
 
 pub use gradients::StepGradients;
 #[cfg(feature = "mpi")]
@@ -276,7 +274,7 @@ impl Split {
             return Ok(share);
         }
         let device = share.device();
-        let HostTensor { mut shape, values } = HostTensor::from_tensor(share);
+        let HostTensor { mut shape, values } = operations::parameters::host_tensor(share);
         let values = self.communicator.gather(&values)?;
         shape[0] *= ranks;
         Ok(Tensor::from_data(TensorData::new(values, shape), &device))

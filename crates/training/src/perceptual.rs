@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use layers::parameters::TensorMap;
+use files::TensorMap;
 use metrics::{
     networks::{ChainConfig, ConvNextConfig, EfficientNetLiteConfig, NetworkError},
     perceptual::{LiteDistance, LogitDistance, Lpips, PerceptualDistance},

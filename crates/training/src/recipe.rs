@@ -3,7 +3,10 @@
 use ::generator::SamplingConfig;
 use pixels::augment::Augmentation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokenizer::{ClusteringConfig, DecoderConfig, Positions, TokenizerConfig};
+use tokenizer::{
+    DecoderConfig, TokenizerConfig,
+    reference::{ClusteringConfig, Positions},
+};
 
 use crate::{
     guard::{CodebookAlarms, GuardConfig},

@@ -6,9 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use model::check_free;
 use pixels::Picture;
 use toml::{Table, Value};
-use weights::model_folder::check_free;
 
 use crate::{
     TrainingError,
@@ -151,7 +151,7 @@ pub fn run<T: Trainer, R: Recipe>(
         check_free(&folders.model)?;
         check_free(&folders.best)?;
         for folder in [folder, &folders.checkpoints] {
-            tokens::files::remove_incomplete(folder).map_err(TrainingError::file(folder))?;
+            files::remove_incomplete(folder).map_err(TrainingError::file(folder))?;
         }
     }
     trainer.communicator().barrier()?;
@@ -384,7 +384,7 @@ fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<File, Tra
     let text =
         format!("# The resolved recipe of this run, alitok {}.\n", env!("CARGO_PKG_VERSION"))
             + &toml::to_string(&to_table(recipe)).expect("a table of plain values can be written");
-    tokens::files::write_file(&path, |file| file.write_all(text.as_bytes()))
+    files::write_file(&path, |file| file.write_all(text.as_bytes()))
         .map_err(TrainingError::file(&path))?;
     Ok(lock)
 }

@@ -1,7 +1,6 @@
 //! Pictures that show how far a training is.
 
 use burn::tensor::{Device, Tensor};
-use layers::parameters::HostTensor;
 use pixels::{DataSet, Picture};
 use tokenizer::ImageSize;
 
@@ -47,7 +46,7 @@ pub(crate) fn grid(rows: Vec<Tensor<4>>) -> Result<Picture, TrainingError> {
     let mut pictures = Vec::new();
     for row in rows {
         let [_, _, height, width] = row.dims();
-        let values = HostTensor::from_tensor(row).values;
+        let values = operations::parameters::host_tensor(row).values;
         for planes in values.chunks_exact(3 * height * width) {
             pictures.push(Picture::from_unit_planes(width, height, planes)?);
         }

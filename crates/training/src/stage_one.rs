@@ -6,15 +6,20 @@ use burn::{
     module::Module,
     tensor::{Device, Int, Tensor},
 };
-use layers::parameters::{HostTensor, TensorMap, collect};
+use files::TensorMap;
+use files::safetensors::StorageFormat;
+use model::{ClassNames, ModelConfig, ModelContents, tensors_digest};
+use operations::parameters::collect;
 use pixels::{DataSet, Picture, augment::Augmentation};
 use tokenizer::{
-    Clustering, DecoderKind, Initialization, Tokenizer, TokenizerConfig,
-    patch::{patchify, unpatchify},
-    resize,
+    DecoderKind, TokenizerConfig,
+    reference::{
+        Clustering, Initialization, Tokenizer,
+        patch::{patchify, unpatchify},
+        resize,
+    },
 };
 use tokens::noise::{Noise, Purpose};
-use weights::{ClassNames, ModelConfig, ModelContents, Precision, tensors_digest};
 
 use crate::{
     TrainingError,
@@ -336,7 +341,7 @@ impl Trainer for StageOne {
         let mut checkpoint = Checkpoint::of_step(step);
         self.learner.save(&mut checkpoint);
         self.objective.save(&mut checkpoint);
-        let usage = HostTensor::from_tensor(self.clustering.usage());
+        let usage = operations::parameters::host_tensor(self.clustering.usage());
         checkpoint.tensors.insert("usage".into(), usage);
         checkpoint
     }
@@ -379,7 +384,7 @@ pub(crate) fn export_tokenizer(
         classes: &ClassNames::default(),
         tokenizer: tensors,
         generator: None,
-        precision: Precision::F32,
+        format: StorageFormat::F32,
         readme: None,
     }
     .write(folder)?;
@@ -416,5 +421,5 @@ impl Usage {
 }
 
 pub(crate) fn scalar(tensor: &Tensor<1>) -> f64 {
-    f64::from(HostTensor::from_tensor(tensor.clone()).values[0])
+    f64::from(operations::parameters::host_tensor(tensor.clone()).values[0])
 }

@@ -6,15 +6,19 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
-use layers::parameters::{TensorMap, collect};
+use files::TensorMap;
+use operations::parameters::collect;
 use pixels::{DataSet, Picture};
 use tokenizer::{
-    Decoder, DecoderKind, FrozenEncoder, Initialization, Tokenizer, TokenizerConfig,
-    patch::{patchify, unpatchify},
-    resize,
+    DecoderKind, TokenizerConfig,
+    reference::{
+        Decoder, FrozenEncoder, Initialization, Tokenizer,
+        patch::{patchify, unpatchify},
+        resize,
+    },
 };
 
-use weights::{tensors_digest, tokenizer_digest};
+use model::{tensors_digest, tokenizer_digest};
 
 use crate::{
     TrainingError,

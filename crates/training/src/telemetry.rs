@@ -160,8 +160,7 @@ impl Log {
                     kept.push('\n');
                 }
             }
-            tokens::files::write_file(path, |file| file.write_all(kept.as_bytes()))
-                .map_err(error())?;
+            files::write_file(path, |file| file.write_all(kept.as_bytes())).map_err(error())?;
         }
         let lines = OpenOptions::new().create(true).append(true).open(path).map_err(error())?;
         let events = EventFiles::open(folder, step)?;

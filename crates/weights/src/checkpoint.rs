@@ -7,9 +7,9 @@ use std::{
     path::Path,
 };
 
-use layers::parameters::TensorMap;
+use files::{FileError, TensorMap, safetensors};
 
-use crate::{error::FileError, safetensors_file, torch_file};
+use crate::{error::CheckpointError, torch_file};
 
 /// The state dict of a file.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,35 +34,36 @@ impl Checkpoint {
     /// # Errors
     /// If the file is missing, empty, cut off, something else, wants to run code, or holds no
     /// state dict.
-    pub fn read(path: impl AsRef<Path>) -> Result<Self, FileError> {
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         let read = |source| FileError::Read { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(read)?;
         let metadata = file.metadata().map_err(read)?;
         if metadata.is_dir() {
-            return Err(FileError::NotACheckpoint {
+            return Err(CheckpointError::NotACheckpoint {
                 path: path.to_owned(),
                 found: "is a folder".to_owned(),
             });
         }
         if metadata.len() == 0 {
-            return Err(FileError::Empty { path: path.to_owned() });
+            return Err(FileError::Empty { path: path.to_owned() }.into());
         }
         let mut start = Vec::new();
         file.by_ref().take(512).read_to_end(&mut start).map_err(read)?;
         file.rewind().map_err(read)?;
         match &start[..] {
             [b'P', b'K', 3 | 5, 4 | 6, ..] => torch_file::read_zip(path, file),
-            [0x80, 0..=5, ..] if !safetensors_file::begins(&start) => {
+            [0x80, 0..=5, ..] if !safetensors::begins(&start) => {
                 torch_file::read_legacy(path, file)
             }
-            start if safetensors_file::begins(start) => {
-                let (tensors, others) = safetensors_file::read_floats(path, file)?;
+            start if safetensors::begins(start) => {
+                let (tensors, others) = safetensors::read_floats(path, file)?;
                 Ok(Self { tensors, others, state_dict: None })
             }
-            start => {
-                Err(FileError::NotACheckpoint { path: path.to_owned(), found: describe(start) })
-            }
+            start => Err(CheckpointError::NotACheckpoint {
+                path: path.to_owned(),
+                found: describe(start),
+            }),
         }
     }
 }

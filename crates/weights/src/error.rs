@@ -1,32 +1,15 @@
-//! What can be wrong with a file of tensors.
+//! What can be wrong with a checkpoint of others.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
-/// A file of tensors that could not be read or written.
+use files::FileError;
+
+/// A checkpoint that could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// The operating system refused to read.
-    #[error("cannot read `{}`: {source}", path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The operating system refused to write. Nothing was left behind.
-    #[error("cannot write `{}`: {source}", path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file has no bytes.
-    #[error("`{}` is empty; download or save it again", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
+pub enum CheckpointError {
+    /// The file could not be read, or is damaged.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The file is something else.
     #[error(
         "`{}` is neither a PyTorch checkpoint (.pth, .pt, .bin) nor a .safetensors file: it {found}",
@@ -37,14 +20,6 @@ pub enum FileError {
         path: PathBuf,
         /// What it looks like.
         found: String,
-    },
-    /// The file begins as it should and does not go on so.
-    #[error("`{}` is damaged or cut off: {what}; download or save it again", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Where it breaks.
-        what: String,
     },
     /// The file's pickle asks for more than plain data.
     #[error(
@@ -69,15 +44,5 @@ pub enum FileError {
         path: PathBuf,
         /// What was found instead.
         found: String,
-    },
-    /// One tensor is not as it should be.
-    #[error("tensor `{name}` of `{}` {what}", path.display())]
-    Tensor {
-        /// The file.
-        path: PathBuf,
-        /// Name of the tensor.
-        name: String,
-        /// What is wrong with it.
-        what: String,
     },
 }

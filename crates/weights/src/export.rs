@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use layers::parameters::TensorMap;
+use files::{
+    FileError, TensorMap,
+    safetensors::{self, StorageFormat, StringMetadata},
+};
+use model::{Model, ModelError};
 use tokenizer::DecoderKind;
 
 use crate::{
-    error::FileError,
-    model_folder::{ModelFolder, ModelFolderError},
     released::{
         ReleasedError, export_generator as rename_generator, export_tokenizer as rename_tokenizer,
     },
-    safetensors_file::{self, Precision, StringMetadata},
     torch_writer,
 };
 
@@ -23,7 +24,7 @@ pub enum ExportError {
     File(#[from] FileError),
     /// The model could not be read.
     #[error(transparent)]
-    Folder(#[from] ModelFolderError),
+    Folder(#[from] ModelError),
     /// The released code cannot express the model.
     #[error("`{}`: {source}", path.display())]
     Released {
@@ -40,7 +41,7 @@ pub enum ExportError {
 /// # Errors
 /// If the model lacks the decoder, cannot be expressed, or the file cannot be written.
 pub fn export_tokenizer(
-    model: &ModelFolder,
+    model: &Model,
     decoder: DecoderKind,
     out: &Path,
 ) -> Result<(), ExportError> {
@@ -53,18 +54,18 @@ pub fn export_tokenizer(
 ///
 /// # Errors
 /// If the model has none, or the file cannot be written.
-pub fn export_generator(model: &ModelFolder, out: &Path) -> Result<(), ExportError> {
+pub fn export_generator(model: &Model, out: &Path) -> Result<(), ExportError> {
     let tensors = rename_generator(model.generator_config()?, model.generator_tensors()?);
     Ok(write(out, &tensors.map_err(|source| released(model, source))?)?)
 }
 
-fn released(model: &ModelFolder, source: ReleasedError) -> ExportError {
-    ExportError::Released { path: model.path.clone(), source }
+fn released(model: &Model, source: ReleasedError) -> ExportError {
+    ExportError::Released { path: model.path().to_owned(), source }
 }
 
 fn write(out: &Path, tensors: &TensorMap) -> Result<(), FileError> {
     if out.extension().is_some_and(|extension| extension == "safetensors") {
-        safetensors_file::write(out, tensors, Precision::F32, &StringMetadata::new())
+        safetensors::write(out, tensors, StorageFormat::F32, &StringMetadata::new())
     } else {
         torch_writer::write(out, tensors)
     }

@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use files::safetensors::StorageFormat;
 use generator::{GeneratorConfig, SamplingConfig, presets};
+use model::{ClassNames, Model, ModelConfig, ModelContents, ModelError, check_free};
 
 use crate::{
     checkpoint::Checkpoint,
-    classes::ClassNames,
-    error::FileError,
-    model_folder::{ModelConfig, ModelContents, ModelFolder, ModelFolderError, check_free},
+    error::CheckpointError,
     released::{ReleasedError, import_generator, import_tokenizer},
-    safetensors_file::Precision,
 };
 
 /// An import that failed. Nothing was written.
@@ -18,7 +17,7 @@ use crate::{
 pub enum ImportError {
     /// A file could not be read.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] CheckpointError),
     /// A file holds something else than the released model.
     #[error("`{}`: {source}", path.display())]
     Released {
@@ -29,7 +28,7 @@ pub enum ImportError {
     },
     /// The two files do not belong together, or the folder could not be written.
     #[error(transparent)]
-    Folder(#[from] ModelFolderError),
+    Folder(#[from] ModelError),
 }
 
 /// Reads a released tokenizer and, if given, a released generator for its tokens, and writes them
@@ -42,8 +41,8 @@ pub fn import(
     tokenizer: &Path,
     generator: Option<&Path>,
     out: &Path,
-    precision: Precision,
-) -> Result<ModelFolder, ImportError> {
+    format: StorageFormat,
+) -> Result<Model, ImportError> {
     // Before minutes of reading.
     check_free(out)?;
     let released = |path: &Path| {
@@ -71,7 +70,7 @@ pub fn import(
         classes: &classes,
         tokenizer: &read_tokenizer.tensors,
         generator: generator_tensors.as_ref(),
-        precision,
+        format,
         readme: None,
     };
     Ok(contents.write(out)?)

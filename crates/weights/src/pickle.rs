@@ -9,6 +9,7 @@
 //! Nodes live in one arena and refer to each other by number, so neither deep nesting nor shared or
 //! cyclic references cost more memory than the file has bytes, and nothing here recurses.
 
+use files::floats::Encoding;
 use std::{
     collections::HashMap,
     io::{self, Read},
@@ -55,21 +56,6 @@ pub enum PickleError {
     /// The pickle is larger than any state dict.
     #[error("the pickle holds more than {MAX_BYTES} bytes or {MAX_NODES} values")]
     TooLarge,
-}
-
-/// How the elements of a storage are encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// IEEE double precision.
-    F64,
-    /// IEEE single precision.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// The upper half of single precision.
-    Bf16,
-    /// Anything that holds no weights: integers, booleans, complex numbers, 8-bit floats.
-    Other,
 }
 
 /// An element type of PyTorch.

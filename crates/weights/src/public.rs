@@ -13,7 +13,6 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use tokens::files;
 use ureq::{
     Agent, Body,
     http::{Response, StatusCode, header},

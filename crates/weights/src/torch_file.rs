@@ -11,14 +11,16 @@ use std::{
     path::Path,
 };
 
-use layers::parameters::{HostTensor, TensorMap};
+use files::{
+    FileError, HostTensor, TensorMap,
+    floats::{ByteOrder, Encoding, decode},
+};
 use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
 use crate::{
     checkpoint::Checkpoint,
-    error::FileError,
-    floats::{ByteOrder, decode},
-    pickle::{Encoding, Node, NodeId, Pickle, PickleError, Storage, TensorView},
+    error::CheckpointError,
+    pickle::{Node, NodeId, Pickle, PickleError, Storage, TensorView},
 };
 
 /// The number with which a file of the legacy format begins, itself a pickle.
@@ -41,21 +43,21 @@ const STATE_DICT_KEYS: [&str; 9] = [
     "ema_state_dict",
 ];
 
-fn read_error(path: &Path, source: std::io::Error) -> FileError {
+fn read_error(path: &Path, source: std::io::Error) -> CheckpointError {
     if source.kind() == std::io::ErrorKind::UnexpectedEof {
         return damaged(path, "it ends too early");
     }
-    FileError::Read { path: path.to_owned(), source }
+    FileError::Read { path: path.to_owned(), source }.into()
 }
 
-fn damaged(path: &Path, what: impl Into<String>) -> FileError {
-    FileError::Damaged { path: path.to_owned(), what: what.into() }
+fn damaged(path: &Path, what: impl Into<String>) -> CheckpointError {
+    FileError::Damaged { path: path.to_owned(), what: what.into() }.into()
 }
 
-fn pickle_error(path: &Path, error: PickleError) -> FileError {
+fn pickle_error(path: &Path, error: PickleError) -> CheckpointError {
     match error {
         PickleError::Io(source) => read_error(path, source),
-        PickleError::Code { what, .. } => FileError::Code { path: path.to_owned(), what },
+        PickleError::Code { what, .. } => CheckpointError::Code { path: path.to_owned(), what },
         other => damaged(path, other.to_string()),
     }
 }
@@ -68,7 +70,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn find(path: &Path, pickle: &Pickle, file_bytes: u64) -> Result<Self, FileError> {
+    fn find(path: &Path, pickle: &Pickle, file_bytes: u64) -> Result<Self, CheckpointError> {
         let (state_dict, entries) = find_state_dict(path, pickle)?;
         let mut named = BTreeMap::new();
         let mut others = BTreeMap::new();
@@ -76,7 +78,7 @@ impl Wanted {
             let name = match pickle.get(key) {
                 Node::Text(name) => name.clone(),
                 key => {
-                    return Err(FileError::NoStateDict {
+                    return Err(CheckpointError::NoStateDict {
                         path: path.to_owned(),
                         found: format!("one of its keys is {}, not a string", key.kind()),
                     });
@@ -137,7 +139,7 @@ impl Wanted {
         bytes: &[u8],
         order: ByteOrder,
         into: &mut TensorMap,
-    ) -> Result<(), FileError> {
+    ) -> Result<(), CheckpointError> {
         for (name, tensor) in self.tensors.remove(key).unwrap_or_default() {
             let host = gather(&tensor, bytes, order).map_err(|what| FileError::Tensor {
                 path: path.to_owned(),
@@ -149,7 +151,7 @@ impl Wanted {
         Ok(())
     }
 
-    fn finish(self, path: &Path, tensors: TensorMap) -> Result<Checkpoint, FileError> {
+    fn finish(self, path: &Path, tensors: TensorMap) -> Result<Checkpoint, CheckpointError> {
         if let Some((key, missing)) = self.tensors.first_key_value() {
             return Err(damaged(
                 path,
@@ -173,8 +175,8 @@ fn dictionary(pickle: &Pickle, id: NodeId) -> Option<&Entries> {
 fn find_state_dict<'p>(
     path: &Path,
     pickle: &'p Pickle,
-) -> Result<(Option<String>, &'p Entries), FileError> {
-    let none = |found: String| FileError::NoStateDict { path: path.to_owned(), found };
+) -> Result<(Option<String>, &'p Entries), CheckpointError> {
+    let none = |found: String| CheckpointError::NoStateDict { path: path.to_owned(), found };
     let Node::Dictionary(root) = pickle.root() else {
         return Err(none(format!("the file is {}", pickle.root().kind())));
     };
@@ -275,7 +277,7 @@ fn gather(tensor: &TensorView, bytes: &[u8], order: ByteOrder) -> Result<HostTen
 }
 
 /// Reads a file of the zip format.
-pub(crate) fn read_zip(path: &Path, file: File) -> Result<Checkpoint, FileError> {
+pub(crate) fn read_zip(path: &Path, file: File) -> Result<Checkpoint, CheckpointError> {
     let file_bytes = file.metadata().map_err(|source| read_error(path, source))?.len();
     let zip_error = |error: ZipError| match error {
         ZipError::Io(source) => read_error(path, source),
@@ -284,8 +286,10 @@ pub(crate) fn read_zip(path: &Path, file: File) -> Result<Checkpoint, FileError>
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(zip_error)?;
     let names: Vec<String> =
         archive.file_names().filter_map(|name| name.ok().map(|name| name.into_owned())).collect();
-    let not_torch =
-        |found: &str| FileError::NotACheckpoint { path: path.to_owned(), found: found.to_owned() };
+    let not_torch = |found: &str| CheckpointError::NotACheckpoint {
+        path: path.to_owned(),
+        found: found.to_owned(),
+    };
     if names.iter().any(|name| name.ends_with("/constants.pkl")) {
         return Err(not_torch("is a TorchScript program; save its state_dict() instead"));
     }
@@ -297,7 +301,7 @@ pub(crate) fn read_zip(path: &Path, file: File) -> Result<Checkpoint, FileError>
         .ok_or_else(|| not_torch("is a zip archive without a `data.pkl`"))?
         .to_owned();
 
-    let mut entry = |name: &str, expected: Option<u64>| -> Result<Vec<u8>, FileError> {
+    let mut entry = |name: &str, expected: Option<u64>| -> Result<Vec<u8>, CheckpointError> {
         let entry = archive.by_name(name).map_err(|error| match error {
             ZipError::FileNotFound => damaged(path, format!("entry `{name}` is missing")),
             other => zip_error(other),
@@ -344,14 +348,14 @@ fn storage_bytes(storage: &Storage) -> u64 {
 }
 
 /// Reads a file of the legacy format.
-pub(crate) fn read_legacy(path: &Path, file: File) -> Result<Checkpoint, FileError> {
+pub(crate) fn read_legacy(path: &Path, file: File) -> Result<Checkpoint, CheckpointError> {
     let file_bytes = file.metadata().map_err(|source| read_error(path, source))?.len();
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let pickle = |reader: &mut BufReader<File>| {
         Pickle::read(reader).map_err(|error| pickle_error(path, error))
     };
     if pickle(&mut reader)?.root() != &Node::Integer(LEGACY_MAGIC) {
-        return Err(FileError::NotACheckpoint {
+        return Err(CheckpointError::NotACheckpoint {
             path: path.to_owned(),
             found: "is a pickle that torch.save did not write".to_owned(),
         });

@@ -7,11 +7,8 @@ use std::{
     path::Path,
 };
 
-use layers::parameters::{HostTensor, TensorMap};
-use tokens::files;
+use files::{FileError, HostTensor, TensorMap, floats::encode_f32};
 use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
-
-use crate::{error::FileError, floats::encode_f32};
 
 /// Writes tensors as a PyTorch checkpoint in single precision. Equal input makes equal bytes; the
 /// file appears whole or not at all.

@@ -3,13 +3,11 @@
 use std::{collections::HashSet, io, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail};
+use files::npz;
 use pixels::{DataSet, Picture};
-use tokens::{
-    cache::{
-        LeftOut, Shard, TokenCache,
-        exchange::{JsonLines, NpzFolder, TokenSource, export_json_lines, export_npz_folder},
-    },
-    npz,
+use token_cache::{
+    LeftOut, Shard, TokenCache,
+    exchange::{JsonLines, NpzFolder, TokenSource, export_json_lines, export_npz_folder},
 };
 use training::{
     cache::{BuildOptions, Views, build, import},
@@ -20,7 +18,7 @@ use crate::{
     args::{CacheBuildArgs, CacheImportArgs, CacheVerb, ComputeArgs},
     compute::Compute,
     device::DeviceName,
-    model,
+    models,
     progress::{self, Progress},
 };
 
@@ -40,7 +38,7 @@ pub(crate) fn run(verb: &CacheVerb, device: DeviceName) -> Result<()> {
 fn run_build(args: &CacheBuildArgs, device: DeviceName) -> Result<()> {
     let shard: Shard = args.shard.parse()?;
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
-    let model = model::open(&args.model.model)?;
+    let model = models::open(&args.model.model)?;
     // What is cached are the tokenizer's tokens, not those of a rounded one.
     let compute = ComputeArgs { engine: args.engine, ..ComputeArgs::default() };
     let encoding = Compute::new(&compute, device)?.encoding(&model)?;
@@ -108,7 +106,7 @@ fn verify(path: &Path) -> Result<()> {
 
 fn run_import(args: &CacheImportArgs) -> Result<()> {
     let shard: Shard = args.shard.parse()?;
-    let model = model::open(&args.model.model)?;
+    let model = models::open(&args.model.model)?;
     let path = &args.source;
     let mut source: Box<dyn TokenSource> = if path.is_dir() {
         Box::new(NpzFolder::open(path)?)

@@ -9,11 +9,11 @@ use crate::{
     compute::Compute,
     device::DeviceName,
     images::{self, SampleWriter},
-    model,
+    models,
 };
 
 pub(crate) fn run(args: &CompleteArgs, device: DeviceName) -> Result<()> {
-    let model = model::open(&args.model.model)?;
+    let model = models::open(&args.model.model)?;
     model.generator_config()?;
     let sampling = sampling(&model, &args.sampling)?;
     let class = model.classes.resolve(&args.class)?;

@@ -4,14 +4,14 @@ use anyhow::Result;
 use tokens::Vocabulary;
 
 use crate::{
-    args::DecodeArgs, compute::Compute, device::DeviceName, images, model, progress::Progress,
+    args::DecodeArgs, compute::Compute, device::DeviceName, images, models, progress::Progress,
     token_file,
 };
 
 pub(crate) fn run(args: &DecodeArgs, device: DeviceName) -> Result<()> {
-    let model = model::open(&args.model.model)?;
+    let model = models::open(&args.model.model)?;
     let config = &model.config.tokenizer;
-    model::decoder_kind(config, &args.decoder)?;
+    models::decoder_kind(config, &args.decoder)?;
     let vocabulary = Vocabulary::new(config.codes, 0);
     let tokens = token_file::read(&args.tokens, config.layout().len(), vocabulary)?;
     let decoding = Compute::new(&args.compute, device)?.decoding(&model, &args.decoder)?;

@@ -3,13 +3,13 @@
 use anyhow::Result;
 
 use crate::{
-    args::EncodeArgs, compute::Compute, device::DeviceName, images, model, progress::Progress,
+    args::EncodeArgs, compute::Compute, device::DeviceName, images, models, progress::Progress,
     token_file,
 };
 
 pub(crate) fn run(args: &EncodeArgs, device: DeviceName) -> Result<()> {
     token_file::check_name(&args.out)?;
-    let model = model::open(&args.model.model)?;
+    let model = models::open(&args.model.model)?;
     let encoding = Compute::new(&args.compute, device)?.encoding(&model)?;
     let mut progress = Progress::new("encoding", args.images.len() as u64);
     let mut tokens = Vec::new();

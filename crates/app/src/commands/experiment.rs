@@ -10,8 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
+use model::Model;
 use pixels::{DataSet, Picture};
-use tokens::cache::Shard;
+use token_cache::Shard;
 use training::{
     TrainingError,
     cache::{BuildOptions, Views, build},
@@ -22,7 +23,6 @@ use training::{
     stage_one::StageOne,
     stage_two::StageTwo,
 };
-use weights::ModelFolder;
 
 use crate::{
     args::{AblationArgs, ExperimentVerb},
@@ -140,8 +140,7 @@ impl Laboratory<'_> {
             return train(trainer, &recipe, folder.stage_one());
         }
         let recipe = self.plan.stage_two(unit)?.context("a row has a first or a second stage")?;
-        let first_stage =
-            ModelFolder::read(tokens.stage_one().join("model"))?.tokenizer(&self.device)?;
+        let first_stage = Model::read(tokens.stage_one().join("model"))?.tokenizer(&self.device)?;
         let trainer = StageTwo::new(recipe.clone(), first_stage, data, &self.device)?;
         train(trainer, &recipe, folder.stage_two())
     }
@@ -149,7 +148,7 @@ impl Laboratory<'_> {
     /// Caches the tokens of a unit's tokenizer, and trains the generator on them.
     fn train_generator(&self, unit: Unit<'_>, folder: &UnitFolder, tokenizer: &Path) -> Result<()> {
         let recipe = self.plan.generator(unit)?;
-        let model = ModelFolder::read(tokenizer.join("model"))?;
+        let model = Model::read(tokenizer.join("model"))?;
         let encoder = model.tokenizer(&self.device)?.frozen_encoder();
         let encode = |picture: &Picture| encoder.encode_picture(picture.to_unit_planes());
         for (source, views, cache) in [

@@ -1,22 +1,22 @@
 //! `alitok export`
 
 use anyhow::{Context, Result, ensure};
-use layers::parameters::TensorMap;
-use weights::{ModelContents, ModelFolder, tokenizer_digest};
+use files::TensorMap;
+use model::{Model, ModelContents, tokenizer_digest};
 
-use crate::{args::ExportArgs, model};
+use crate::{args::ExportArgs, models};
 
 pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     ensure!(
         args.tokenizer.is_some() || args.generator.is_some() || args.folder.is_some(),
         "nothing to write: name a file with --tokenizer or --generator, or a folder with --folder"
     );
-    let model = model::open(&args.model)?;
+    let model = models::open(&args.model)?;
     if args.generator.is_some() {
         model.generator_config()?;
     }
     if let Some(path) = &args.tokenizer {
-        let kind = model::decoder_kind(&model.config.tokenizer, &args.decoder)?;
+        let kind = models::decoder_kind(&model.config.tokenizer, &args.decoder)?;
         weights::export::export_tokenizer(&model, kind, path)?;
     }
     if let Some(path) = &args.generator {
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
             classes: &model.classes,
             tokenizer: &tokenizer,
             generator: generator.as_ref(),
-            precision: args.precision.into(),
+            format: args.precision.into(),
             readme: None,
         }
         .write(path)?;
@@ -47,9 +47,9 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
 /// Moves a tokenizer's bidirectional decoder towards that of another model with the same tokens: `share` of the
 /// way, each parameter by itself. Two decoders of which one goes on from the other lie in one valley
 /// of the loss, and so does what is between them (Izmailov et al. 2018; Wortsman et al. 2022).
-fn mix_decoder(own: &ModelFolder, tensors: &mut TensorMap, other: &str, share: f64) -> Result<()> {
+fn mix_decoder(own: &Model, tensors: &mut TensorMap, other: &str, share: f64) -> Result<()> {
     ensure!((0.0..=1.0).contains(&share), "--share {share} is not from 0 to 1");
-    let theirs = model::open(other)?;
+    let theirs = models::open(other)?;
     let decoder = own.config.tokenizer.bidirectional_decoder;
     ensure!(
         decoder.is_some(),

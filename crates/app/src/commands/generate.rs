@@ -4,19 +4,19 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use generator::{Request, SamplingConfig};
-use weights::ModelFolder;
+use model::Model;
 
 use crate::{
     args::{DecoderArgs, DecoderName, GenerateArgs, SamplingArgs},
     compute::{Compute, Decoding, Drawing},
     device::DeviceName,
     images::{Previews, SampleWriter},
-    model,
+    models,
     progress::Progress,
 };
 
 /// The model's sampling defaults, changed by what the command line says.
-pub(crate) fn sampling(model: &ModelFolder, args: &SamplingArgs) -> Result<SamplingConfig> {
+pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> Result<SamplingConfig> {
     let defaults = model.config.sampling;
     let sampling = SamplingConfig {
         guidance: args.guidance.unwrap_or(defaults.guidance),
@@ -41,7 +41,7 @@ impl Outputs {
     pub(crate) fn new(
         samples: SampleWriter,
         compute: &Compute,
-        model: &ModelFolder,
+        model: &Model,
         decoder: &DecoderArgs,
         previews: Option<&Path>,
     ) -> Result<Self> {
@@ -82,7 +82,7 @@ impl Outputs {
 }
 
 pub(crate) fn run(args: &GenerateArgs, device: DeviceName) -> Result<()> {
-    let model = model::open(&args.model.model)?;
+    let model = models::open(&args.model.model)?;
     model.generator_config()?;
     let sampling = sampling(&model, &args.sampling)?;
     let classes: Vec<usize> =

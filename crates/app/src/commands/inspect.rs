@@ -1,13 +1,13 @@
 //! `alitok inspect`
 
 use anyhow::Result;
+use model::Model;
 use tokenizer::DecoderKind;
-use weights::ModelFolder;
 
-use crate::{args::InspectArgs, model, progress::result};
+use crate::{args::InspectArgs, models, progress::result};
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
-    let model = model::open(&args.model)?;
+    let model = models::open(&args.model)?;
     describe(&model)?;
     if args.tensors {
         let mut tensors = model.tokenizer_tensors()?;
@@ -22,10 +22,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
 }
 
 /// Says what a model is.
-pub(crate) fn describe(model: &ModelFolder) -> Result<()> {
+pub(crate) fn describe(model: &Model) -> Result<()> {
     let config = &model.config.tokenizer;
     let layout = config.layout();
-    result(&format!("{}", model.path.display()))?;
+    result(&format!("{}", model.path().display()))?;
     result(&format!(
         "tokenizer   {} × {} pixels, patch {}, {} tokens ({} prefix, {} × {} grid), {} codes of \
          size {}",

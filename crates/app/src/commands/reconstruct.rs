@@ -4,10 +4,12 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use crate::{args::ReconstructArgs, compute::Compute, device::DeviceName, images, model, progress};
+use crate::{
+    args::ReconstructArgs, compute::Compute, device::DeviceName, images, models, progress,
+};
 
 pub(crate) fn run(args: &ReconstructArgs, device: DeviceName) -> Result<()> {
-    let model = model::open(&args.model.model)?;
+    let model = models::open(&args.model.model)?;
     let compute = Compute::new(&args.compute, device)?;
     let decoding = compute.decoding(&model, &args.decoder)?;
     let encoding = compute.encoding(&model)?;

@@ -4,8 +4,9 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use burn::tensor::Device;
+use model::Model;
 use pixels::DataSet;
-use tokens::cache::TokenCache;
+use token_cache::TokenCache;
 use training::{
     generator::GeneratorTrainer,
     parallel::Communicator,
@@ -15,11 +16,10 @@ use training::{
     stage_two::StageTwo,
     telemetry::Observer,
 };
-use weights::ModelFolder;
 
 use crate::{
     args::{RunArgs, TrainGeneratorArgs, TrainTokenizerArgs, TrainVerb},
-    model, processes,
+    models, processes,
     progress::{self, TrainingProgress},
     tuning,
 };
@@ -54,7 +54,7 @@ fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
     if let Some(from) = &args.from {
-        let model = ModelFolder::read(model::of_run(from))?;
+        let model = Model::read(models::of_run(from))?;
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {
@@ -66,13 +66,13 @@ fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
 fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) -> Result<()> {
     let recipe: StageTwoRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
     let from = args.from.as_ref().context("--from is needed for stage 2")?;
-    let first_stage = ModelFolder::read(model::of_run(from))?.tokenizer(device)?;
+    let first_stage = Model::read(models::of_run(from))?.tokenizer(device)?;
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
     let mut trainer = StageTwo::new(recipe.clone(), first_stage, data, device)?
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
     if let Some(from) = &args.decoder_from {
-        let model = ModelFolder::read(model::of_run(from))?;
+        let model = Model::read(models::of_run(from))?;
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {
@@ -100,7 +100,7 @@ fn generator(args: &TrainGeneratorArgs, device: &Device, processes: &Processes) 
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
     if let Some(from) = &args.from {
-        let model = ModelFolder::read(model::of_run(from))?;
+        let model = Model::read(models::of_run(from))?;
         trainer = trainer.begin_with(model.generator_config()?, model.generator_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
+use files::safetensors;
+use files::safetensors::StorageFormat;
 use metrics::networks::EfficientNetLiteConfig;
 use weights::{
-    Checkpoint, Precision,
+    Checkpoint,
     public::{self, Origin, PUBLIC_WEIGHTS, PublicWeights},
-    safetensors_file,
 };
 
 use crate::{
@@ -74,6 +75,6 @@ fn bundle(path: &Path, out: &Path) -> Result<()> {
     let tensors = config.select(Checkpoint::read(path)?.tensors);
     // Refuses a file that is not the network's.
     config.load(tensors.clone(), &Device::flex())?;
-    safetensors_file::write(out, &tensors, Precision::F32, &Default::default())?;
+    safetensors::write(out, &tensors, StorageFormat::F32, &Default::default())?;
     Ok(())
 }

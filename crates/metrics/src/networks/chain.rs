@@ -2,10 +2,8 @@
 //! convolutions with ReLU and max pools, one after another, up to the last that LPIPS looks at.
 
 use burn::tensor::{Device, Tensor};
-use layers::{
-    fused::{self, Geometry},
-    parameters::TensorMap,
-};
+use files::TensorMap;
+use operations::fused::{self, Geometry};
 
 use super::{Convolution, NetworkError, source::Source};
 

@@ -1,10 +1,8 @@
 //! ConvNeXt (Liu et al. 2022) as torchvision has it, up to its logits.
 
 use burn::tensor::{Device, Tensor};
-use layers::{
-    fused::{self, Geometry},
-    parameters::{HostTensor, TensorMap},
-};
+use files::{HostTensor, TensorMap};
+use operations::fused::{self, Geometry};
 
 use super::{
     Convolution, Depthwise, IMAGENET, NetworkError, Norm, Pointwise,

@@ -4,10 +4,8 @@
 //! the names of the PyTorch port that the weights come from.
 
 use burn::tensor::{Device, Tensor};
-use layers::{
-    fused::{self, Geometry},
-    parameters::TensorMap,
-};
+use files::TensorMap;
+use operations::fused::{self, Geometry};
 
 use super::{Convolution, Depthwise, NetworkError, Pointwise, source::Source};
 

@@ -5,10 +5,8 @@
 //! (`weights-inception-2015-12-05-6726825d.pth`, which others call `pt_inception-…`).
 
 use burn::tensor::{Device, Tensor, TensorData};
-use layers::{
-    fused::{self, Geometry},
-    parameters::TensorMap,
-};
+use files::TensorMap;
+use operations::fused::{self, Geometry};
 
 use super::{Convolution, NetworkError, Pointwise, beside, resize::Filter, source::Source};
 

@@ -1,7 +1,7 @@
 //! Resizing as the networks' own frameworks do it: a matrix along each axis.
 
 use burn::tensor::{Tensor, TensorData};
-use layers::fused;
+use operations::fused;
 
 use super::beside;
 

@@ -1,7 +1,7 @@
 //! Taking a network's tensors out of its file, strictly, and folding batch norms.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use layers::parameters::{HostTensor, ParameterError, TensorMap};
+use files::{HostTensor, ParameterError, TensorMap};
 
 use super::{Convolution, Depthwise, NetworkError, Norm, Pointwise};
 

@@ -8,9 +8,10 @@ use burn::{
     module::{Initializer, Module, Param},
     tensor::{Device, Tensor},
 };
-use layers::{
+use files::HostTensor;
+use operations::{
     fused::{self, Geometry},
-    parameters::{HostTensor, replace},
+    parameters::replace,
 };
 use serde::{Deserialize, Serialize};
 use tokens::noise::Noise;
@@ -92,7 +93,7 @@ impl DiscriminatorConfig {
         assert!(self.problem().is_none(), "{self:?}");
         let discriminator = self.build(device);
         let inputs = |weight: &[usize]| weight[1..].iter().product::<usize>();
-        let shapes = layers::parameters::shapes(&discriminator);
+        let shapes = operations::parameters::shapes(&discriminator);
         replace(discriminator, |name, shape| {
             // Apart from the tokenizer's parameters, whatever those are called.
             let mut noise = Noise::of_parameter(seed, &format!("discriminator.{name}"), 0);

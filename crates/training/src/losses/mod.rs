@@ -4,7 +4,10 @@ pub mod adversarial;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use tokenizer::{Quantized, Reconstruction, TokenizerConfig, patch::unpatchify};
+use tokenizer::{
+    TokenizerConfig,
+    reference::{Quantized, Reconstruction, patch::unpatchify},
+};
 
 /// Weights of the first stage's terms (paper, equations 3 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use burn::{
     optim::GradientsParams,
     tensor::{Tensor, TensorData},
 };
-use layers::{parameters::HostTensor, tape::Tape};
+use operations::tape::Tape;
 
 use super::{Communicator, ParallelError};
 
@@ -173,7 +173,7 @@ impl Exchange {
                     return;
                 }
                 let Some(gradient) = self.gradients.remove::<D>(param.id) else { return };
-                let values = HostTensor::from_tensor(gradient).values;
+                let values = operations::parameters::host_tensor(gradient).values;
                 let exchange = &mut *self.exchange;
                 exchange.members.push((param.id, values.len()));
                 exchange.bucket.extend(values);
@@ -244,7 +244,7 @@ mod tests {
         nn::{Linear, LinearConfig},
         tensor::Device,
     };
-    use layers::tape::{Keep, stack};
+    use operations::tape::{Keep, stack};
 
     use super::*;
     use crate::parallel::Threads;
@@ -277,7 +277,7 @@ mod tests {
 
     fn read(blocks: &[Linear], gradients: &GradientsParams) -> Vec<f32> {
         let values = |block: &Linear| {
-            HostTensor::from_tensor(gradients.get::<2>(block.weight.id).unwrap()).values
+            operations::parameters::host_tensor(gradients.get::<2>(block.weight.id).unwrap()).values
         };
         blocks.iter().flat_map(values).collect()
     }

@@ -1,7 +1,7 @@
 //! The released generator: `modeling/ar.py` of the authors' repository.
 
+use files::TensorMap;
 use generator::GeneratorConfig;
-use layers::parameters::TensorMap;
 use tokens::TokenLayout;
 
 use crate::{

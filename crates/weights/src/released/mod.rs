@@ -10,7 +10,7 @@ pub use generator::{export_generator, import_generator};
 pub use tokenizer::{ReleasedTokenizer, export_tokenizer, import_tokenizer};
 
 use ::tokenizer::DecoderKind;
-use layers::parameters::{HostTensor, ParameterError, TensorMap};
+use files::{HostTensor, ParameterError, TensorMap, list_problems};
 
 use crate::checkpoint::Checkpoint;
 
@@ -18,7 +18,7 @@ use crate::checkpoint::Checkpoint;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ReleasedError {
     /// Tensors are missing, unknown or of another shape.
-    #[error("its tensors are not those of the released {kind}: {}", list(problems))]
+    #[error("its tensors are not those of the released {kind}: {}", list_problems(problems))]
     Tensors {
         /// "tokenizer" or "generator".
         kind: &'static str,
@@ -68,17 +68,6 @@ pub enum ReleasedError {
     /// The model lacks the decoder that was asked for.
     #[error("the model has no {0} decoder")]
     NoDecoder(DecoderKind),
-}
-
-/// The first few problems, and how many more there are.
-pub(crate) fn list(problems: &[ParameterError]) -> String {
-    const SHOWN: usize = 8;
-    let mut text =
-        problems.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    if problems.len() > SHOWN {
-        text += &format!("; and {} more", problems.len() - SHOWN);
-    }
-    text
 }
 
 /// How a released tensor is laid out where ours is a matrix.

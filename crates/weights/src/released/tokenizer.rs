@@ -1,7 +1,7 @@
 //! The released tokenizer: `train_tokenizer/model/vae_stage1.py`, `vae_stage2.py` and
 //! `modeling/alitok.py` of the authors' repository.
 
-use layers::parameters::{ParameterError, TensorMap};
+use files::{ParameterError, TensorMap};
 use tokenizer::{
     DecoderConfig, DecoderKind, EncoderInput, ImageSize, TokenizerConfig, TransformerConfig,
 };

@@ -4,13 +4,13 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use charts::{Figure, HeatMap, Panel, Picture as PicturePanel};
 use serde_json::json;
-use tokenizer::DecoderAttention;
+use tokenizer::reference::DecoderAttention;
 use tokens::TokenLayout;
 
 use super::{picture, rows, tensor};
 use crate::{
     args::AnalyzeAttentionArgs,
-    model,
+    models,
     progress::{self, Progress},
 };
 
@@ -28,8 +28,8 @@ pub(crate) fn run(args: &AnalyzeAttentionArgs, device: &Device) -> Result<()> {
     let mut panels = Vec::new();
     let mut found = Vec::new();
     for name in &args.models {
-        let folder = model::open(name)?;
-        let kind = model::decoder_kind(&folder.config.tokenizer, &args.decoder)?;
+        let folder = models::open(name)?;
+        let kind = models::decoder_kind(&folder.config.tokenizer, &args.decoder)?;
         let tokenizer = folder.tokenizer(device)?;
         let image = tokenizer.config().image;
         let layout = tokenizer.config().layout();

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, ensure};
 use charts::{Axis, Chart, Figure, Series};
-use layers::parameters::HostTensor;
 use metrics::{FeatureMatrix, Tsne};
 
 use super::picture;
@@ -10,7 +9,7 @@ use crate::{
     args::{AnalyzeCodesArgs, ComputeArgs},
     compute::Compute,
     device::DeviceName,
-    model,
+    models,
     progress::{self, Progress},
 };
 
@@ -32,7 +31,7 @@ pub(crate) fn run(args: &AnalyzeCodesArgs, device: DeviceName) -> Result<()> {
     ensure!(count > 0, "there are no pictures of that class");
     let mut panels = Vec::new();
     for name in &args.models {
-        let folder = model::open(name)?;
+        let folder = models::open(name)?;
         let compute = ComputeArgs::default();
         let encoding = Compute::new(&compute, device)?.encoding(&folder)?;
         let mut used = vec![0_u64; encoding.config().codes];
@@ -47,7 +46,7 @@ pub(crate) fn run(args: &AnalyzeCodesArgs, device: DeviceName) -> Result<()> {
         }
         progress.finish();
         let codebook = folder.tokenizer(&device.device())?.quantizer.codebook();
-        let codebook = HostTensor::from_tensor(codebook);
+        let codebook = operations::parameters::host_tensor(codebook);
         let width = codebook.shape[1];
         let of_used = codebook.values.chunks_exact(width).zip(&used).filter(|&(_, &used)| used > 0);
         let vectors: Vec<f32> = of_used.flat_map(|(code, _)| code).copied().collect();

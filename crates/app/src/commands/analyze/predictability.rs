@@ -3,15 +3,16 @@
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use charts::{Axis, Chart, Figure, HeatMap, Panel, Series};
-use generator::Predictability;
+use generator::reference::Predictability;
+use model::{Model, tokenizer_digest};
 use serde_json::json;
-use tokens::{CodebookIndex, cache::TokenCache};
-use weights::{ModelFolder, tokenizer_digest};
+use token_cache::TokenCache;
+use tokens::CodebookIndex;
 
 use super::{picture, rows};
 use crate::{
     args::AnalyzePredictabilityArgs,
-    model,
+    models,
     progress::{self, Progress},
 };
 
@@ -21,15 +22,11 @@ const BATCH: usize = 16;
 /// Where sequences come from.
 enum Sequences {
     Cache(TokenCache),
-    Data(Box<dyn pixels::DataSet>, Box<tokenizer::FrozenEncoder>),
+    Data(Box<dyn pixels::DataSet>, Box<tokenizer::reference::FrozenEncoder>),
 }
 
 impl Sequences {
-    fn open(
-        args: &AnalyzePredictabilityArgs,
-        model: &ModelFolder,
-        device: &Device,
-    ) -> Result<Self> {
+    fn open(args: &AnalyzePredictabilityArgs, model: &Model, device: &Device) -> Result<Self> {
         if let Some(cache) = &args.cache {
             let cache = TokenCache::open(cache)?;
             cache.check_tokenizer(&tokenizer_digest(&model.tokenizer_tensors()?))?;
@@ -70,7 +67,7 @@ impl Sequences {
 }
 
 pub(crate) fn run(args: &AnalyzePredictabilityArgs, device: &Device) -> Result<()> {
-    let folder = model::open(&args.model.model)?;
+    let folder = models::open(&args.model.model)?;
     let sequences = Sequences::open(args, &folder, device)?;
     let generator = folder.generator(device)?;
     let config = generator.config();

@@ -9,7 +9,7 @@ use crate::{
     args::{AnalyzeReconstructionsArgs, ComputeArgs, DecoderArgs, DecoderName},
     compute::{Compute, Decoding, Encoding},
     device::DeviceName,
-    images, model, progress,
+    images, models, progress,
 };
 
 /// A column of the comparison.
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &AnalyzeReconstructionsArgs, device: DeviceName) -> Resu
     let mut encoders: Vec<Encoding> = Vec::new();
     let mut columns = Vec::new();
     for name in &args.models {
-        let folder = model::open(name)?;
+        let folder = models::open(name)?;
         encoders.push(compute.encoding(&folder)?);
         let config = &folder.config.tokenizer;
         let kinds = match args.decoder {

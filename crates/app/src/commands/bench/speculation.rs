@@ -11,7 +11,7 @@ use tokens::CodebookIndex;
 use super::preset_config;
 use crate::{
     args::{BenchSpeculationArgs, GeneratorPreset},
-    model,
+    models,
     progress::{self, Progress},
 };
 
@@ -51,7 +51,7 @@ fn draw(
 
 pub(super) fn run(args: &BenchSpeculationArgs) -> Result<()> {
     let pool = Arc::<Pool>::default();
-    let model = args.preset.is_none().then(|| model::open(&args.model.model)).transpose()?;
+    let model = args.preset.is_none().then(|| models::open(&args.model.model)).transpose()?;
     let config = match (&model, args.preset) {
         (Some(model), _) => model.generator_config()?.clone(),
         (None, preset) => {
@@ -73,7 +73,7 @@ pub(super) fn run(args: &BenchSpeculationArgs) -> Result<()> {
         drafters.push(("int8".to_owned(), open(Precision::Int8)?));
     }
     if let Some(name) = &args.drafter {
-        let folder = model::open(name)?;
+        let folder = models::open(name)?;
         let small = folder.generator_config()?;
         let alike = (small.layout, small.codes, small.classes)
             == (config.layout, config.codes, config.classes);

@@ -6,17 +6,16 @@ use anyhow::{Result, ensure};
 use burn::tensor::{Device, Int, Tensor};
 use engine::{Pool, Precision, measure};
 use generator::{Request, SamplingConfig};
-use layers::parameters::HostTensor;
 use metrics::{Mean, divergence, log_softmax};
+use model::Model;
 use pixels::crop::Crop;
 use serde_json::{Value, json};
 use tokenizer::DecoderKind;
 use tokens::CodebookIndex;
-use weights::ModelFolder;
 
 use crate::{
     args::EvaluatePrecisionArgs,
-    model,
+    models,
     progress::{self, Progress},
 };
 
@@ -61,7 +60,7 @@ struct Sample {
 
 pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
     let data = pixels::data::open(&args.data.data)?;
-    let model = model::open(&args.model.model)?;
+    let model = models::open(&args.model.model)?;
     let config = model.generator_config()?;
     ensure!(
         data.classes().len() == config.classes,
@@ -164,7 +163,7 @@ pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
 
 /// How far the engine in f32 is from the reference: its logits for some pictures, and the tokens
 /// of as many pictures that both draw.
-fn reference(model: &ModelFolder, samples: &[Sample], engine: &engine::Generator) -> Result<Value> {
+fn reference(model: &Model, samples: &[Sample], engine: &engine::Generator) -> Result<Value> {
     let device = Device::flex();
     let reference = model.generator(&device)?;
     let config = engine.config();
@@ -178,7 +177,7 @@ fn reference(model: &ModelFolder, samples: &[Sample], engine: &engine::Generator
             before.unwrap_or_default().iter().map(|&token: &CodebookIndex| token.into()).collect();
         let tokens = Tensor::<1, Int>::from_data(tokens.as_slice(), &device).unsqueeze();
         let logits = reference.forward(Tensor::from_data(class, &device), tokens, None);
-        let expected = HostTensor::from_tensor(logits).values;
+        let expected = operations::parameters::host_tensor(logits).values;
         ensure!(got.len() == expected.len(), "the engine gave {} logits", got.len());
         let differences = got.iter().zip(&expected).map(|(a, b)| (a - b).abs());
         // A difference that is no number must not be taken for a small one.
@@ -193,7 +192,7 @@ fn reference(model: &ModelFolder, samples: &[Sample], engine: &engine::Generator
     let (mut drawn, mut equal) = (0, 0);
     let guided = model.config.sampling;
     for sampling in [SamplingConfig { guidance: 1.0, ..guided }, guided] {
-        let expected = generator::generate(&reference, &requests, &sampling, |_| ())?;
+        let expected = generator::reference::generate(&reference, &requests, &sampling, |_| ())?;
         let got = engine::generate(engine, &requests, &sampling, requests.len(), |_| ())?;
         let pairs = expected.iter().flatten().zip(got.iter().flatten());
         equal += pairs.filter(|(a, b)| a == b).count();

@@ -12,7 +12,7 @@ use crate::{
     compute::Compute,
     device::DeviceName,
     extractor::{self, Extractor},
-    model, progress,
+    models, progress,
     protocol::Published,
     reconstruction::{self, PerceptualMeasure, Rebuilder, ReconstructionSums},
 };
@@ -42,7 +42,7 @@ pub(super) fn perceptual(names: &[String], device: &Device) -> Result<Vec<Percep
 /// too, where there is one.
 pub(super) fn report(
     sums: &ReconstructionSums,
-    model: &weights::ModelFolder,
+    model: &model::Model,
     extractor: &Extractor,
     reference: Option<&SeenReference>,
     published: Published,
@@ -88,7 +88,7 @@ pub(super) fn report(
 pub(super) fn run(args: &EvaluateReconstructionArgs, device: DeviceName) -> Result<()> {
     let source = &args.data.data;
     let data = open_data(source, args.per_class, args.seed)?;
-    let model = model::open(&args.model.model)?;
+    let model = models::open(&args.model.model)?;
     let burn_device = device.device();
     let extractor = extractor::open(&args.extractor.extractor, &burn_device)?;
     let perceptual = perceptual(&args.lpips, &burn_device)?;

@@ -8,10 +8,11 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use metrics::{FeatureExtractor, Purpose};
+use model::Model;
 use pixels::DataSet;
 use serde_json::{Map, Value, json};
-use tokens::cache::Shard;
-use weights::{ModelFolder, public};
+use token_cache::Shard;
+use weights::public;
 
 use super::{
     comparison::{self, Reference, Report, STAND_IN},
@@ -23,7 +24,7 @@ use crate::{
     compute::Compute,
     device::DeviceName,
     extractor::{self, Extractor},
-    model,
+    models,
     parts::Parts,
     progress::{self, Progress},
     protocol::{ExtractorName, Kind, Protocol},
@@ -35,7 +36,7 @@ struct Job<'a> {
     args: &'a EvaluateRunArgs,
     name: &'a str,
     protocol: Protocol,
-    model: &'a ModelFolder,
+    model: &'a Model,
     extractor: Extractor,
     reference: Option<Reference>,
     data: Option<Box<dyn DataSet>>,
@@ -46,7 +47,7 @@ struct Job<'a> {
 
 pub(super) fn run(args: &EvaluateRunArgs, device: DeviceName) -> Result<()> {
     let shard: Shard = args.shard.parse()?;
-    let model = model::open(&args.model.model)?;
+    let model = models::open(&args.model.model)?;
     let compute = Compute::new(&args.compute, device)?;
     let device = device.device();
     let several = args.protocol.len() > 1;
@@ -98,7 +99,7 @@ impl<'a> Job<'a> {
     fn prepare(
         args: &'a EvaluateRunArgs,
         name: &'a str,
-        model: &'a ModelFolder,
+        model: &'a Model,
         device: &Device,
         out: PathBuf,
     ) -> Result<Self> {
@@ -219,7 +220,7 @@ impl<'a> Job<'a> {
     fn identity(&self, compute: &Compute) -> Result<Value> {
         let protocol = &self.protocol;
         let digest = |path: &Path| public::hash_of(path);
-        let decoder = model::decoder_kind(&self.model.config.tokenizer, &self.decoder())?;
+        let decoder = models::decoder_kind(&self.model.config.tokenizer, &self.decoder())?;
         let mut weights = json!({ "tokenizer": digest(&self.model.tokenizer_path())? });
         if protocol.kind == Kind::Generation {
             weights["generator"] = digest(&self.model.generator_path())?.into();
@@ -301,7 +302,7 @@ impl<'a> Job<'a> {
         let object = Value::Object(object);
         let path = self.out.join("result.json");
         let written = serde_json::to_string_pretty(&object)? + "\n";
-        tokens::files::write_file(&path, |file| file.write_all(written.as_bytes()))
+        files::write_file(&path, |file| file.write_all(written.as_bytes()))
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Some((object, format!("{}: {text}", self.name))))
     }

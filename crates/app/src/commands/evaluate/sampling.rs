@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Context, Result, ensure};
 use generator::{Request, SamplingConfig};
 use metrics::Features;
-use weights::ModelFolder;
+use model::Model;
 
 use crate::{
     args::DecoderArgs,
@@ -27,7 +27,7 @@ impl Sampler {
     /// Opens both models. `batch` pictures are drawn side by side.
     pub(super) fn open(
         compute: &Compute,
-        model: &ModelFolder,
+        model: &Model,
         decoder: &DecoderArgs,
         batch: u32,
     ) -> Result<Self> {

@@ -9,16 +9,18 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use charts::{Axis, Chart, Figure, Point as Dot, Series};
+use files::safetensors::StorageFormat;
 use generator::SamplingConfig;
 use metrics::{
     FeatureExtractor, Moments, ScoreSplits, bootstrap_deviation, frechet_distance, inception_score,
     precision_recall,
 };
+use model::{Model, ModelContents};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokens::cache::Shard;
+use token_cache::Shard;
 use training::Checkpoint;
-use weights::{ModelContents, ModelFolder, Precision, public};
+use weights::public;
 
 use super::{
     comparison::{self, NEIGHBOURS, Reference, STAND_IN, SeenReference},
@@ -29,7 +31,7 @@ use crate::{
     compute::Compute,
     device::DeviceName,
     extractor::{self, Extractor, Seen},
-    model,
+    models,
     parts::Parts,
     progress::{self, Progress},
     protocol::{Kind, Protocol},
@@ -191,7 +193,7 @@ impl Points {
     fn add(&mut self, point: Point) -> Result<()> {
         self.lines.push((serde_json::to_string(&point)?, point));
         let text: String = self.lines.iter().map(|(line, _)| format!("{line}\n")).collect();
-        tokens::files::write_file(&self.path, |file| file.write_all(text.as_bytes()))
+        files::write_file(&self.path, |file| file.write_all(text.as_bytes()))
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
@@ -200,7 +202,7 @@ impl Points {
 struct Sweep<'a> {
     args: &'a EvaluateSweepArgs,
     protocol: Protocol,
-    base: ModelFolder,
+    base: Model,
     compute: Compute,
     extractor: Extractor,
     reference: SeenReference,
@@ -213,7 +215,7 @@ struct Sweep<'a> {
 
 pub(super) fn run(args: &EvaluateSweepArgs, device: DeviceName) -> Result<()> {
     let name = args.run.as_ref().map_or(args.model.model.clone(), |run| run.display().to_string());
-    let base = model::open(&name)?;
+    let base = models::open(&name)?;
     let mut protocol = Protocol::read(&args.protocol, &args.overrides, &base)?;
     ensure!(
         protocol.kind == Kind::Generation,
@@ -410,8 +412,7 @@ impl Sweep<'_> {
     /// Opens a model, or a checkpoint as the model folder that the run exported then.
     fn open(&self, candidate: &Candidate) -> Result<Sampler> {
         let decoder = DecoderArgs { decoder: self.protocol.decoder };
-        let open =
-            |model: &ModelFolder| Sampler::open(&self.compute, model, &decoder, self.args.batch);
+        let open = |model: &Model| Sampler::open(&self.compute, model, &decoder, self.args.batch);
         let Some(path) = &candidate.checkpoint else { return open(&self.base) };
         let generator = Checkpoint::exported(path)?;
         let folder = tempfile::tempdir_in(&self.args.out)
@@ -421,7 +422,7 @@ impl Sweep<'_> {
             classes: &self.base.classes,
             tokenizer: &self.base.tokenizer_tensors()?,
             generator: Some(&generator),
-            precision: Precision::F32,
+            format: StorageFormat::F32,
             readme: None,
         };
         let model = contents.write(folder.path().join("model"))?;
@@ -429,7 +430,7 @@ impl Sweep<'_> {
             format!(
                 "{} is no checkpoint of the generator of {}",
                 path.display(),
-                self.base.path.display()
+                self.base.path().display()
             )
         })
     }

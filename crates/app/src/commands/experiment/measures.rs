@@ -4,14 +4,20 @@ use std::{io::Write, path::Path};
 
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
-use generator::{Generator, Predictability, Request, SamplingConfig};
+use generator::{
+    Request, SamplingConfig,
+    reference::{Generator, Predictability},
+};
 use metrics::{Gaussian, frechet_distance};
+use model::Model;
 use pixels::{DataSet, Picture, crop::Crop};
 use serde::{Deserialize, Serialize};
-use tokenizer::{DecoderAttention, DecoderKind, ImageSize, LocalPattern, Tokenizer};
-use tokens::cache::TokenCache;
+use token_cache::TokenCache;
+use tokenizer::{
+    DecoderKind, ImageSize,
+    reference::{DecoderAttention, LocalPattern, Tokenizer},
+};
 use training::experiment::{Ablation, Evaluation, UnitFolder};
-use weights::ModelFolder;
 
 use crate::{
     args::{ComputeArgs, DecoderArgs},
@@ -102,7 +108,7 @@ impl Measures {
 
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)?;
-        tokens::files::write_file(path, |file| writeln!(file, "{text}"))
+        files::write_file(path, |file| writeln!(file, "{text}"))
             .with_context(|| format!("cannot write {}", path.display()))
     }
 }
@@ -162,8 +168,8 @@ impl<'a> Measurer<'a> {
         let evaluation = plan.evaluation;
         let compute = ComputeArgs::default();
         let compute = Compute::new(&compute, self.name)?;
-        let model = ModelFolder::read(tokenizer.join("model"))?;
-        let with_generator = ModelFolder::read(tokens.generator().join("model"))?;
+        let model = Model::read(tokenizer.join("model"))?;
+        let with_generator = Model::read(tokens.generator().join("model"))?;
 
         let generator = with_generator.generator(&self.device)?;
         let cache = TokenCache::open(tokens.cache())?;

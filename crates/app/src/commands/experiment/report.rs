@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use charts::{Axis, Chart, Figure, HeatMap, Mark, Series};
 use serde::Serialize;
 use serde_json::Value;
-use tokenizer::LocalPattern;
+use tokenizer::reference::LocalPattern;
 use training::experiment::{Row, Unit};
 
 use super::measures::Measures;
@@ -160,7 +160,7 @@ impl Report {
             .with_context(|| format!("cannot make {}", folder.display()))?;
         for (name, text) in [("report.json", self.to_json()?), ("report.md", self.to_markdown())] {
             let path = folder.join(name);
-            tokens::files::write_file(&path, |file| file.write_all(text.as_bytes()))
+            files::write_file(&path, |file| file.write_all(text.as_bytes()))
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
         for (name, figure) in [("curves", self.curves()), ("attention", self.attention())] {

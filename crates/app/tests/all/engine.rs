@@ -1,0 +1,210 @@
+//! The engine against its reference, the models on Burn, with the bundled weights.
+
+use std::sync::{Arc, LazyLock};
+
+use crate::common::{Scratch, fixture};
+use burn::tensor::Device;
+use engine::{Pool, Precision};
+use generator::{Request, SamplingConfig};
+use model::Model;
+use serde_json::Value;
+use tokenizer::DecoderKind;
+use tokens::CodebookIndex;
+
+static MODEL: LazyLock<Model> =
+    LazyLock::new(|| Model::read(pixels::bundled_path("models/mini").unwrap()).unwrap());
+
+fn pool() -> Arc<Pool> {
+    static POOL: LazyLock<Arc<Pool>> = LazyLock::new(|| Arc::new(Pool::new(2)));
+    Arc::clone(&POOL)
+}
+
+fn generator(precision: Precision) -> engine::Generator {
+    let path = MODEL.generator_path();
+    engine::Generator::open(path, MODEL.generator_config().unwrap(), precision, pool()).unwrap()
+}
+
+fn requests(count: u64) -> Vec<Request> {
+    let request = |index| Request { class: index as usize % 9, seed: 3, index, forced: Vec::new() };
+    (0..count).map(request).collect()
+}
+
+#[test]
+fn should_draw_the_references_tokens_from_the_same_seed() {
+    let reference = MODEL.generator(&Device::flex()).unwrap();
+    let engine = generator(Precision::F32);
+    let mut requests = requests(3);
+    // A completion, whose first tokens come in one step.
+    requests[1].forced = vec![5; 41];
+    for sampling in [
+        SamplingConfig { guidance: 1.0, ..MODEL.config.sampling },
+        SamplingConfig {
+            guidance: 4.0,
+            guidance_power: 2.5,
+            top_k: 100,
+            top_p: 0.9,
+            temperature: 1.1,
+        },
+    ] {
+        let expected =
+            generator::reference::generate(&reference, &requests, &sampling, |_| ()).unwrap();
+        for pictures in [1, 3] {
+            let got = engine::generate(&engine, &requests, &sampling, pictures, |_| ()).unwrap();
+            assert_eq!(got, expected, "{pictures} at a time, {sampling:?}");
+        }
+    }
+}
+
+fn encoder() -> engine::Encoder {
+    let config = &MODEL.config.tokenizer;
+    engine::Encoder::open(MODEL.tokenizer_path(), config, Precision::F32, pool()).unwrap()
+}
+
+/// Tokens of some held-out pictures.
+fn held_out(count: usize) -> Vec<Vec<CodebookIndex>> {
+    let data = pixels::data::open("bundled:heldout").unwrap();
+    let encoder = encoder();
+    let mut work = encoder.workspace();
+    (0..count)
+        .map(|index| {
+            let index = index * data.len() / count;
+            let planes = data.picture(index).unwrap().to_unit_planes();
+            encoder.encode(&planes, &mut work)
+        })
+        .collect()
+}
+
+#[test]
+fn should_compute_as_the_reference_and_nearly_so_in_less_precision() {
+    let arguments = ["evaluate", "precision", "--model", "mini", "--data", "bundled:heldout"];
+    let arguments = [&arguments[..], &["--pictures", "48", "--reference", "3", "--json"]].concat();
+    let all: Value = serde_json::from_str(&Scratch::new().ok(&arguments)).unwrap();
+    let number = |precision: &str, name: &str| {
+        all[precision][name].as_f64().unwrap_or_else(|| panic!("{precision} {name} in {all}"))
+    };
+    assert!(number("f32", "largest_logit_difference") < 1e-4, "{all}");
+    assert!(number("f32", "tokens_drawn") > 400.0, "{all}");
+    assert_eq!(number("f32", "tokens_equal"), number("f32", "tokens_drawn"), "{all}");
+    for (precision, most) in [("bf16", 1e-3), ("int8", 1e-2)] {
+        let divergence = number(precision, "divergence");
+        assert!(divergence > 0.0 && divergence <= most, "{precision}: {all}");
+        assert!(number(precision, "largest_divergence") >= divergence, "{all}");
+        assert!(number(precision, "loss_change_percent").abs() <= 0.5, "{precision}: {all}");
+        for decoder in ["causal", "bidirectional"] {
+            let psnr = number(precision, &format!("{decoder}_lowest_psnr"));
+            assert!((35.0..80.0).contains(&psnr), "{precision} {decoder}: {all}");
+        }
+    }
+}
+
+#[test]
+fn should_encode_and_decode_as_the_reference() {
+    let reference = MODEL.tokenizer(&Device::flex()).unwrap();
+    let config = &MODEL.config.tokenizer;
+    let frozen = reference.frozen_encoder();
+    let data = pixels::data::open("bundled:heldout").unwrap();
+    for (index, tokens) in held_out(6).into_iter().enumerate() {
+        let planes = data.picture(index * data.len() / 6).unwrap().to_unit_planes();
+        assert_eq!(frozen.encode_picture(planes), tokens);
+        for kind in [DecoderKind::Causal, DecoderKind::Bidirectional] {
+            let expected = reference.decode_picture(&tokens, kind).unwrap();
+            let path = MODEL.tokenizer_path();
+            let decoder =
+                engine::Decoder::open(path, config, kind, Precision::F32, pool()).unwrap();
+            let got = decoder.decode(&tokens, &mut decoder.workspace());
+            let squares = got.iter().zip(&expected).map(|(a, b)| f64::from(a - b).powi(2));
+            let psnr = -10.0 * (squares.sum::<f64>() / got.len() as f64).log10();
+            assert!(psnr >= 90.0, "{kind}: {psnr}");
+        }
+    }
+}
+
+#[test]
+fn should_cache_the_references_tokens_but_for_ties() {
+    let scratch = Scratch::new();
+    let [packed, burn] = ["packed", "burn"].map(|engine| -> Vec<String> {
+        let build = ["cache", "build", "--data", "bundled:heldout", "--model", "mini"];
+        scratch.ok(&[&build[..], &["--engine", engine, "--out", engine]].concat());
+        let exported = format!("{engine}.jsonl");
+        scratch.ok(&["cache", "export", engine, "--out", &exported]);
+        let text = String::from_utf8(scratch.read(&exported)).unwrap();
+        text.split([',', '[', ']']).map(str::to_owned).collect()
+    });
+    assert!(packed.len() > 263 * 72 && packed.len() == burn.len());
+    // Two codes can be so near to a feature that rounding decides; a wrong order of anything else
+    // would show in most tokens.
+    let different = packed.iter().zip(&burn).filter(|(a, b)| a != b).count();
+    assert!(different <= packed.len() / 2000, "{different} of {}", packed.len());
+}
+
+#[test]
+fn should_compute_the_same_with_weights_that_were_packed_before() {
+    let scratch = Scratch::new();
+    let picture = fixture("photo_0.jpg").display().to_string();
+    for precision in ["f32", "bf16", "int8"] {
+        let packed = format!("{precision}.packed");
+        scratch.ok(&["pack", "mini", "--precision", precision, "--out", &packed]);
+        let generate = ["generate", "--class", "1", "--class", "4", "--seed", "5"];
+        for (arguments, ending) in [(&generate[..], "png"), (&["encode", &picture], "safetensors")]
+        {
+            let run = |weights: &[&str], name: &str| {
+                let out = format!("{name}.{ending}");
+                scratch.ok(&[arguments, weights, &["--out", &out]].concat());
+                scratch.read(&out)
+            };
+            let now = run(&["--precision", precision], "now");
+            let before = run(&["--packed", &packed], "before");
+            assert!(now == before, "{precision} {arguments:?}");
+        }
+    }
+    let arguments = ["generate", "--class", "1", "--packed", "int8.packed", "--out", "x.png"];
+    let told = scratch.refused(&[&arguments[..], &["--precision", "bf16"]].concat());
+    assert!(told.contains("int8.packed") && told.contains("int8"), "{told}");
+    let told = scratch.refused(&[&arguments[..], &["--engine", "burn"]].concat());
+    assert!(told.contains("--packed"), "{told}");
+}
+
+#[test]
+fn should_show_a_picture_row_by_row_while_it_is_drawn() {
+    let scratch = Scratch::new();
+    let generate = ["generate", "--class", "2", "--class", "8", "--count", "2", "--batch", "3"];
+    scratch.ok(&[&generate[..], &["--previews", "rows", "--out", "t.safetensors"]].concat());
+    scratch.ok(&["decode", "t.safetensors", "--decoder", "causal", "--out", "whole"]);
+    let rows = MODEL.config.tokenizer.layout().rows();
+    for index in 0..4 {
+        let whole = scratch.picture(&format!("whole/{index:04}.png"));
+        for row in 1..=rows {
+            let part = scratch.picture(&format!("rows/{index:04}-{row}.png"));
+            assert_eq!(part.len(), whole.len() * row / rows);
+            assert!(whole.starts_with(&part), "picture {index}, {row} rows");
+        }
+    }
+    let told = scratch.refused(
+        &[&generate[..], &["--engine", "burn", "--previews", "r", "--out", "t.png"]].concat(),
+    );
+    assert!(told.contains("--previews"), "{told}");
+}
+
+#[test]
+fn should_draw_the_same_pictures_whatever_is_tried_beside() {
+    let scratch = Scratch::new();
+    let generate =
+        ["generate", "--class", "3", "--count", "3", "--guidance", "6", "--out", "t.safetensors"];
+    let draw = |more: &[&str]| {
+        scratch.ok(&[&generate[..], more].concat());
+        scratch.read("t.safetensors")
+    };
+    for precision in ["f32", "bf16"] {
+        let expected = draw(&["--precision", precision]);
+        for drafts in ["own", "int8"] {
+            for batch in ["1", "3"] {
+                let more = ["--precision", precision, "--drafts", drafts, "--batch", batch];
+                assert!(draw(&more) == expected, "{more:?}");
+            }
+        }
+    }
+    let told = scratch.refused(
+        &[&generate[..5], &["--out", "u.png", "--engine", "burn", "--drafts", "own"]].concat(),
+    );
+    assert!(told.contains("--drafts"), "{told}");
+}

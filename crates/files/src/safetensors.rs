@@ -1,0 +1,305 @@
+//! Our files of tensors: `.safetensors`, read strictly and written to the same bytes every time.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufReader, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use memmap2::Mmap;
+use safetensors::{Dtype, tensor::Metadata};
+
+use crate::{
+    FileError, HostTensor, TensorMap,
+    floats::{ByteOrder, Encoding, decode, encode_bf16, encode_f32},
+};
+
+/// Longest header the format allows.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StorageFormat {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to the nearest bf16, ties to even: half the size.
+    Bf16,
+}
+
+impl StorageFormat {
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::Bf16 => "BF16",
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// String metadata of a file, in the order of its keys.
+pub type StringMetadata = BTreeMap<String, String>;
+
+/// Whether a file with these first bytes is a safetensors file: a header length, then JSON.
+pub fn begins(start: &[u8]) -> bool {
+    let Some((length, rest)) = start.split_first_chunk::<8>() else { return false };
+    u64::from_le_bytes(*length) <= MAX_HEADER && rest.first() == Some(&b'{')
+}
+
+struct OpenFile<R> {
+    reader: R,
+    metadata: Metadata,
+}
+
+/// Reads the header of a file of `total` bytes.
+fn open<R: Read>(path: &Path, mut reader: R, total: u64) -> Result<OpenFile<R>, FileError> {
+    let damaged = |what: String| FileError::Damaged { path: path.to_owned(), what };
+    if total == 0 {
+        return Err(FileError::Empty { path: path.to_owned() });
+    }
+    let mut length = [0; 8];
+    let too_short = |_| damaged("it ends inside its header".to_owned());
+    reader.read_exact(&mut length).map_err(too_short)?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER {
+        return Err(FileError::NotSafetensors {
+            path: path.to_owned(),
+            found: "does not begin with a safetensors header".to_owned(),
+        });
+    }
+    if length > total {
+        return Err(damaged("it ends inside its header".to_owned()));
+    }
+    let mut header = vec![0; length as usize];
+    reader.read_exact(&mut header).map_err(too_short)?;
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|error| damaged(format!("its header: {error}")))?;
+    let expected = metadata.data_len() as u64 + 8 + length;
+    if expected != total {
+        return Err(damaged(format!("it has {total} bytes, its header says {expected}")));
+    }
+    Ok(OpenFile { reader, metadata })
+}
+
+fn open_file(path: &Path, file: File) -> Result<OpenFile<BufReader<File>>, FileError> {
+    let read = |source| FileError::Read { path: path.to_owned(), source };
+    let total = file.metadata().map_err(read)?.len();
+    open(path, BufReader::with_capacity(1 << 16, file), total)
+}
+
+/// A file of tensors that is mapped into memory, or that somebody holds there.
+///
+/// Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct TensorFile {
+    path: PathBuf,
+    bytes: Bytes,
+}
+
+#[derive(Debug, Clone)]
+enum Bytes {
+    Mapped(Arc<Mmap>),
+    Held(Arc<[u8]>),
+}
+
+impl TensorFile {
+    /// Maps a file into memory. Its content is not looked at yet.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let path = path.as_ref();
+        let read = |source| FileError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(read)?;
+        // SAFETY: files appear whole and are replaced, never changed in place; a program that does so
+        // while a model is being loaded gets damaged weights, as with any reader.
+        #[allow(unsafe_code)]
+        let map = unsafe { Mmap::map(&file) }.map_err(read)?;
+        Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped(Arc::new(map)) })
+    }
+
+    /// A file that is in memory already, such as one that a browser has downloaded. Errors call it
+    /// `name`.
+    pub fn from_bytes(name: impl Into<PathBuf>, bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self { path: name.into(), bytes: Bytes::Held(bytes.into()) }
+    }
+
+    /// Where the file is, or what it is called.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Held(bytes) => bytes,
+        }
+    }
+
+    /// Every tensor as f32.
+    ///
+    /// # Errors
+    /// If the file is damaged, or holds a tensor that is not f64, f32, f16 or bf16.
+    pub fn tensors(&self) -> Result<TensorMap, FileError> {
+        let bytes = self.bytes();
+        only_floats(
+            &self.path,
+            floats_of(&self.path, open(&self.path, bytes, bytes.len() as u64)?)?,
+        )
+    }
+}
+
+/// All float tensors of an open file, and the names and kinds of the others.
+pub fn read_floats(
+    path: &Path,
+    file: File,
+) -> Result<(TensorMap, BTreeMap<String, String>), FileError> {
+    floats_of(path, open_file(path, file)?)
+}
+
+fn floats_of(
+    path: &Path,
+    file: OpenFile<impl Read>,
+) -> Result<(TensorMap, BTreeMap<String, String>), FileError> {
+    let OpenFile { mut reader, metadata } = file;
+    let mut tensors = TensorMap::new();
+    let mut others = BTreeMap::new();
+    // In the order of their data: one pass over the file.
+    for name in metadata.offset_keys() {
+        let Some(info) = metadata.info(&name) else { continue };
+        let (start, end) = info.data_offsets;
+        let mut bytes = vec![0; end - start];
+        reader
+            .read_exact(&mut bytes)
+            .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+        let encoding = match info.dtype {
+            Dtype::F64 => Encoding::F64,
+            Dtype::F32 => Encoding::F32,
+            Dtype::F16 => Encoding::F16,
+            Dtype::BF16 => Encoding::Bf16,
+            _ => Encoding::Other,
+        };
+        match decode(&bytes, encoding, ByteOrder::Little) {
+            Some(values) => {
+                tensors.insert(name, HostTensor::new(info.shape.clone(), values));
+            }
+            None => {
+                let kind = format!("a tensor of {:?} of shape {:?}", info.dtype, info.shape);
+                others.insert(name, kind);
+            }
+        }
+    }
+    Ok((tensors, others))
+}
+
+fn only_floats(
+    path: &Path,
+    (tensors, others): (TensorMap, BTreeMap<String, String>),
+) -> Result<TensorMap, FileError> {
+    match others.into_iter().next() {
+        None => Ok(tensors),
+        Some((name, kind)) => Err(FileError::Tensor {
+            path: path.to_owned(),
+            name,
+            what: format!("is {kind}; weights are F32, BF16, F16 or F64"),
+        }),
+    }
+}
+
+/// Reads every tensor of a file as f32.
+///
+/// # Errors
+/// If the file is missing, damaged, or holds a tensor that is not f64, f32, f16 or bf16.
+pub fn read(path: impl AsRef<Path>) -> Result<TensorMap, FileError> {
+    let path = path.as_ref();
+    let file =
+        File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    only_floats(path, read_floats(path, file)?)
+}
+
+/// Reads the string metadata of a file.
+///
+/// # Errors
+/// If the file is missing or damaged.
+pub fn read_metadata(path: impl AsRef<Path>) -> Result<StringMetadata, FileError> {
+    let path = path.as_ref();
+    let file =
+        File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    let metadata = open_file(path, file)?.metadata;
+    Ok(metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect())
+}
+
+/// Writes tensors in the order of their names. Equal input makes equal bytes; the file appears
+/// whole or not at all.
+///
+/// # Errors
+/// If the operating system refuses; then nothing is left behind and an older file stays.
+#[cfg(feature = "write")]
+pub fn write(
+    path: impl AsRef<Path>,
+    tensors: &TensorMap,
+    format: StorageFormat,
+    metadata: &StringMetadata,
+) -> Result<(), FileError> {
+    let path = path.as_ref();
+    crate::write_file(path, |file| write_to(file, tensors, format, metadata))
+        .map_err(|source| FileError::Write { path: path.to_owned(), source })
+}
+
+/// Writes the bytes of a file.
+pub fn write_to(
+    file: &mut dyn Write,
+    tensors: &TensorMap,
+    format: StorageFormat,
+    metadata: &StringMetadata,
+) -> std::io::Result<()> {
+    #[derive(serde::Serialize)]
+    struct Entry<'a> {
+        dtype: &'static str,
+        shape: &'a [usize],
+        data_offsets: [usize; 2],
+    }
+    // Written by hand, since the header that the safetensors crate writes has its metadata in
+    // random order.
+    let mut header = String::from("{");
+    if !metadata.is_empty() {
+        header += &format!("\"__metadata__\":{},", serde_json::to_string(metadata)?);
+    }
+    let mut end = 0;
+    for (name, tensor) in tensors {
+        let start = end;
+        end += tensor.values.len() * format.bytes();
+        let entry =
+            Entry { dtype: format.name(), shape: &tensor.shape, data_offsets: [start, end] };
+        header += &format!("{}:{},", serde_json::to_string(name)?, serde_json::to_string(&entry)?);
+    }
+    if header.ends_with(',') {
+        header.pop();
+    }
+    header.push('}');
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(header.as_bytes())?;
+    for tensor in tensors.values() {
+        // In pieces, so that no second copy of a large tensor is needed.
+        for values in tensor.values.chunks(1 << 16) {
+            let bytes = match format {
+                StorageFormat::F32 => encode_f32(values),
+                StorageFormat::Bf16 => encode_bf16(values),
+            };
+            file.write_all(&bytes)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! The generator as a whole.
+
+use burn::{
+    module::{Initializer, Module},
+    nn::{Embedding, EmbeddingConfig, Linear, RmsNorm},
+    tensor::{Device, Int, Tensor},
+};
+use operations::{
+    project,
+    tape::{Tape, stack},
+};
+
+use crate::reference::{
+    block::{Block, Context, linear, normalize, rms_norm},
+    cache::KeyValueCache,
+    dropout::{Dropout, Place},
+    initialization::initialize,
+    rotation::Rotation,
+};
+use crate::{
+    config::{ConfigError, GeneratorConfig},
+    rotary::Rotary,
+};
+
+/// A decoder-only transformer over [class, tokens…] (paper, section 3.3; LlamaGen's design with
+/// QK-norm and two kinds of rotary positions).
+#[derive(Module, Debug)]
+pub struct Generator {
+    /// Vectors of the codes and classes, in the order of [`tokens::Vocabulary`].
+    pub embedding: Embedding,
+    /// The transformer.
+    pub blocks: Vec<Block>,
+    /// Norm after the last block.
+    pub norm: RmsNorm,
+    /// To one logit per code.
+    pub output: Linear,
+    #[module(skip)]
+    config: GeneratorConfig,
+    #[module(skip)]
+    rotary: Rotary,
+}
+
+impl GeneratorConfig {
+    /// A generator whose parameters are zeros (and ones in norms), ready to be loaded.
+    ///
+    /// # Errors
+    /// If the architecture cannot be built.
+    pub fn build(&self, device: &Device) -> Result<Generator, ConfigError> {
+        self.validate()?;
+        Ok(Generator {
+            embedding: EmbeddingConfig::new(self.vocabulary().len(), self.width)
+                .with_initializer(Initializer::Zeros)
+                .init(device),
+            blocks: (0..self.layers).map(|_| Block::new(self, device)).collect(),
+            norm: rms_norm(self.width, device),
+            output: linear(self.width, self.codes, true, device),
+            rotary: Rotary::new(&self.layout, self.head()),
+            config: self.clone(),
+        })
+    }
+
+    /// A generator that has learned nothing yet: normal weights of deviation 0.02, zero biases,
+    /// and a zero output layer, each a pure function of `seed` and the parameter's name.
+    ///
+    /// # Errors
+    /// If the architecture cannot be built.
+    pub fn initialize(&self, seed: u64, device: &Device) -> Result<Generator, ConfigError> {
+        Ok(initialize(self.build(device)?, seed))
+    }
+}
+
+impl Generator {
+    /// The architecture.
+    pub fn config(&self) -> &GeneratorConfig {
+        &self.config
+    }
+
+    /// An empty cache for `rows` sequences, on the model's device.
+    pub fn cache(&self, rows: usize) -> KeyValueCache {
+        KeyValueCache::new(&self.config, rows, &self.embedding.weight.device())
+    }
+
+    /// Logits at the class and after each token: position i predicts token i. Training needs no
+    /// more than all tokens but the last.
+    ///
+    /// # Shapes
+    /// `class_ids [batch]` (see [`tokens::Vocabulary`]), `tokens [batch, length]` with at most a
+    /// whole sequence → `[batch, length + 1, codes]`.
+    ///
+    /// # Panics
+    /// If there are more tokens than the layout has.
+    pub fn forward(
+        &self,
+        class_ids: Tensor<1, Int>,
+        tokens: Tensor<2, Int>,
+        dropout: Option<&Dropout>,
+    ) -> Tensor<3> {
+        self.forward_on(class_ids, tokens, dropout, None)
+    }
+
+    /// [`forward`](Self::forward), on a tape if there is one.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn forward_on<'a>(
+        &'a self,
+        class_ids: Tensor<1, Int>,
+        tokens: Tensor<2, Int>,
+        dropout: Option<&Dropout>,
+        tape: Option<&mut Tape<'a>>,
+    ) -> Tensor<3> {
+        let [batch, length] = tokens.dims();
+        assert!(length <= self.config.layout.len(), "{length} tokens in one sequence");
+        let class_ids = class_ids.reshape([batch, 1]);
+        let ids = if length == 0 { class_ids } else { Tensor::cat(vec![class_ids, tokens], 1) };
+        let x = self.embedding.forward(ids);
+        let x = match dropout {
+            Some(dropout) => dropout.apply(x, Place::Embedding),
+            None => x,
+        };
+        let device = x.device();
+        let rotation = Rotation::new(&self.rotary, 0..length + 1, &device);
+        // Blocks on a tape run without gradients first.
+        let plain = tape
+            .is_some()
+            .then(|| Rotation::new(&self.rotary, 0..length + 1, &device.without_autodiff()));
+        let dropout = dropout.copied();
+        let x = stack(tape, &self.blocks, x, move |block, layer, x| {
+            let rotation = plain.as_ref().filter(|_| !x.is_autodiff()).unwrap_or(&rotation);
+            let context = Context { rotation, layer, dropout: dropout.as_ref(), memory: None };
+            block.forward(x, context)
+        });
+        project(&self.output, normalize(&self.norm, x))
+    }
+
+    /// Decodes one more position of each sequence: the class first, then its tokens one by one.
+    ///
+    /// # Shapes
+    /// `ids [rows]` → logits of the token that follows, `[rows, codes]`.
+    ///
+    /// # Panics
+    /// If the cache is full, or made for another number of rows.
+    pub fn step(&self, ids: Tensor<1, Int>, cache: &mut KeyValueCache) -> Tensor<2> {
+        let [rows] = ids.dims();
+        assert_eq!(rows, cache.rows(), "rows of the cache");
+        let position = cache.len();
+        assert!(position < cache.capacity(), "the cache is full: {position} positions");
+        let mut x = self.embedding.forward(ids.reshape([rows, 1]));
+        let rotation = Rotation::new(&self.rotary, position..position + 1, &x.device());
+        for ((layer, block), memory) in self.blocks.iter().enumerate().zip(&mut cache.layers) {
+            let memory = Some((memory, position));
+            let context = Context { rotation: &rotation, layer, dropout: None, memory };
+            x = block.forward(x, context);
+        }
+        cache.advance();
+        project(&self.output, normalize(&self.norm, x)).squeeze_dim(1)
+    }
+}

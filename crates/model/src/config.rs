@@ -1,0 +1,60 @@
+//! What `config.json` says.
+
+use generator::{GeneratorConfig, SamplingConfig};
+use serde::{Deserialize, Serialize};
+use tokenizer::TokenizerConfig;
+
+/// Version of the format that this crate reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// The content of `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Version of the folder's format, [`FORMAT`].
+    pub format: u32,
+    /// Architecture of the tokenizer.
+    pub tokenizer: TokenizerConfig,
+    /// Architecture of the generator, if the model has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<GeneratorConfig>,
+    /// How to sample unless told otherwise.
+    #[serde(default)]
+    pub sampling: SamplingConfig,
+}
+
+impl ModelConfig {
+    /// A model of these architectures, sampled as it learned: without guidance.
+    pub fn new(tokenizer: TokenizerConfig, generator: Option<GeneratorConfig>) -> Self {
+        Self { format: FORMAT, tokenizer, generator, sampling: SamplingConfig::default() }
+    }
+
+    /// What contradicts itself in this configuration.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        if let Err(error) = self.tokenizer.validate() {
+            return Some(format!("tokenizer: {error}"));
+        }
+        if self.tokenizer.best_decoder().is_none() {
+            return Some("the tokenizer has no decoder".to_owned());
+        }
+        if let Some(generator) = &self.generator {
+            if let Err(error) = generator.validate() {
+                return Some(error.to_string());
+            }
+            if generator.layout != self.tokenizer.layout() {
+                return Some(format!(
+                    "the generator's tokens ({:?}) are not the tokenizer's ({:?})",
+                    generator.layout,
+                    self.tokenizer.layout()
+                ));
+            }
+            if generator.codes != self.tokenizer.codes {
+                return Some(format!(
+                    "the generator knows {} codes, the tokenizer {}",
+                    generator.codes, self.tokenizer.codes
+                ));
+            }
+        }
+        self.sampling.validate().err().map(|error| format!("sampling: {error}"))
+    }
+}

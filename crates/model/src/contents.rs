@@ -1,0 +1,152 @@
+//! Writing a model folder, whole or not at all.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::Path,
+};
+
+use files::{
+    FileError, TensorMap,
+    safetensors::{self, StorageFormat, StringMetadata},
+};
+use serde::Serialize;
+
+use crate::{
+    CLASSES, CONFIG, ClassNames, FILES, GENERATOR, Model, ModelConfig, ModelError, README,
+    TOKENIZER,
+};
+
+/// All that a model folder holds, to be written.
+#[derive(Debug, Clone)]
+pub struct ModelContents<'a> {
+    /// Architectures and sampling defaults.
+    pub config: &'a ModelConfig,
+    /// Names of the generator's classes; not used without one.
+    pub classes: &'a ClassNames,
+    /// The tokenizer's parameters under our names.
+    pub tokenizer: &'a TensorMap,
+    /// The generator's parameters, exactly if the config has a generator.
+    pub generator: Option<&'a TensorMap>,
+    /// How weights are stored.
+    pub format: StorageFormat,
+    /// Text of the README; `None` for a description of the architecture.
+    pub readme: Option<&'a str>,
+}
+
+impl ModelContents<'_> {
+    /// Writes the folder beside `path`, syncs it and puts it into place; equal contents make equal
+    /// bytes. An older model at `path` is there, whole, until the new one is.
+    ///
+    /// # Errors
+    /// If `path` holds anything but a model, the contents contradict each other, or the operating
+    /// system refuses. Then nothing is left behind and an older model stays.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<Model, ModelError> {
+        let path = path.as_ref();
+        if let Some(what) = self.contradiction() {
+            return Err(ModelError::Contradiction(what));
+        }
+        check_free(path)?;
+        let no_classes = ClassNames::default();
+        let classes = if self.generator.is_some() { self.classes } else { &no_classes };
+        files::replace_folder(path, |folder| {
+            let file = |name: &str, write: &dyn Fn(&mut dyn Write) -> io::Result<()>| {
+                let mut file = BufWriter::with_capacity(1 << 16, File::create(folder.join(name))?);
+                write(&mut file)?;
+                file.flush()
+            };
+            let none = StringMetadata::new();
+            file(CONFIG, &|file| write_json(file, self.config))?;
+            file(TOKENIZER, &|file| {
+                safetensors::write_to(file, self.tokenizer, self.format, &none)
+            })?;
+            if let Some(generator) = self.generator {
+                file(GENERATOR, &|file| {
+                    safetensors::write_to(file, generator, self.format, &none)
+                })?;
+                file(CLASSES, &|file| write_json(file, classes))?;
+            }
+            let readme = self.readme.map_or_else(|| describe(self.config), str::to_owned);
+            file(README, &|file| file.write_all(readme.as_bytes()))
+        })
+        .map_err(|source: io::Error| FileError::Write { path: path.to_owned(), source })?;
+        Ok(Model::in_folder(path, self.config.clone(), classes.clone()))
+    }
+
+    fn contradiction(&self) -> Option<String> {
+        match (&self.config.generator, self.generator) {
+            (Some(_), None) => return Some("the generator's weights are missing".to_owned()),
+            (None, Some(_)) => return Some("the generator's architecture is missing".to_owned()),
+            (Some(generator), Some(_)) if generator.classes != self.classes.len() => {
+                return Some(format!(
+                    "there are {} names for {} classes",
+                    self.classes.len(),
+                    generator.classes
+                ));
+            }
+            _ => {}
+        }
+        self.config.contradiction()
+    }
+}
+
+/// Checks that a model may be written to `path`: nothing is there, an empty folder, or a model.
+///
+/// # Errors
+/// If something else is there.
+pub fn check_free(path: impl AsRef<Path>) -> Result<(), ModelError> {
+    let path = path.as_ref();
+    let read = |source| FileError::Read { path: path.to_owned(), source };
+    let occupied = |entry: String| ModelError::Occupied { path: path.to_owned(), entry };
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(read(error).into()),
+        Ok(metadata) if !metadata.is_dir() => return Err(occupied("a file".to_owned())),
+        Ok(_) => {}
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(read)? {
+        names.push(entry.map_err(read)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    // A folder with anything of someone else's in it is not ours to replace.
+    if let Some(foreign) = names.iter().find(|name| !FILES.contains(&name.as_str())) {
+        return Err(occupied(foreign.clone()));
+    }
+    match names.first() {
+        Some(first) if !names.iter().any(|name| name == CONFIG) => Err(occupied(first.clone())),
+        _ => Ok(()),
+    }
+}
+
+fn write_json(file: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *file, value)?;
+    file.write_all(b"\n")
+}
+
+fn describe(config: &ModelConfig) -> String {
+    let tokenizer = &config.tokenizer;
+    let layout = tokenizer.layout();
+    let mut text = format!(
+        "# An AliTok model\n\n\
+         Made and read by `alitok`; see `alitok inspect` and `alitok generate --help`.\n\n\
+         - pictures of {} × {} pixels\n\
+         - {} tokens a picture: {} of the prefix, then {} rows of {}\n\
+         - a codebook of {} codes\n",
+        tokenizer.image.height,
+        tokenizer.image.width,
+        layout.len(),
+        layout.prefix(),
+        layout.rows(),
+        layout.columns(),
+        tokenizer.codes,
+    );
+    if let Some(generator) = &config.generator {
+        text += &format!(
+            "- a generator of {} parameters for {} classes (`{CLASSES}`)\n",
+            generator.parameter_count(),
+            generator.classes
+        );
+    }
+    text
+}

@@ -1,0 +1,245 @@
+//! A model: a folder that says all about itself, or the same files in memory. It needs neither Burn nor
+//! a network; the feature `reference` loads a model into the modules on Burn, `write` writes folders.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `config.json` | format version, architectures, sampling defaults: [`ModelConfig`] |
+//! | `tokenizer.safetensors` | `encoder.*`, `quantizer.*`, `causal_decoder.*` and / or `bidirectional_decoder.*` |
+//! | `generator.safetensors` | the generator, where there is one |
+//! | `classes.json` | names of its classes, a list in the order of their labels |
+//! | `README.md` | for people |
+
+mod classes;
+mod config;
+#[cfg(feature = "write")]
+mod contents;
+mod digest;
+mod error;
+pub mod named;
+#[cfg(feature = "reference")]
+mod reference;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use files::{FileError, TensorMap, safetensors::TensorFile};
+use generator::GeneratorConfig;
+use serde::Deserialize;
+
+pub use classes::{ClassNames, UnknownClass};
+pub use config::{FORMAT, ModelConfig};
+#[cfg(feature = "write")]
+pub use contents::{ModelContents, check_free};
+pub use digest::{tensors_digest, tokenizer_digest};
+pub use error::ModelError;
+
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.safetensors";
+const GENERATOR: &str = "generator.safetensors";
+const CLASSES: &str = "classes.json";
+#[cfg(feature = "write")]
+const README: &str = "README.md";
+#[cfg(feature = "write")]
+const FILES: [&str; 5] = [CONFIG, TOKENIZER, GENERATOR, CLASSES, README];
+
+/// A model whose configuration has been read. Weights are read on demand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    source: Source,
+    /// Architectures and sampling defaults.
+    pub config: ModelConfig,
+    /// Names of the generator's classes; empty without a generator.
+    pub classes: ClassNames,
+}
+
+/// Where a model's files are.
+#[derive(Debug, Clone, PartialEq)]
+enum Source {
+    Folder(PathBuf),
+    Memory { name: PathBuf, tokenizer: Arc<[u8]>, generator: Option<Arc<[u8]>> },
+}
+
+/// The files of a model folder, in memory.
+#[derive(Debug, Clone)]
+pub struct ModelBytes {
+    /// What errors call the model.
+    pub name: String,
+    /// `config.json`.
+    pub config: String,
+    /// `classes.json`; not used without a generator.
+    pub classes: Option<String>,
+    /// `tokenizer.safetensors`.
+    pub tokenizer: Arc<[u8]>,
+    /// `generator.safetensors`, exactly if the model has a generator.
+    pub generator: Option<Arc<[u8]>>,
+}
+
+impl Model {
+    /// Reads configuration and classes of a model folder and checks that its other files exist.
+    ///
+    /// # Errors
+    /// If a file is missing, `config.json` has an unknown or missing key or contradicts itself,
+    /// or the classes are not as many as the generator has.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        let text = |file: &'static str| match fs::read_to_string(path.join(file)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+            Err(source) => Err(FileError::Read { path: path.join(file), source }),
+            Ok(text) => Ok(Some(text)),
+        };
+        let exists = |file: &'static str| path.join(file).is_file();
+        let (config, classes) = check(path, &text(CONFIG)?, || text(CLASSES), exists)?;
+        Ok(Self::in_folder(path, config, classes))
+    }
+
+    /// Reads configuration and classes of a model whose files are in memory.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn from_bytes(bytes: ModelBytes) -> Result<Self, ModelError> {
+        let ModelBytes { name, config, classes, tokenizer, generator } = bytes;
+        let name = PathBuf::from(name);
+        let exists = |file: &'static str| file != GENERATOR || generator.is_some();
+        let (config, classes) = check(&name, &Some(config), || Ok(classes), exists)?;
+        Ok(Self { source: Source::Memory { name, tokenizer, generator }, config, classes })
+    }
+
+    pub(crate) fn in_folder(path: &Path, config: ModelConfig, classes: ClassNames) -> Self {
+        Self { source: Source::Folder(path.to_owned()), config, classes }
+    }
+
+    /// The model's folder, or what it is called if it is in memory.
+    pub fn path(&self) -> &Path {
+        match &self.source {
+            Source::Folder(path) => path,
+            Source::Memory { name, .. } => name,
+        }
+    }
+
+    /// Where the tokenizer's weights are.
+    pub fn tokenizer_path(&self) -> PathBuf {
+        self.path().join(TOKENIZER)
+    }
+
+    /// Where the generator's weights are, if there is one.
+    pub fn generator_path(&self) -> PathBuf {
+        self.path().join(GENERATOR)
+    }
+
+    /// The architecture of the generator.
+    ///
+    /// # Errors
+    /// If the model has none.
+    pub fn generator_config(&self) -> Result<&GeneratorConfig, ModelError> {
+        self.config
+            .generator
+            .as_ref()
+            .ok_or_else(|| ModelError::NoGenerator { path: self.path().to_owned() })
+    }
+
+    /// The file of the tokenizer's weights.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn tokenizer_file(&self) -> Result<TensorFile, ModelError> {
+        Ok(match &self.source {
+            Source::Folder(path) => TensorFile::open(path.join(TOKENIZER))?,
+            Source::Memory { name, tokenizer, .. } => {
+                TensorFile::from_bytes(name.join(TOKENIZER), Arc::clone(tokenizer))
+            }
+        })
+    }
+
+    /// The file of the generator's weights.
+    ///
+    /// # Errors
+    /// If the model has none, or it cannot be read.
+    pub fn generator_file(&self) -> Result<TensorFile, ModelError> {
+        self.generator_config()?;
+        Ok(match &self.source {
+            Source::Folder(path) => TensorFile::open(path.join(GENERATOR))?,
+            Source::Memory { name, generator, .. } => {
+                let missing = ModelError::NoGenerator { path: name.clone() };
+                let bytes = generator.as_ref().ok_or(missing)?;
+                TensorFile::from_bytes(name.join(GENERATOR), Arc::clone(bytes))
+            }
+        })
+    }
+
+    /// The tokenizer's parameters by name, unchecked.
+    ///
+    /// # Errors
+    /// If the file is missing or damaged.
+    pub fn tokenizer_tensors(&self) -> Result<TensorMap, ModelError> {
+        Ok(self.tokenizer_file()?.tensors()?)
+    }
+
+    /// The generator's parameters by name, unchecked.
+    ///
+    /// # Errors
+    /// If the model has none, or the file is missing or damaged.
+    pub fn generator_tensors(&self) -> Result<TensorMap, ModelError> {
+        Ok(self.generator_file()?.tensors()?)
+    }
+}
+
+/// Reads configuration and classes, and checks that they fit each other and the files that exist.
+fn check(
+    path: &Path,
+    config: &Option<String>,
+    classes: impl FnOnce() -> Result<Option<String>, FileError>,
+    exists: impl Fn(&'static str) -> bool,
+) -> Result<(ModelConfig, ClassNames), ModelError> {
+    let missing = |missing| ModelError::NoModel { path: path.to_owned(), missing };
+    let wrong = |file: &str, what: String| ModelError::Config { path: path.join(file), what };
+    let text = config.as_ref().ok_or_else(|| missing(CONFIG))?;
+    // The version first: other keys may mean something else in another one.
+    #[derive(Deserialize)]
+    struct Version {
+        format: Option<u32>,
+    }
+    let version: Version =
+        serde_json::from_str(text).map_err(|error| wrong(CONFIG, error.to_string()))?;
+    match version.format {
+        Some(FORMAT) => {}
+        Some(format) => {
+            return Err(wrong(
+                CONFIG,
+                format!("`format` is {format}, this version of alitok reads {FORMAT}"),
+            ));
+        }
+        None => return Err(wrong(CONFIG, format!("`format` is missing (now {FORMAT})"))),
+    }
+    let config: ModelConfig =
+        serde_json::from_str(text).map_err(|error| wrong(CONFIG, error.to_string()))?;
+    if let Some(what) = config.contradiction() {
+        return Err(wrong(CONFIG, what));
+    }
+    if !exists(TOKENIZER) {
+        return Err(missing(TOKENIZER));
+    }
+    let Some(generator) = &config.generator else {
+        if exists(GENERATOR) {
+            return Err(wrong(
+                CONFIG,
+                format!("describes no `generator`, but there is a {GENERATOR}; remove it"),
+            ));
+        }
+        return Ok((config, ClassNames::default()));
+    };
+    if !exists(GENERATOR) {
+        return Err(missing(GENERATOR));
+    }
+    let classes = classes()?.ok_or_else(|| missing(CLASSES))?;
+    let classes: ClassNames = serde_json::from_str(&classes)
+        .map_err(|error| wrong(CLASSES, format!("should be a list of names: {error}")))?;
+    if classes.len() != generator.classes {
+        let (names, known) = (classes.len(), generator.classes);
+        return Err(wrong(CLASSES, format!("has {names} names for {known} classes")));
+    }
+    Ok((config, classes))
+}

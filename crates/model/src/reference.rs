@@ -1,0 +1,41 @@
+//! A model loaded into the modules on Burn, the reference.
+
+use burn::tensor::Device;
+use files::ParameterError;
+use generator::reference::Generator;
+use operations::parameters::load;
+use tokenizer::reference::Tokenizer;
+
+use crate::{CONFIG, GENERATOR, Model, ModelError, TOKENIZER};
+
+impl Model {
+    /// The tokenizer, with every decoder that the model has.
+    ///
+    /// # Errors
+    /// If the file is damaged, or a tensor is missing, superfluous or mis-shaped.
+    pub fn tokenizer(&self, device: &Device) -> Result<Tokenizer, ModelError> {
+        let tokenizer = self.config.tokenizer.build(device).map_err(|error| self.wrong(&error))?;
+        load(tokenizer, self.tokenizer_tensors()?)
+            .map_err(|problems| self.unfit(TOKENIZER, problems))
+    }
+
+    /// The generator.
+    ///
+    /// # Errors
+    /// If the model has none, the file is damaged, or a tensor is missing, superfluous or
+    /// mis-shaped.
+    pub fn generator(&self, device: &Device) -> Result<Generator, ModelError> {
+        let config = self.generator_config()?;
+        let generator = config.build(device).map_err(|error| self.wrong(&error))?;
+        load(generator, self.generator_tensors()?)
+            .map_err(|problems| self.unfit(GENERATOR, problems))
+    }
+
+    fn wrong(&self, error: &dyn std::error::Error) -> ModelError {
+        ModelError::Config { path: self.path().join(CONFIG), what: error.to_string() }
+    }
+
+    fn unfit(&self, file: &str, problems: Vec<ParameterError>) -> ModelError {
+        ModelError::Tensors { path: self.path().join(file), problems }
+    }
+}

@@ -1,0 +1,6 @@
+//! The tests of the crate `tokenizer`, in one binary: linking is what takes time.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
+mod laws;
+mod parity;

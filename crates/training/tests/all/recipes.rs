@@ -1,0 +1,149 @@
+//! The recipes of this repository: they parse, are of the published sizes, and state what they are.
+
+use std::path::{Path, PathBuf};
+
+use generator::GeneratorConfig;
+use tokenizer::{DecoderKind, TokenizerConfig, presets};
+use training::recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
+}
+
+fn read<R: Recipe>(name: &str) -> R {
+    recipe::read(name, &[]).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The names of all recipes that have this file.
+fn names(file: &str) -> Vec<String> {
+    let folders = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<String> = folders
+        .filter(|path| path.join(file).exists())
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The program carries the file as it is, and its comment says how it is run and what comes out.
+fn check<R: Recipe + PartialEq + std::fmt::Debug>(name: &str, file: &str) {
+    let path = folder().join(name).join(file);
+    let from_file: R = recipe::read(path.to_str().unwrap(), &[]).unwrap();
+    assert_eq!(read::<R>(name), from_file, "{name}/{file}");
+    let text = std::fs::read_to_string(path).unwrap();
+    let comment: String = text.lines().take_while(|line| line.starts_with('#')).collect();
+    let command = if file == "generator.toml" { "generator" } else { "tokenizer" };
+    assert!(comment.contains(&format!("alitok train {command} ")), "{name}/{file}: no command");
+    assert!(comment.contains(&format!("--recipe {name} ")), "{name}/{file}: another recipe");
+    let ours = ["mini", "mini-4096", "mini-sharp", "quick"].contains(&name);
+    assert!(ours || comment.contains("Expected"), "{name}/{file}: no expected result");
+    let schedule = from_file.schedule();
+    assert!(schedule.warmup_steps < schedule.steps, "{name}/{file}");
+}
+
+#[test]
+fn should_carry_every_recipe_of_the_repository() {
+    for name in names("tokenizer_stage_1.toml") {
+        check::<StageOneRecipe>(&name, "tokenizer_stage_1.toml");
+    }
+    for name in names("tokenizer_stage_2.toml") {
+        check::<StageTwoRecipe>(&name, "tokenizer_stage_2.toml");
+    }
+    for name in names("generator.toml") {
+        check::<GeneratorRecipe>(&name, "generator.toml");
+    }
+}
+
+fn causal_parameters(config: &TokenizerConfig) -> usize {
+    parameters(config, DecoderKind::Causal)
+}
+
+fn parameters(config: &TokenizerConfig, kind: DecoderKind) -> usize {
+    let decoder = config.decoder(kind).unwrap();
+    config.encoder_parameters() + config.codebook_parameters() + config.decoder_parameters(decoder)
+}
+
+#[test]
+fn should_train_tokenizers_of_the_published_sizes() {
+    for (name, side, codes, first, second) in [
+        ("paper", 256, 4096, Some(389_833_260), Some(389_962_284)),
+        ("paper-16384", 256, 16384, Some(390_226_476), Some(390_355_500)),
+        ("paper-512", 512, 4096, None, None),
+    ] {
+        let stage_one: StageOneRecipe = read(name);
+        let stage_two: StageTwoRecipe = read(name);
+        let mut config = stage_one.architecture;
+        first.inspect(|&count| assert_eq!(causal_parameters(&config), count, "{name}"));
+        config.bidirectional_decoder = Some(stage_two.decoder);
+        let count = parameters(&config, DecoderKind::Bidirectional);
+        second.inspect(|&expected| assert_eq!(count, expected, "{name}"));
+        assert_eq!(config, presets::paper(side, codes), "{name}");
+    }
+
+    let paper = |name: &str| read::<StageOneRecipe>(name).architecture;
+    let base = paper("paper");
+    assert_eq!(paper("table-3-a"), presets::without_alignment(base.clone()));
+    assert_eq!(paper("table-3-b"), presets::without_prefix(base.clone()));
+    assert_eq!(paper("table-3-c"), presets::without_auxiliary_loss(base.clone()));
+    assert_eq!(paper("table-3-d"), base);
+    assert_eq!(paper("figure-2"), presets::with_causal_encoder(base));
+}
+
+#[test]
+fn should_train_tokenizers_as_long_as_published_in_three_phases() {
+    let steps = |phases: &[training::phases::Phase]| -> Vec<u64> {
+        phases.iter().map(|phase| phase.from).collect()
+    };
+    for name in ["paper", "paper-16384"] {
+        let one: StageOneRecipe = read(name);
+        assert_eq!((one.schedule.steps, one.schedule.batch), (600_000, 256));
+        assert_eq!(steps(&one.phases), [0, 50_000, 500_000]);
+        let two: StageTwoRecipe = read(name);
+        assert_eq!((two.schedule.steps, two.schedule.batch), (300_000, 256));
+        assert_eq!(steps(&two.phases), [0, 50_000, 200_000]);
+        for (phases, start) in [(one.phases, one.discriminator), (two.phases, two.discriminator)] {
+            let adversarial: Vec<f64> = phases.iter().map(|phase| phase.adversarial).collect();
+            assert_eq!(adversarial, [0.0, 0.0, 0.1]);
+            assert_eq!(start.unwrap().start, phases[2].from);
+        }
+    }
+    let rows = ["table-3-a", "table-3-b", "table-3-c", "table-3-d", "figure-2"];
+    let weights: Vec<f64> = rows
+        .map(|name| {
+            let recipe: StageOneRecipe = read(name);
+            assert_eq!(recipe.schedule.steps, 300_000, "{name}");
+            recipe.loss.auxiliary
+        })
+        .to_vec();
+    assert_eq!(weights, [0.0, 0.0, 0.0, 1.0, 0.0]);
+}
+
+#[test]
+fn should_train_generators_of_the_published_sizes_as_long_as_published() {
+    // Steps of an epoch, in the paper's Fig. 6 and Table 7.
+    let epochs = |count: u64| 625 * count;
+    for (name, tokenizer, steps, parameters) in [
+        ("paper-b", "paper", epochs(800), Some(177_048_064)),
+        ("paper-b-400", "paper", epochs(400), Some(177_048_064)),
+        ("paper-l", "paper", epochs(800), Some(317_851_648)),
+        ("paper-l-400", "paper", epochs(400), Some(317_851_648)),
+        ("paper-xl", "paper", epochs(400), Some(662_141_696)),
+        ("paper-xl-16384", "paper-16384", epochs(400), None),
+        ("table-3", "table-3-d", epochs(200), Some(177_048_064)),
+        ("paper-512", "paper-512", epochs(100), Some(317_851_648)),
+    ] {
+        let recipe: GeneratorRecipe = read(name);
+        let tokenizer = read::<StageOneRecipe>(tokenizer).architecture;
+        let config = GeneratorConfig {
+            layout: tokenizer.layout(),
+            codes: tokenizer.codes,
+            classes: 1000,
+            width: recipe.architecture.width,
+            layers: recipe.architecture.layers,
+            heads: recipe.architecture.heads,
+        };
+        config.validate().unwrap();
+        parameters.inspect(|&count| assert_eq!(config.parameter_count(), count, "{name}"));
+        assert_eq!((recipe.schedule.steps, recipe.schedule.batch), (steps, 2048), "{name}");
+    }
+}

@@ -25,7 +25,7 @@ pub mod recipe;
 pub mod run;
 mod samples;
 pub mod schedule;
-pub mod settings;
+pub use settings;
 pub mod stage_one;
 pub mod stage_two;
 pub mod telemetry;

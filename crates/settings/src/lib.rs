@@ -1,5 +1,7 @@
-//! Files of settings, such as recipes: bundled ones by name and others by path, with single settings
-//! changed, and a misspelt one refused with the nearest that there is.
+//! Settings files: training recipes, experiment plans, evaluation protocols.
+//!
+//! A settings file is TOML. [`read`] takes a bundled one by name or any other by path, and changes
+//! single settings in it. A misspelt setting is an error that names the nearest existing one.
 
 use std::path::{Path, PathBuf};
 
@@ -172,7 +174,7 @@ pub fn to_table<T: Serialize>(settings: &T) -> Table {
 }
 
 /// All paths of a table, those of its tables included.
-pub(crate) fn collect_paths(table: &Table, prefix: &str, paths: &mut Vec<String>) {
+pub fn collect_paths(table: &Table, prefix: &str, paths: &mut Vec<String>) {
     for (key, value) in table {
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         if let Value::Table(inner) = value {

@@ -312,16 +312,17 @@ impl<'a> Scheduler<'a> {
                 return;
             }
             let Some((id, request, sampling)) = self.waiting.pop_front() else { return };
-            let mut stream = |id: usize| {
-                let mut ids = Vec::with_capacity(config.layout.len() + 1);
-                ids.push(id);
+            let mut stream = |condition: Vec<usize>| {
+                let mut ids = condition;
+                ids.reserve(config.layout.len());
                 ids.extend(request.forced.iter().map(|&token| usize::from(token)));
                 let slot = self.free.pop().expect("there are free slots, as was checked");
                 Stream { slot, ids, seen: 0, seen_by_drafter: 0, reads: 0 }
             };
-            let class = vocabulary.class(request.class).expect("the request was validated");
-            let conditional = stream(class);
-            let unconditional = guided.then(|| stream(vocabulary.unconditional()));
+            let condition = &request.condition;
+            let ids = condition.ids(vocabulary).expect("the request was validated");
+            let conditional = stream(ids);
+            let unconditional = guided.then(|| stream(condition.unconditional_ids(vocabulary)));
             let mut tokens = Vec::with_capacity(config.layout.len());
             tokens.extend(&request.forced);
             self.running.push(Job {

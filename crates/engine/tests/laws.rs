@@ -8,7 +8,7 @@ use engine::{
     Decoder, Drafts, Encoder, Event, Generator, JobId, Pool, Precision, Scheduler, generate,
     generator::{POSITIONS, Step},
 };
-use generator::{GenerateError, GeneratorConfig, Request, SamplingConfig};
+use generator::{Condition, GenerateError, GeneratorConfig, Request, SamplingConfig};
 use tokenizer::{
     DecoderConfig, DecoderKind, EncoderInput, ImageSize, TokenizerConfig, TransformerConfig,
 };
@@ -32,7 +32,7 @@ fn model_of(layers: usize, precision: Precision, threads: usize) -> Generator {
 
 fn request(index: u64, forced: usize) -> Request {
     let forced = (0..forced).map(|token| (token * 5 % 70) as CodebookIndex).collect();
-    Request { class: index as usize % 4, seed: 11, index, forced }
+    Request { condition: Condition::Class(index as usize % 4), seed: 11, index, forced }
 }
 
 fn sampling(index: u64) -> SamplingConfig {
@@ -261,7 +261,7 @@ fn should_forget_what_a_slot_held_before() {
 fn should_refuse_what_cannot_be_drawn_and_return_what_is_whole() {
     let model = model(Precision::F32, 1);
     let mut scheduler = Scheduler::new(&model, 1).unwrap();
-    let class = Request { class: 4, ..request(0, 0) };
+    let class = Request { condition: Condition::Class(4), ..request(0, 0) };
     assert!(matches!(scheduler.submit(class, sampling(0)), Err(GenerateError::Vocabulary(_))));
     let whole = request(0, 47);
     assert_eq!(alone(&model, &whole, &sampling(1)), whole.forced);

@@ -1,17 +1,51 @@
 //! What is asked of a generator, and why it may be refused.
 
-use tokens::{CodebookIndex, VocabularyError};
+use tokens::{CodebookIndex, Vocabulary, VocabularyError};
 
 use crate::{
     config::GeneratorConfig,
     sampler::{SamplingConfig, SamplingError},
 };
 
+/// What a picture is to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Condition {
+    /// Something of a class, by its label from 0.
+    Class(usize),
+}
+
+impl Condition {
+    /// The input ids that come before the picture's tokens.
+    ///
+    /// # Errors
+    /// If the generator does not know what the condition names.
+    pub fn ids(&self, vocabulary: Vocabulary) -> Result<Vec<usize>, VocabularyError> {
+        match self {
+            Self::Class(label) => Ok(vec![vocabulary.class(*label)?]),
+        }
+    }
+
+    /// The input ids that take their place in the unconditional half of guidance, as many.
+    pub fn unconditional_ids(&self, vocabulary: Vocabulary) -> Vec<usize> {
+        match self {
+            Self::Class(_) => vec![vocabulary.unconditional()],
+        }
+    }
+
+    /// The label of the class, if the condition is one.
+    pub fn label(&self) -> Option<usize> {
+        match self {
+            Self::Class(label) => Some(*label),
+        }
+    }
+}
+
 /// One picture to generate. Its tokens depend on this and on the [`SamplingConfig`] alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Class label, from 0.
-    pub class: usize,
+    /// What it is to show.
+    pub condition: Condition,
     /// Seed of the noise.
     pub seed: u64,
     /// Which of the seed's pictures this is.
@@ -26,7 +60,7 @@ impl Request {
     /// Checks that a generator can draw this picture.
     ///
     /// # Errors
-    /// If a sampling option, the class or a known token is out of range, or too many are known.
+    /// If a sampling option, the condition or a known token is out of range, or too many are known.
     pub fn validate(
         &self,
         config: &GeneratorConfig,
@@ -34,7 +68,7 @@ impl Request {
     ) -> Result<(), GenerateError> {
         sampling.validate()?;
         let (vocabulary, length) = (config.vocabulary(), config.layout.len());
-        vocabulary.class(self.class)?;
+        self.condition.ids(vocabulary)?;
         for &token in &self.forced {
             vocabulary.token(i64::from(token))?;
         }

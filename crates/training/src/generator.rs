@@ -7,7 +7,7 @@ use std::{
 };
 
 use ::generator::{
-    GeneratorConfig, Request,
+    Condition, GeneratorConfig, Request,
     reference::{
         Dropout, Generator, generate,
         loss::{accuracy, cross_entropy},
@@ -351,7 +351,7 @@ impl Trainer for GeneratorTrainer {
         let columns = COLUMNS.min(self.config.classes);
         let requests: Vec<Request> = (0..2 * columns)
             .map(|place| Request {
-                class: place % columns,
+                condition: Condition::Class(place % columns),
                 seed: self.recipe.schedule.seed,
                 index: place as u64,
                 forced: Vec::new(),

@@ -1,7 +1,7 @@
 //! `alitok complete`
 
 use anyhow::{Result, ensure};
-use generator::Request;
+use generator::{Condition, Request};
 
 use super::generate::{Outputs, sampling};
 use crate::{
@@ -31,7 +31,12 @@ pub(crate) fn run(args: &CompleteArgs, device: DeviceName) -> Result<()> {
     forced.truncate(layout.len_of_rows(args.rows));
     let count = args.count as usize;
     let requests: Vec<Request> = (0..count as u64)
-        .map(|index| Request { class, seed: args.sampling.seed, index, forced: forced.clone() })
+        .map(|index| Request {
+            condition: Condition::Class(class),
+            seed: args.sampling.seed,
+            index,
+            forced: forced.clone(),
+        })
         .collect();
     let columns = (count as f64).sqrt().ceil() as usize;
     let samples = SampleWriter::new(&args.out, vec![class; count], columns)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use generator::{Request, SamplingConfig};
+use generator::{Condition, Request, SamplingConfig};
 use model::Model;
 
 use crate::{
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &GenerateArgs, device: DeviceName) -> Result<()> {
     let count = args.count as usize * classes.len();
     let requests: Vec<Request> = (0..count)
         .map(|index| Request {
-            class: classes[index % classes.len()],
+            condition: Condition::Class(classes[index % classes.len()]),
             seed: args.sampling.seed,
             index: index as u64,
             forced: Vec::new(),
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &GenerateArgs, device: DeviceName) -> Result<()> {
         1 => (count as f64).sqrt().ceil() as usize,
         several => several,
     };
-    let labels = requests.iter().map(|request| request.class).collect();
+    let labels = requests.iter().filter_map(|request| request.condition.label()).collect();
     let samples = SampleWriter::new(&args.out, labels, columns)?;
     let compute = Compute::new(&args.compute, device)?;
     let drawing = compute.drafting(&model, args.sampling.drafts)?;

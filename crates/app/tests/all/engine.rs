@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use crate::common::{Scratch, fixture};
 use burn::tensor::Device;
 use engine::{Pool, Precision};
-use generator::{Request, SamplingConfig};
+use generator::{Condition, Request, SamplingConfig};
 use model::Model;
 use serde_json::Value;
 use tokenizer::DecoderKind;
@@ -25,7 +25,12 @@ fn generator(precision: Precision) -> engine::Generator {
 }
 
 fn requests(count: u64) -> Vec<Request> {
-    let request = |index| Request { class: index as usize % 9, seed: 3, index, forced: Vec::new() };
+    let request = |index| Request {
+        condition: Condition::Class(index as usize % 9),
+        seed: 3,
+        index,
+        forced: Vec::new(),
+    };
     (0..count).map(request).collect()
 }
 

@@ -139,7 +139,8 @@ fn decode(
     // Conditional rows first, then, under guidance, the unconditional ones.
     let mut ids = Vec::with_capacity(ROWS);
     for slot in 0..slots {
-        ids.push(vocabulary.class(requests[padded(slot)].class)? as i64);
+        let condition = requests[padded(slot)].condition.ids(vocabulary)?;
+        ids.extend(condition.into_iter().map(|id| id as i64));
     }
     ids.resize(ROWS, vocabulary.unconditional() as i64);
 
@@ -189,7 +190,7 @@ mod tests {
     use tokens::{TokenLayout, VocabularyError};
 
     use super::*;
-    use crate::{config::GeneratorConfig, sampler::SamplingError};
+    use crate::{config::GeneratorConfig, request::Condition, sampler::SamplingError};
 
     fn model() -> Generator {
         let layout = TokenLayout::new(3, 3, 4);
@@ -205,7 +206,12 @@ mod tests {
     }
 
     fn request(index: usize) -> Request {
-        Request { class: index * 2 % 5, seed: 7, index: index as u64, forced: Vec::new() }
+        Request {
+            condition: Condition::Class(index * 2 % 5),
+            seed: 7,
+            index: index as u64,
+            forced: Vec::new(),
+        }
     }
 
     const SAMPLING: SamplingConfig = SamplingConfig {
@@ -287,7 +293,7 @@ mod tests {
         assert!(unguided(2.0).1 != bits);
 
         let config = model.config();
-        let class = config.vocabulary().class(request(3).class).unwrap() as i64;
+        let class = config.vocabulary().class(6 % 5).unwrap() as i64;
         let mut cache = model.cache(ROWS);
         let mut id = class;
         for (token, bits) in tokens.iter().zip(bits.chunks(config.codes)) {
@@ -331,7 +337,7 @@ mod tests {
         let run = |request: Request, sampling: SamplingConfig| {
             generate(&model, &[request], &sampling, |_| ()).unwrap_err()
         };
-        let class = Request { class: 5, ..request(0) };
+        let class = Request { condition: Condition::Class(5), ..request(0) };
         let class_error = VocabularyError::Class { label: 5, classes: 5 };
         assert_eq!(run(class, SAMPLING), GenerateError::Vocabulary(class_error));
         let token = Request { forced: vec![48], ..request(0) };

@@ -9,7 +9,7 @@ use burn::{
 };
 use files::{HostTensor, TensorMap};
 use generator::{
-    GeneratorConfig, Request, SamplingConfig, guidance,
+    Condition, GeneratorConfig, Request, SamplingConfig, guidance,
     reference::{Generator, generate, loss},
 };
 use operations::parameters::{collect, gradients, load};
@@ -241,7 +241,12 @@ fn should_choose_the_released_tokens_of_a_whole_small_model() {
         let labels = expected.integers::<1>("greedy_labels", &device).into_data();
         let requests: Vec<Request> = labels
             .iter::<i64>()
-            .map(|label| Request { class: label as usize, seed: 0, index: 0, forced: Vec::new() })
+            .map(|label| Request {
+                condition: Condition::Class(label as usize),
+                seed: 0,
+                index: 0,
+                forced: Vec::new(),
+            })
             .collect();
         let greedy = SamplingConfig {
             guidance: 4.0,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use anyhow::{Result, ensure};
 use engine::{Drafts, Event, Generator, Pool, Precision, Scheduler};
-use generator::{Request, SamplingConfig};
+use generator::{Condition, Request, SamplingConfig};
 use serde_json::json;
 use tokens::CodebookIndex;
 
@@ -89,7 +89,7 @@ pub(super) fn run(args: &BenchSpeculationArgs) -> Result<()> {
 
     let requests: Vec<Request> = (0..u64::from(args.pictures))
         .map(|index| Request {
-            class: index as usize % config.classes,
+            condition: Condition::Class(index as usize % config.classes),
             seed: 1,
             index,
             forced: Vec::new(),

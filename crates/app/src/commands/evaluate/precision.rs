@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Int, Tensor};
 use engine::{Pool, Precision, measure};
-use generator::{Request, SamplingConfig};
+use generator::{Condition, Request, SamplingConfig};
 use metrics::{Mean, divergence, log_softmax};
 use model::Model;
 use pixels::crop::Crop;
@@ -187,7 +187,10 @@ fn reference(model: &Model, samples: &[Sample], engine: &engine::Generator) -> R
     let requests: Vec<Request> = samples
         .iter()
         .zip(0..)
-        .map(|(sample, index)| Request { class: sample.class, seed: 3, index, forced: Vec::new() })
+        .map(|(sample, index)| {
+            let condition = Condition::Class(sample.class);
+            Request { condition, seed: 3, index, forced: Vec::new() }
+        })
         .collect();
     let (mut drawn, mut equal) = (0, 0);
     let guided = model.config.sampling;

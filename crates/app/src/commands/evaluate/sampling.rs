@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
-use generator::{Request, SamplingConfig};
+use generator::{Condition, Request, SamplingConfig};
 use metrics::Features;
 use model::Model;
 
@@ -52,7 +52,7 @@ impl Sampler {
     ) -> Result<Arrays> {
         let requests: Vec<Request> = range
             .map(|index| Request {
-                class: index % self.classes,
+                condition: Condition::Class(index % self.classes),
                 seed,
                 index: index as u64,
                 forced: Vec::new(),
@@ -75,7 +75,8 @@ impl Sampler {
         let Features { pool, spatial, logits } = extractor.see(&extractor::images(&pictures))?;
         let mut arrays = Arrays::default();
         arrays.add_integers("tokens", length, tokens);
-        let labels = requests.iter().map(|request| request.class as i64).collect();
+        let labels = requests.iter().filter_map(|request| request.condition.label());
+        let labels = labels.map(|label| label as i64).collect();
         arrays.add_integers("labels", 1, labels);
         for (name, features) in [("pool", Some(pool)), ("spatial", spatial), ("logits", logits)] {
             if let Some(features) = features {

@@ -5,7 +5,7 @@ use std::{io::Write, path::Path};
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
 use generator::{
-    Request, SamplingConfig,
+    Condition, Request, SamplingConfig,
     reference::{Generator, Predictability},
 };
 use metrics::{Gaussian, frechet_distance};
@@ -311,7 +311,7 @@ fn requests(cache: &TokenCache, evaluation: &Evaluation) -> Result<Vec<Request>>
         .map(|index| {
             let of = index * cache.len() / evaluation.samples;
             Ok(Request {
-                class: cache.record(of, 0)?.label,
+                condition: Condition::Class(cache.record(of, 0)?.label),
                 seed: evaluation.seed,
                 index: index as u64,
                 forced: Vec::new(),

@@ -1,19 +1,17 @@
 //! The released code's numbers at reduced width (tests/fixtures/generator.*), every parameter
 //! perturbed: forward, loss and gradients, guidance with and without the cache.
 
-use std::path::PathBuf;
-
 use burn::{
     optim::GradientsParams,
     tensor::{Device, Int, Tensor, TensorData},
 };
-use files::{HostTensor, TensorMap};
+use files::TensorMap;
+use fixtures::{Tensors, assert_close, fixture, largest};
 use generator::{
     Condition, GeneratorConfig, Request, SamplingConfig, guidance,
     reference::{Generator, generate, loss},
 };
 use operations::parameters::{collect, gradients, load};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tokens::TokenLayout;
 use weights::Checkpoint;
 
@@ -26,10 +24,6 @@ const CONFIG: GeneratorConfig = GeneratorConfig {
     layers: 2,
     heads: 4,
 };
-
-fn fixture(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "../../tests/fixtures", name].iter().collect()
-}
 
 /// A parameter's name in the released files.
 fn released_name(name: &str) -> String {
@@ -65,49 +59,14 @@ fn released_model(file: &str, device: &Device) -> Generator {
     load(model, tensors).unwrap()
 }
 
-/// Inputs, outputs and gradients of the released code.
-struct Expected<'a>(SafeTensors<'a>);
-
-impl Expected<'_> {
-    fn view(&self, name: &str, dtype: Dtype) -> TensorView<'_> {
-        let view = self.0.tensor(name).unwrap();
-        assert_eq!(view.dtype(), dtype, "{name}");
-        view
-    }
-
-    fn floats(&self, name: &str) -> HostTensor {
-        let view = self.view(name, Dtype::F32);
-        let values = view.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
-        HostTensor::new(view.shape(), values.collect())
-    }
-
-    fn doubles(&self, name: &str) -> Vec<f64> {
-        let view = self.view(name, Dtype::F64);
-        view.data().chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
-    }
-
-    fn integers<const D: usize>(&self, name: &str, device: &Device) -> Tensor<D, Int> {
-        let view = self.view(name, Dtype::I64);
-        let values = view.data().chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()));
-        let data = TensorData::new(values.collect::<Vec<_>>(), view.shape().to_vec());
-        Tensor::from_data(data, device)
-    }
-}
-
-fn with_expected(file: &str, test: impl FnOnce(Expected<'_>)) {
-    let bytes = std::fs::read(fixture(file)).unwrap();
-    test(Expected(SafeTensors::deserialize(&bytes).unwrap()));
-}
-
-fn assert_close(got: &HostTensor, want: &HostTensor, tolerance: f32, name: &str) {
-    assert_eq!(got.shape, want.shape, "{name}");
-    let worst = got.values.iter().zip(&want.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(worst <= tolerance, "{name}: differs by {worst}, allowed {tolerance}");
+/// Integers of a fixture, on a device.
+fn integers<const D: usize>(expected: &Tensors, name: &str, device: &Device) -> Tensor<D, Int> {
+    Tensor::from_data(TensorData::new(expected.integers(name), expected.shape(name)), device)
 }
 
 /// Compares guided logits over the temperature. Guidance adds s parts of the conditional and
 /// s − 1 parts of the unconditional logits, and their errors with them: each may be 1e-5 off.
-fn assert_guided(conditional: Tensor<3>, unconditional: Tensor<3>, expected: &Expected<'_>) {
+fn assert_guided(conditional: Tensor<3>, unconditional: Tensor<3>, expected: &Tensors) {
     let [strength, power, temperature] = expected.doubles("guidance")[..] else { panic!() };
     let length = CONFIG.layout.len();
     let want = expected.floats("guided_logits");
@@ -132,130 +91,122 @@ fn assert_guided(conditional: Tensor<3>, unconditional: Tensor<3>, expected: &Ex
 
 #[test]
 fn should_give_the_released_logits() {
-    with_expected("generator.safetensors", |expected| {
-        let device = Device::flex();
-        let model = released_model("generator.pth", &device);
-        let classes = expected.integers("condition_ids", &device);
-        let logits = model.forward(classes, expected.integers("tokens", &device), None);
-        let want = expected.floats("logits");
-        assert_close(&operations::parameters::host_tensor(logits), &want, 1e-5, "logits");
-    });
+    let expected = Tensors::open("generator.safetensors");
+    let device = Device::flex();
+    let model = released_model("generator.pth", &device);
+    let classes = integers(&expected, "condition_ids", &device);
+    let logits = model.forward(classes, integers(&expected, "tokens", &device), None);
+    let want = expected.floats("logits");
+    assert_close("logits", &operations::parameters::host_tensor(logits), &want, 1e-5);
 }
 
 #[test]
 fn should_name_classes_as_the_released_code_does() {
-    with_expected("generator.safetensors", |expected| {
-        let device = Device::flex();
-        let labels = expected.integers::<1>("labels", &device).into_data();
-        let ids = expected.integers::<1>("condition_ids", &device).into_data();
-        for (label, id) in labels.iter::<i64>().zip(ids.iter::<i64>()) {
-            assert_eq!(CONFIG.vocabulary().class(label as usize), Ok(id as usize));
-        }
-    });
+    let expected = Tensors::open("generator.safetensors");
+    let device = Device::flex();
+    let labels = integers::<1>(&expected, "labels", &device).into_data();
+    let ids = integers::<1>(&expected, "condition_ids", &device).into_data();
+    for (label, id) in labels.iter::<i64>().zip(ids.iter::<i64>()) {
+        assert_eq!(CONFIG.vocabulary().class(label as usize), Ok(id as usize));
+    }
 }
 
 #[test]
 fn should_give_the_released_guidance_scales() {
-    with_expected("generator.safetensors", |expected| {
-        let [strength, power, _] = expected.doubles("guidance")[..] else { panic!() };
-        let length = CONFIG.layout.len();
-        let scales = expected.doubles("guidance_scales");
-        assert_eq!(scales.len(), length);
-        for (index, want) in scales.into_iter().enumerate() {
-            // The released code computes them in f32.
-            let got = guidance::scale(strength, power, index, length);
-            assert!((got - want).abs() < 1e-6, "{index}: {got} {want}");
-        }
-    });
+    let expected = Tensors::open("generator.safetensors");
+    let [strength, power, _] = expected.doubles("guidance")[..] else { panic!() };
+    let length = CONFIG.layout.len();
+    let scales = expected.doubles("guidance_scales");
+    assert_eq!(scales.len(), length);
+    for (index, want) in scales.into_iter().enumerate() {
+        // The released code computes them in f32.
+        let got = guidance::scale(strength, power, index, length);
+        assert!((got - want).abs() < 1e-6, "{index}: {got} {want}");
+    }
 }
 
 #[test]
 fn should_give_the_released_guided_logits_without_the_cache() {
-    with_expected("generator.safetensors", |expected| {
-        let device = Device::flex();
-        let model = released_model("generator.pth", &device);
-        let classes = expected.integers::<1>("condition_ids", &device);
-        let nobody = Tensor::full([2], CONFIG.vocabulary().unconditional() as i64, &device);
-        let length = CONFIG.layout.len();
-        let [conditional, unconditional] = [classes, nobody].map(|classes| {
-            let tokens = expected.integers::<2>("tokens", &device).slice([0..2, 0..length - 1]);
-            model.forward(classes, tokens, None)
-        });
-        assert_guided(conditional, unconditional, &expected);
+    let expected = Tensors::open("generator.safetensors");
+    let device = Device::flex();
+    let model = released_model("generator.pth", &device);
+    let classes = integers::<1>(&expected, "condition_ids", &device);
+    let nobody = Tensor::full([2], CONFIG.vocabulary().unconditional() as i64, &device);
+    let length = CONFIG.layout.len();
+    let [conditional, unconditional] = [classes, nobody].map(|classes| {
+        let tokens = integers::<2>(&expected, "tokens", &device).slice([0..2, 0..length - 1]);
+        model.forward(classes, tokens, None)
     });
+    assert_guided(conditional, unconditional, &expected);
 }
 
 #[test]
 fn should_give_the_released_guided_logits_with_the_cache() {
-    with_expected("generator.safetensors", |expected| {
-        let device = Device::flex();
-        let model = released_model("generator.pth", &device);
-        let classes = expected.integers::<1>("condition_ids", &device);
-        let nobody = Tensor::full([2], CONFIG.vocabulary().unconditional() as i64, &device);
-        let tokens = expected.integers::<2>("tokens", &device);
-        let mut ids = Tensor::cat(vec![classes, nobody], 0);
-        let mut cache = model.cache(4);
-        let mut steps: Vec<Tensor<3>> = Vec::new();
-        for index in 0..CONFIG.layout.len() {
-            steps.push(model.step(ids, &mut cache).unsqueeze_dim(1));
-            let column = tokens.clone().slice([0..2, index..index + 1]).reshape([2]);
-            ids = column.repeat_dim(0, 2);
-        }
-        assert_eq!(cache.len(), cache.capacity());
-        let [conditional, unconditional] = Tensor::cat(steps, 1).split(2, 0).try_into().unwrap();
-        assert_guided(conditional, unconditional, &expected);
-    });
+    let expected = Tensors::open("generator.safetensors");
+    let device = Device::flex();
+    let model = released_model("generator.pth", &device);
+    let classes = integers::<1>(&expected, "condition_ids", &device);
+    let nobody = Tensor::full([2], CONFIG.vocabulary().unconditional() as i64, &device);
+    let tokens = integers::<2>(&expected, "tokens", &device);
+    let mut ids = Tensor::cat(vec![classes, nobody], 0);
+    let mut cache = model.cache(4);
+    let mut steps: Vec<Tensor<3>> = Vec::new();
+    for index in 0..CONFIG.layout.len() {
+        steps.push(model.step(ids, &mut cache).unsqueeze_dim(1));
+        let column = tokens.clone().slice([0..2, index..index + 1]).reshape([2]);
+        ids = column.repeat_dim(0, 2);
+    }
+    assert_eq!(cache.len(), cache.capacity());
+    let [conditional, unconditional] = Tensor::cat(steps, 1).split(2, 0).try_into().unwrap();
+    assert_guided(conditional, unconditional, &expected);
 }
 
 #[test]
 fn should_give_the_released_loss_accuracy_and_gradients() {
-    with_expected("generator.safetensors", |expected| {
-        let device = Device::flex().autodiff();
-        let model = released_model("generator.pth", &device);
-        let classes = expected.integers("condition_ids", &device);
-        let tokens = expected.integers::<2>("tokens", &device);
-        let length = CONFIG.layout.len();
-        let inputs = tokens.clone().slice([0..2, 0..length - 1]);
-        let logits = model.forward(classes, inputs, None);
-        let accuracy = loss::accuracy(logits.clone(), tokens.clone());
-        let loss = loss::cross_entropy(logits, tokens);
-        let of = |tensor: Tensor<1>| operations::parameters::host_tensor(tensor);
-        assert_close(&of(accuracy), &expected.floats("accuracy"), 1e-7, "accuracy");
-        assert_close(&of(loss.clone()), &expected.floats("loss"), 1e-5, "loss");
+    let expected = Tensors::open("generator.safetensors");
+    let device = Device::flex().autodiff();
+    let model = released_model("generator.pth", &device);
+    let classes = integers(&expected, "condition_ids", &device);
+    let tokens = integers::<2>(&expected, "tokens", &device);
+    let length = CONFIG.layout.len();
+    let inputs = tokens.clone().slice([0..2, 0..length - 1]);
+    let logits = model.forward(classes, inputs, None);
+    let accuracy = loss::accuracy(logits.clone(), tokens.clone());
+    let loss = loss::cross_entropy(logits, tokens);
+    let of = |tensor: Tensor<1>| operations::parameters::host_tensor(tensor);
+    assert_close("accuracy", &of(accuracy), &expected.floats("accuracy"), 1e-7);
+    assert_close("loss", &of(loss.clone()), &expected.floats("loss"), 1e-5);
 
-        let gradients = gradients(&model, &GradientsParams::from_grads(loss.backward(), &model));
-        assert_eq!(gradients.len(), collect(&model).len(), "every parameter has a gradient");
-        for (name, got) in gradients {
-            let want = expected.floats(&format!("grad.{}", released_name(&name)));
-            let largest = want.values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-            assert_close(&got, &want, 1e-4 * largest, &name);
-        }
-    });
+    let gradients = gradients(&model, &GradientsParams::from_grads(loss.backward(), &model));
+    assert_eq!(gradients.len(), collect(&model).len(), "every parameter has a gradient");
+    for (name, got) in gradients {
+        let want = expected.floats(&format!("grad.{}", released_name(&name)));
+        assert_close(&name, &got, &want, 1e-4 * largest(&want));
+    }
 }
 
 #[test]
 fn should_choose_the_released_tokens_of_a_whole_small_model() {
-    with_expected("released_tiny/expected.safetensors", |expected| {
-        let device = Device::flex();
-        let model = released_model("released_tiny/generator.bin", &device);
-        let labels = expected.integers::<1>("greedy_labels", &device).into_data();
-        let requests: Vec<Request> = labels
-            .iter::<i64>()
-            .map(|label| Request {
-                condition: Condition::Class(label as usize),
-                seed: 0,
-                index: 0,
-                forced: Vec::new(),
-            })
-            .collect();
-        let greedy = SamplingConfig {
-            guidance: 4.0,
-            guidance_power: 1.3,
-            temperature: 0.0,
-            ..SamplingConfig::default()
-        };
-        let pictures = generate(&model, &requests, &greedy, |_| ()).unwrap();
-        let want = expected.integers::<2>("greedy_tokens", &device).into_data();
-        assert!(pictures.concat().into_iter().map(i64::from).eq(want.iter::<i64>()));
-    });
+    let expected = Tensors::open("released_tiny/expected.safetensors");
+    let device = Device::flex();
+    let model = released_model("released_tiny/generator.bin", &device);
+    let labels = integers::<1>(&expected, "greedy_labels", &device).into_data();
+    let requests: Vec<Request> = labels
+        .iter::<i64>()
+        .map(|label| Request {
+            condition: Condition::Class(label as usize),
+            seed: 0,
+            index: 0,
+            forced: Vec::new(),
+        })
+        .collect();
+    let greedy = SamplingConfig {
+        guidance: 4.0,
+        guidance_power: 1.3,
+        temperature: 0.0,
+        ..SamplingConfig::default()
+    };
+    let pictures = generate(&model, &requests, &greedy, |_| ()).unwrap();
+    let want = integers::<2>(&expected, "greedy_tokens", &device).into_data();
+    assert!(pictures.concat().into_iter().map(i64::from).eq(want.iter::<i64>()));
 }

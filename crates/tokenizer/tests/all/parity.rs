@@ -1,15 +1,13 @@
 //! The released code's numbers at reduced width (tests/fixtures/tokenizer_stage*), every
 //! parameter perturbed: forward, losses, gradients, and the codebook's update.
 
-use std::path::PathBuf;
-
 use burn::{
     optim::GradientsParams,
     tensor::{Device, Tensor, TensorData},
 };
-use files::{HostTensor, TensorMap};
+use files::HostTensor;
+use fixtures::{Tensors, assert_close, fixture, largest};
 use operations::parameters::{gradients, load};
-use safetensors::{Dtype, SafeTensors};
 use tokenizer::{
     DecoderKind, TokenizerConfig,
     reference::{
@@ -28,82 +26,23 @@ const FORWARD: f32 = 1e-5;
 /// Agreement of gradients, relative to the tensor's largest entry.
 const GRADIENT: f32 = 1e-4;
 
-struct Fixture {
-    bytes: Vec<u8>,
-}
-
-impl Fixture {
-    fn path(name: &str) -> PathBuf {
-        [env!("CARGO_MANIFEST_DIR"), "../../tests/fixtures", name].iter().collect()
-    }
-
-    fn open(name: &str) -> Self {
-        Self { bytes: std::fs::read(Self::path(name)).unwrap() }
-    }
-
-    fn tensors(&self) -> SafeTensors<'_> {
-        SafeTensors::deserialize(&self.bytes).unwrap()
-    }
-
-    fn floats(&self, name: &str) -> HostTensor {
-        let tensors = self.tensors();
-        let view = tensors.tensor(name).unwrap();
-        assert_eq!(view.dtype(), Dtype::F32, "{name}");
-        let values = view
-            .data()
-            .chunks_exact(4)
-            .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
-            .collect();
-        HostTensor::new(view.shape(), values)
-    }
-
-    fn integers(&self, name: &str) -> Vec<i64> {
-        let tensors = self.tensors();
-        let view = tensors.tensor(name).unwrap();
-        assert_eq!(view.dtype(), Dtype::I64, "{name}");
-        let bytes = view.data().chunks_exact(8);
-        bytes.map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap())).collect()
-    }
-
-    fn gradients(&self) -> TensorMap {
-        let tensors = self.tensors();
-        tensors
-            .names()
-            .into_iter()
-            .filter_map(|name| Some((name.strip_prefix("grad.")?.to_owned(), self.floats(name))))
-            .collect()
-    }
-}
-
 fn device_tensor<const D: usize>(host: HostTensor, device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(host.values, host.shape), device)
-}
-
-fn assert_close(name: &str, got: &HostTensor, expected: &HostTensor, tolerance: f32) {
-    assert_eq!(got.shape, expected.shape, "shape of {name}");
-    for (index, (got, expected)) in got.values.iter().zip(&expected.values).enumerate() {
-        let difference = (got - expected).abs();
-        assert!(difference <= tolerance, "{name}[{index}] is {got}, expected {expected}");
-    }
-}
-
-fn largest(tensor: &HostTensor) -> f32 {
-    tensor.values.iter().fold(0.0, |largest, value| value.abs().max(largest))
 }
 
 struct Case {
     config: TokenizerConfig,
     model: Tokenizer,
-    fixture: Fixture,
+    fixture: Tensors,
     device: Device,
 }
 
 fn case(stage: &str) -> Case {
     let device = Device::flex().autodiff();
-    let checkpoint = Checkpoint::read(Fixture::path(&format!("{stage}.pth"))).unwrap();
+    let checkpoint = Checkpoint::read(fixture(&format!("{stage}.pth"))).unwrap();
     let released = import_tokenizer(checkpoint).unwrap();
     let model = load(released.config.build(&device).unwrap(), released.tensors).unwrap();
-    let fixture = Fixture::open(&format!("{stage}.safetensors"));
+    let fixture = Tensors::open(&format!("{stage}.safetensors"));
     Case { config: released.config, model, fixture, device }
 }
 
@@ -147,7 +86,7 @@ fn check_gradients(case: &Case, kind: DecoderKind, loss: Tensor<1>) {
     let found = GradientsParams::from_grads(loss.backward(), &case.model);
     let found = gradients(&case.model, &found);
     let found = export_tokenizer(&case.config, kind, found).unwrap();
-    let expected = case.fixture.gradients();
+    let expected = case.fixture.floats_below("grad.");
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     for (name, expected) in &expected {
         assert_close(name, &found[name], expected, GRADIENT * largest(expected));

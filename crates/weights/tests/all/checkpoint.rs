@@ -5,12 +5,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use files::HostTensor;
 use files::safetensors::StorageFormat;
 use files::safetensors::{self, StringMetadata};
+use fixtures::fixture;
 use tokens::noise::{Noise, Purpose};
 use weights::{Checkpoint, CheckpointError, torch_writer};
-
-fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).join(name)
-}
 
 fn torch(name: &str) -> PathBuf {
     fixture("torch").join(name)

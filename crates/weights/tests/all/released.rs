@@ -1,10 +1,11 @@
 //! Released checkpoints to our models and back.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs};
 
 use burn::tensor::Device;
 use files::safetensors::StorageFormat;
 use files::{HostTensor, ParameterError, TensorMap};
+use fixtures::fixture;
 use generator::presets;
 use model::{Model, ModelContents, ModelError, tokenizer_digest};
 use operations::parameters::{collect, load};
@@ -18,10 +19,6 @@ use weights::{
 };
 
 const LAYOUT: TokenLayout = TokenLayout::new(17, 16, 16);
-
-fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).join(name)
-}
 
 fn read(name: &str) -> Checkpoint {
     Checkpoint::read(fixture(name)).unwrap()
@@ -261,7 +258,7 @@ fn should_leave_nothing_behind_when_an_import_fails() {
     let tokenizer = fixture("released_tiny/tokenizer.pth");
     let wrong = fixture("tokenizer_stage1.pth");
     assert!(import(&tokenizer, Some(&wrong), &out, StorageFormat::F32).is_err());
-    assert!(import(&fixture("missing.pth"), None, &out, StorageFormat::F32).is_err());
+    assert!(import(&folder.path().join("missing.pth"), None, &out, StorageFormat::F32).is_err());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 

@@ -49,9 +49,7 @@ pub(crate) fn open(name: &str, device: &Device) -> Result<Extractor> {
     let (path, is_inception) = match name.split_once('=') {
         None if name == "lite" => {
             let path = "models/efficientnet-lite0/efficientnet-lite0.safetensors";
-            let bundled = pixels::bundled_path(path)
-                .context("the bundled network was not found; set ALITOK_HOME to this repository")?;
-            (bundled, false)
+            (crate::models::home().path(path)?, false)
         }
         None if name == "inception" => (fetched("inception")?, true),
         Some(("inception", path)) => (Path::new(path).to_owned(), true),
@@ -160,7 +158,7 @@ pub(crate) enum Pictures {
 impl Pictures {
     pub(crate) fn open(source: &str) -> Result<Self> {
         if !source.to_lowercase().ends_with(".npz") {
-            return Ok(Self::Data(pixels::data::open(source)?));
+            return Ok(Self::Data(pixels::data::open(source, crate::models::home())?));
         }
         let batch = NumpyBatch::open(source)?;
         if batch.images().is_none_or(|[count, ..]| count == 0) {

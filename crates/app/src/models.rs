@@ -1,36 +1,26 @@
 //! Finding and opening the model that a command names.
 
-use std::path::{Path, PathBuf};
+use std::{path::Path, sync::LazyLock};
 
 use anyhow::{Result, bail};
+use files::Home;
 use model::Model;
+pub(crate) use model::named::of_run;
 use tokenizer::{DecoderKind, TokenizerConfig};
 
 use crate::args::{DecoderArgs, DecoderName, StorageName};
 
-/// The folder of a model: `mini` is the bundled one (`./mini` a folder of that name).
-pub(crate) fn folder(name: &str) -> Result<PathBuf> {
-    if name != "mini" {
-        return Ok(of_run(Path::new(name)));
-    }
-    match pixels::bundled_path("models/mini") {
-        Some(path) => Ok(path),
-        None => bail!(
-            "the bundled model was not found; set ALITOK_HOME to the folder that holds `data` \
-             and `models`"
-        ),
-    }
-}
-
-/// The model folder of a run; any other path stays what it is.
-pub(crate) fn of_run(path: &Path) -> PathBuf {
-    let model = path.join("model");
-    if model.join("config.json").exists() { model } else { path.to_owned() }
+/// The root of bundled things, which is looked for once.
+pub(crate) fn home() -> &'static Home {
+    static HOME: LazyLock<Home> = LazyLock::new(|| {
+        Home::find(Some(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))))
+    });
+    &HOME
 }
 
 /// Reads the configuration of a model.
 pub(crate) fn open(name: &str) -> Result<Model> {
-    Ok(Model::read(folder(name)?)?)
+    Ok(Model::named(name, home())?)
 }
 
 /// The decoder that was asked for, or the model's best.

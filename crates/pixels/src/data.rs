@@ -9,6 +9,8 @@ mod shard_set;
 
 use std::path::{Path, PathBuf};
 
+use files::Home;
+
 pub use balanced::Balanced;
 pub use class_folder::ClassFolder;
 pub use flat_folder::FlatFolder;
@@ -17,9 +19,10 @@ pub use parquet_set::ParquetSet;
 pub use shard_set::ShardSet;
 
 use crate::bundle::Split;
-use crate::bundled::bundled;
 use crate::{Picture, PixelsError};
 
+/// The shard of the bundled pictures, below the root of bundled things.
+const BUNDLED: &str = "data/noto-emoji-64.tar";
 /// Most classes that may be given by number.
 const MAX_CLASSES: usize = 1 << 20;
 /// Most paths that the braces of a pattern may stand for.
@@ -81,7 +84,9 @@ pub trait DataSet: Send + Sync {
 
 /// Opens the data set that `source` names:
 ///
-/// - `bundled` (its training side) or `bundled:heldout`;
+/// - `bundled` (its training side) or `bundled:heldout`, which is below `home`: Noto Emoji at 64
+///   pixels, by category. Both sides have the same classes, and no emoji is on both sides in any
+///   skin tone or gender;
 /// - a folder with one sub-folder of pictures for each class ([`ClassFolder`]);
 /// - a folder of pictures ([`FlatFolder`]), where `FOLDER@FILE` names the file of its labels;
 /// - tar shards in the WebDataset layout ([`ShardSet`]), or Parquet files with pictures in them
@@ -90,11 +95,11 @@ pub trait DataSet: Send + Sync {
 ///
 /// # Errors
 /// [`PixelsError::Read`] or [`PixelsError::DataSet`], naming what is missing or wrong.
-pub fn open(source: &str) -> Result<Box<dyn DataSet>, PixelsError> {
+pub fn open(source: &str, home: &Home) -> Result<Box<dyn DataSet>, PixelsError> {
     let path = Path::new(source);
     match source {
-        "bundled" | "bundled:train" => Ok(Box::new(bundled(Split::Train)?)),
-        "bundled:heldout" => Ok(Box::new(bundled(Split::HeldOut)?)),
+        "bundled" | "bundled:train" => Ok(Box::new(bundled(Split::Train, home)?)),
+        "bundled:heldout" => Ok(Box::new(bundled(Split::HeldOut, home)?)),
         _ if source.starts_with("bundled:") => {
             Err(PixelsError::data_set(source, "its sides are `bundled` and `bundled:heldout`"))
         }
@@ -107,6 +112,12 @@ pub fn open(source: &str) -> Result<Box<dyn DataSet>, PixelsError> {
             _ => open_files(source, matching(source)?),
         },
     }
+}
+
+/// One side of the bundled data set.
+fn bundled(split: Split, home: &Home) -> Result<ShardSet, PixelsError> {
+    let path = home.path(BUNDLED).map_err(|error| PixelsError::data_set("bundled", error))?;
+    ShardSet::open_split(&[path], split)
 }
 
 fn open_folder(path: &Path) -> Result<Box<dyn DataSet>, PixelsError> {

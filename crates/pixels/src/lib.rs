@@ -4,7 +4,6 @@
 
 pub mod augment;
 pub mod bundle;
-mod bundled;
 pub mod crop;
 pub mod data;
 mod error;
@@ -16,7 +15,6 @@ mod resample;
 pub mod survey;
 mod vectorized;
 
-pub use bundled::bundled_path;
 pub use data::{DataSet, Sample};
 pub use error::PixelsError;
 pub use picture::Picture;

@@ -74,6 +74,11 @@ impl DataSet for Noisy {
     }
 }
 
+/// The root of bundled things: this source tree.
+fn home() -> files::Home {
+    files::Home::at(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
 fn data(side: usize, classes: usize) -> Arc<dyn DataSet> {
     Arc::new(Noisy { side, classes: (0..classes).map(|class| class.to_string()).collect() })
 }
@@ -81,7 +86,7 @@ fn data(side: usize, classes: usize) -> Arc<dyn DataSet> {
 fn stage_one(settings: &[&str], side: usize) -> StageOne {
     let settings: Vec<String> = settings.iter().map(|&setting| setting.into()).collect();
     let recipe: StageOneRecipe = recipe::read("mini", &settings).unwrap();
-    StageOne::new(recipe, data(side, 9), &Device::flex()).unwrap()
+    StageOne::new(recipe, data(side, 9), &home(), &Device::flex()).unwrap()
 }
 
 fn generator(

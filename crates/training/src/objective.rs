@@ -4,6 +4,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
+use files::Home;
 use tokenizer::ImageSize;
 
 use crate::{
@@ -53,13 +54,14 @@ impl Objective {
         schedule: &Schedule,
         optimizer: AdamWConfig,
         image: ImageSize,
+        home: &Home,
         device: &Device,
     ) -> Result<Self, TrainingError> {
         let mut networks: Vec<(PerceptualTerm, Loaded)> = Vec::new();
         for term in phases.iter().flat_map(|phase| &phase.perceptual) {
             if term.weight > 0.0 && !networks.iter().any(|(known, _)| same(known, term)) {
                 let plain = device.clone().inner();
-                let loaded = term.network.load(term.weights.as_deref(), &plain)?;
+                let loaded = term.network.load(term.weights.as_deref(), home, &plain)?;
                 networks.push((term.clone(), loaded));
             }
         }

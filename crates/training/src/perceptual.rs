@@ -1,9 +1,9 @@
 //! The perceptual losses that a recipe may name, and where their weights are.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Device;
-use files::TensorMap;
+use files::{Home, TensorMap};
 use metrics::{
     networks::{ChainConfig, ConvNextConfig, EfficientNetLiteConfig, NetworkError},
     perceptual::{LiteDistance, LogitDistance, Lpips, PerceptualDistance},
@@ -15,6 +15,9 @@ use weights::{
 };
 
 use crate::TrainingError;
+
+/// The truncated EfficientNet-Lite0, below the root of bundled things.
+const LITE: &str = "models/efficientnet-lite0/efficientnet-lite0.safetensors";
 
 /// A network that compares pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,12 +47,13 @@ impl PerceptualNetwork {
         }
     }
 
-    /// Reads the network, from `weights` if that is given, else from where it belongs: what comes
-    /// with the program, or the folder of fetched weights. The weights of LPIPS's channels are
+    /// Reads the network, from `weights` if that is given, else from where it belongs: what is
+    /// bundled, below `home`, or the folder of fetched weights. The weights of LPIPS's channels are
     /// always the fetched ones. `device` is without automatic differentiation.
     pub(crate) fn load(
         self,
         weights: Option<&Path>,
+        home: &Home,
         device: &Device,
     ) -> Result<Loaded, TrainingError> {
         let unfit = |error: NetworkError| self.problem(error);
@@ -57,12 +61,7 @@ impl PerceptualNetwork {
             Self::EfficientnetLite0 => {
                 let path = match weights {
                     Some(path) => path.to_owned(),
-                    None => bundled().ok_or_else(|| {
-                        self.problem(
-                            "its weights were not found; set ALITOK_HOME to the folder that holds \
-                             `data` and `models`",
-                        )
-                    })?,
+                    None => home.path(LITE).map_err(|error| self.problem(error))?,
                 };
                 let tensors = Checkpoint::read(path)?.tensors;
                 let checksum = checksum(&tensors);
@@ -104,10 +103,6 @@ impl PerceptualNetwork {
     fn problem(self, problem: impl ToString) -> TrainingError {
         TrainingError::Perceptual { network: self.name(), problem: problem.to_string() }
     }
-}
-
-fn bundled() -> Option<PathBuf> {
-    pixels::bundled_path("models/efficientnet-lite0/efficientnet-lite0.safetensors")
 }
 
 /// A checksum over names and values.

@@ -6,8 +6,8 @@ use burn::{
     module::Module,
     tensor::{Device, Int, Tensor},
 };
-use files::TensorMap;
 use files::safetensors::StorageFormat;
+use files::{Home, TensorMap};
 use model::{ClassNames, ModelConfig, ModelContents, tensors_digest};
 use operations::parameters::collect;
 use pixels::{DataSet, Picture, augment::Augmentation};
@@ -50,13 +50,14 @@ pub struct StageOne {
 }
 
 impl StageOne {
-    /// Prepares the training of a new tokenizer on `data`.
+    /// Prepares the training of a new tokenizer on `data`. Networks that are bundled are below `home`.
     ///
     /// # Errors
     /// If the architecture cannot be built or has not exactly one decoder, or there are no data.
     pub fn new(
         recipe: StageOneRecipe,
         data: Arc<dyn DataSet>,
+        home: &Home,
         device: &Device,
     ) -> Result<Self, TrainingError> {
         let config = &recipe.architecture;
@@ -88,6 +89,7 @@ impl StageOne {
             &recipe.schedule,
             recipe.optimizer,
             config.image,
+            home,
             &device,
         )?;
         Ok(Self {

@@ -6,7 +6,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
-use files::TensorMap;
+use files::{Home, TensorMap};
 use operations::parameters::collect;
 use pixels::{DataSet, Picture};
 use tokenizer::{
@@ -53,7 +53,8 @@ pub struct StageTwo {
 }
 
 impl StageTwo {
-    /// Prepares the training of a fresh decoder for the first stage's tokenizer.
+    /// Prepares the training of a fresh decoder for the first stage's tokenizer. Networks that
+    /// are bundled are below `home`.
     ///
     /// # Errors
     /// If the architecture cannot be built, or there are no data.
@@ -61,6 +62,7 @@ impl StageTwo {
         recipe: StageTwoRecipe,
         first_stage: Tokenizer,
         data: Arc<dyn DataSet>,
+        home: &Home,
         device: &Device,
     ) -> Result<Self, TrainingError> {
         let mut config = first_stage.config().clone();
@@ -78,6 +80,7 @@ impl StageTwo {
             &schedule,
             recipe.optimizer,
             config.image,
+            home,
             &device,
         )?;
         Ok(Self {

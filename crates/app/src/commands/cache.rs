@@ -37,7 +37,7 @@ pub(crate) fn run(verb: &CacheVerb, device: DeviceName) -> Result<()> {
 
 fn run_build(args: &CacheBuildArgs, device: DeviceName) -> Result<()> {
     let shard: Shard = args.shard.parse()?;
-    let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
+    let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
     let model = models::open(&args.model.model)?;
     // What is cached are the tokenizer's tokens, not those of a rounded one.
     let compute = ComputeArgs { engine: args.engine, ..ComputeArgs::default() };

@@ -42,7 +42,7 @@ fn crops(image: &Path, size: usize, ten: bool, out: &Path) -> Result<()> {
 }
 
 fn inspect(source: &str, sheet: Option<&Path>, strict: bool) -> Result<()> {
-    let data: Arc<dyn DataSet> = pixels::data::open(source)?.into();
+    let data: Arc<dyn DataSet> = pixels::data::open(source, crate::models::home())?.into();
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let mut progress = Progress::new("reading", data.len() as u64);
     let survey = survey(Arc::clone(&data), threads, strict, |read| progress.set(read as u64))?;

@@ -136,12 +136,13 @@ impl Laboratory<'_> {
     ) -> Result<PathBuf> {
         let data = data(&self.plan.data)?;
         if let Some(recipe) = self.plan.stage_one(unit)? {
-            let trainer = StageOne::new(recipe.clone(), data, &self.device)?;
+            let trainer = StageOne::new(recipe.clone(), data, crate::models::home(), &self.device)?;
             return train(trainer, &recipe, folder.stage_one());
         }
         let recipe = self.plan.stage_two(unit)?.context("a row has a first or a second stage")?;
         let first_stage = Model::read(tokens.stage_one().join("model"))?.tokenizer(&self.device)?;
-        let trainer = StageTwo::new(recipe.clone(), first_stage, data, &self.device)?;
+        let trainer =
+            StageTwo::new(recipe.clone(), first_stage, data, crate::models::home(), &self.device)?;
         train(trainer, &recipe, folder.stage_two())
     }
 
@@ -199,7 +200,7 @@ impl Laboratory<'_> {
 }
 
 fn data(source: &str) -> Result<Arc<dyn DataSet>> {
-    Ok(pixels::data::open(source)?.into())
+    Ok(pixels::data::open(source, crate::models::home())?.into())
 }
 
 /// Runs a training to its end, from wherever it is; returns its folder.

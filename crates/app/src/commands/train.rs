@@ -49,8 +49,8 @@ pub(crate) fn run(verb: &TrainVerb, device: &Device) -> Result<()> {
 fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) -> Result<()> {
     ensure!(args.decoder_from.is_none(), "--decoder-from belongs to stage 2");
     let recipe: StageOneRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
-    let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
-    let mut trainer = StageOne::new(recipe.clone(), data, device)?
+    let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
+    let mut trainer = StageOne::new(recipe.clone(), data, models::home(), device)?
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
     if let Some(from) = &args.from {
@@ -58,7 +58,7 @@ fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {
-        trainer = trainer.with_heldout(pixels::data::open(heldout)?.into());
+        trainer = trainer.with_heldout(pixels::data::open(heldout, models::home())?.into());
     }
     train(trainer, &recipe, &args.run, processes)
 }
@@ -67,8 +67,8 @@ fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
     let recipe: StageTwoRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
     let from = args.from.as_ref().context("--from is needed for stage 2")?;
     let first_stage = Model::read(models::of_run(from))?.tokenizer(device)?;
-    let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data)?.into();
-    let mut trainer = StageTwo::new(recipe.clone(), first_stage, data, device)?
+    let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
+    let mut trainer = StageTwo::new(recipe.clone(), first_stage, data, models::home(), device)?
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
     if let Some(from) = &args.decoder_from {
@@ -76,7 +76,7 @@ fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {
-        trainer = trainer.with_heldout(pixels::data::open(heldout)?.into());
+        trainer = trainer.with_heldout(pixels::data::open(heldout, models::home())?.into());
     }
     train(trainer, &recipe, &args.run, processes)
 }
@@ -84,7 +84,7 @@ fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
 fn generator(args: &TrainGeneratorArgs, device: &Device, processes: &Processes) -> Result<()> {
     let recipe: GeneratorRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
     if let Some(source) = &args.data {
-        let data = pixels::data::open(source)?;
+        let data = pixels::data::open(source, models::home())?;
         let cache = TokenCache::open(&args.cache)?;
         ensure!(
             data.classes() == cache.header().classes && data.len() == cache.len(),

@@ -1,6 +1,6 @@
 //! Figures of the bundled model through the command line.
 
-use crate::common::Scratch;
+use crate::common::{Scratch, home};
 use serde_json::Value;
 
 const HELD_OUT: &str = "bundled:heldout";
@@ -62,7 +62,7 @@ fn should_lay_out_the_codes_that_pictures_use() {
 #[test]
 fn should_put_reconstructions_beside_their_originals() {
     let scratch = Scratch::new();
-    let data = pixels::data::open(HELD_OUT).unwrap();
+    let data = pixels::data::open(HELD_OUT, &home()).unwrap();
     data.picture(0).unwrap().write_png(scratch.path("a.png")).unwrap();
     let arguments = ["analyze", "reconstructions", "a.png", "--out"];
     let told = scratch.ok(&[&arguments[..], &["figure.svg"]].concat());

@@ -5,7 +5,7 @@ use pixels::Picture;
 
 /// A picture of the held-out side, written as a file.
 fn held_out(scratch: &Scratch, index: usize, name: &str) {
-    let data = pixels::data::open("bundled:heldout").unwrap();
+    let data = pixels::data::open("bundled:heldout", &crate::common::home()).unwrap();
     data.picture(index).unwrap().write_png(scratch.path(name)).unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::common::{Scratch, fixture};
+use crate::common::{Scratch, fixture, home};
 use burn::tensor::Device;
 use engine::{Pool, Precision};
 use generator::{Condition, Request, SamplingConfig};
@@ -11,8 +11,7 @@ use serde_json::Value;
 use tokenizer::DecoderKind;
 use tokens::CodebookIndex;
 
-static MODEL: LazyLock<Model> =
-    LazyLock::new(|| Model::read(pixels::bundled_path("models/mini").unwrap()).unwrap());
+static MODEL: LazyLock<Model> = LazyLock::new(|| Model::named("mini", &home()).unwrap());
 
 fn pool() -> Arc<Pool> {
     static POOL: LazyLock<Arc<Pool>> = LazyLock::new(|| Arc::new(Pool::new(2)));
@@ -67,7 +66,7 @@ fn encoder() -> engine::Encoder {
 
 /// Tokens of some held-out pictures.
 fn held_out(count: usize) -> Vec<Vec<CodebookIndex>> {
-    let data = pixels::data::open("bundled:heldout").unwrap();
+    let data = pixels::data::open("bundled:heldout", &home()).unwrap();
     let encoder = encoder();
     let mut work = encoder.workspace();
     (0..count)
@@ -107,7 +106,7 @@ fn should_encode_and_decode_as_the_reference() {
     let reference = MODEL.tokenizer(&Device::flex()).unwrap();
     let config = &MODEL.config.tokenizer;
     let frozen = reference.frozen_encoder();
-    let data = pixels::data::open("bundled:heldout").unwrap();
+    let data = pixels::data::open("bundled:heldout", &home()).unwrap();
     for (index, tokens) in held_out(6).into_iter().enumerate() {
         let planes = data.picture(index * data.len() / 6).unwrap().to_unit_planes();
         assert_eq!(frozen.encode_picture(planes), tokens);

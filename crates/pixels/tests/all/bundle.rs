@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use pixels::data::{self, DataSet};
-use pixels::{Picture, bundle, bundled_path};
+use pixels::{Picture, bundle};
+
+use crate::home;
 
 fn sides() -> [Box<dyn DataSet>; 2] {
-    ["bundled", "bundled:heldout"].map(|source| data::open(source).unwrap())
+    ["bundled", "bundled:heldout"].map(|source| data::open(source, &home()).unwrap())
 }
 
 /// Fails if a group, found by the name and caption of its members, stands on both sides.
@@ -73,7 +75,7 @@ fn should_hold_out_no_picture_that_is_trained_on() {
 
 #[test]
 fn should_have_the_size_and_classes_that_it_is_known_for() {
-    let shard = bundled_path("data/noto-emoji-64.tar").unwrap();
+    let shard = home().path("data/noto-emoji-64.tar").unwrap();
     assert!(std::fs::metadata(shard).unwrap().len() <= 12_000_000);
     let [train, held_out] = sides();
     assert_eq!((train.len(), held_out.len()), (3518, 263));
@@ -128,7 +130,7 @@ fn should_build_the_same_shard_from_the_same_package() {
     assert_eq!(bytes, std::fs::read(&second).unwrap());
     assert_eq!(bytes.len(), summary.bytes);
 
-    let set = data::open(first.to_str().unwrap()).unwrap();
+    let set = data::open(first.to_str().unwrap(), &home()).unwrap();
     let names: Vec<&str> = (0..set.len()).map(|index| set.name(index)).collect();
     assert_eq!(names, ["1f436", "1f44b", "1f44b-1f3fb"]);
     assert_eq!(set.classes(), ["Animals & Nature", "People & Body"]);

@@ -5,6 +5,8 @@ use std::path::Path;
 use pixels::data::{self, DataSet};
 use pixels::{Picture, PixelsError};
 
+use crate::home;
+
 fn picture(value: u8) -> Picture {
     Picture::new(2, 2, vec![value; 12]).unwrap()
 }
@@ -25,7 +27,7 @@ fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 fn open(path: &Path) -> Result<Box<dyn DataSet>, PixelsError> {
-    data::open(path.to_str().unwrap())
+    data::open(path.to_str().unwrap(), &home())
 }
 
 fn open_tar(members: &[(&str, &[u8])]) -> Result<(tempfile::TempDir, Box<dyn DataSet>), String> {
@@ -220,7 +222,10 @@ fn should_read_imagenet_validation_with_any_of_its_label_files() {
         std::fs::remove_file(folder.join(file)).unwrap();
         let beside = root.path().join("elsewhere");
         std::fs::write(&beside, &text).unwrap();
-        check(data::open(&format!("{}@{}", folder.display(), beside.display())).unwrap(), "@");
+        check(
+            data::open(&format!("{}@{}", folder.display(), beside.display()), &home()).unwrap(),
+            "@",
+        );
     }
 }
 
@@ -296,10 +301,13 @@ fn should_read_parquet_as_hugging_face_writes_it() {
 
 #[test]
 fn should_refuse_a_source_that_is_not_there() {
-    let error = |source: &str| data::open(source).err().unwrap().to_string();
+    let error = |source: &str| data::open(source, &home()).err().unwrap().to_string();
     assert!(error("/no/such/folder").contains("there is no such file or folder"));
     assert!(error("/no/such/*.tar").contains("/no/such/*.tar"));
     assert!(error("bundled:test").contains("`bundled:heldout`"));
+    let elsewhere = files::Home::at(tempfile::tempdir().unwrap().path());
+    let told = data::open("bundled", &elsewhere).err().unwrap().to_string();
+    assert!(told.contains("noto-emoji-64.tar") && told.contains("ALITOK_HOME"), "{told}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use crate::common::{
-    Hooked, Reports, changed, data, generator_recipe, stage_one_recipe, stage_two_recipe,
+    Hooked, Reports, changed, data, generator_recipe, home, stage_one_recipe, stage_two_recipe,
 };
 use burn::tensor::Device;
 use files::safetensors;
@@ -90,7 +90,7 @@ fn recipe() -> StageOneRecipe {
 #[test]
 fn should_replace_bad_pictures_and_list_each_time_in_the_log_and_to_the_observer() {
     let recipe = recipe();
-    let make = || StageOne::new(recipe.clone(), some(), &Device::flex()).unwrap();
+    let make = || StageOne::new(recipe.clone(), some(), &home(), &Device::flex()).unwrap();
     let whole = tempfile::tempdir().unwrap();
     let mut reports = Reports::default();
     run(make(), &recipe, whole.path(), false, &mut reports).unwrap();
@@ -125,7 +125,8 @@ fn should_list_the_bad_pictures_of_all_processes() {
             for communicator in Threads::group(ranks) {
                 let (recipe, folder) = (&recipe, folder.path());
                 scope.spawn(move || {
-                    let trainer = StageOne::new(recipe.clone(), some(), &Device::flex()).unwrap();
+                    let trainer =
+                        StageOne::new(recipe.clone(), some(), &home(), &Device::flex()).unwrap();
                     let trainer = trainer.with_communicator(Arc::new(communicator)).unwrap();
                     run(trainer, recipe, folder, false, &mut ()).unwrap();
                 });
@@ -148,17 +149,21 @@ fn first_bad<T: Trainer, R: Recipe>(trainer: T, recipe: &R) -> String {
 fn should_end_at_a_bad_picture_if_strict_and_where_there_is_no_good_one() {
     let device = Device::flex();
     let recipe = recipe();
-    let told =
-        first_bad(StageOne::new(recipe.clone(), some(), &device).unwrap().strict(true), &recipe);
+    let told = first_bad(
+        StageOne::new(recipe.clone(), some(), &home(), &device).unwrap().strict(true),
+        &recipe,
+    );
     assert!(["c ", "d ", "h "].iter().any(|name| told.starts_with(name)), "{told}");
     let none = damaged(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    let told = first_bad(StageOne::new(recipe.clone(), none.clone(), &device).unwrap(), &recipe);
+    let told =
+        first_bad(StageOne::new(recipe.clone(), none.clone(), &home(), &device).unwrap(), &recipe);
     assert!(told.contains("is not a PNG"), "{told}");
 
     // Held-out pictures are left out of the mean, and listed.
     let recipe = changed(&stage_one_recipe(1), &["evaluate_every=1", "checkpoint_every=1"]);
-    let trainer =
-        |heldout| StageOne::new(recipe.clone(), data(), &device).unwrap().with_heldout(heldout);
+    let trainer = |heldout| {
+        StageOne::new(recipe.clone(), data(), &home(), &device).unwrap().with_heldout(heldout)
+    };
     let mut with_bad = trainer(some());
     let mean = with_bad.evaluate().unwrap();
     assert_eq!(names(&with_bad.take_bad()), ["c", "d", "h"]);
@@ -180,7 +185,7 @@ fn should_cache_what_is_readable_and_learn_from_that() {
     let recipe = stage_one_recipe(1);
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    StageOne::new(recipe, data(), &device).unwrap().export(&path("model")).unwrap();
+    StageOne::new(recipe, data(), &home(), &device).unwrap().export(&path("model")).unwrap();
     let model = Model::read(path("model")).unwrap();
     let encoder = model.tokenizer(&device).unwrap().frozen_encoder();
     let encode = |picture: &Picture| encoder.encode_picture(picture.to_unit_planes());
@@ -226,7 +231,7 @@ fn should_cache_what_is_readable_and_learn_from_that() {
 
     let second = stage_two_recipe();
     let first_stage = model.tokenizer(&device).unwrap();
-    let mut stage_two = StageTwo::new(second, first_stage, some(), &device).unwrap();
+    let mut stage_two = StageTwo::new(second, first_stage, some(), &home(), &device).unwrap();
     stage_two.start(None, 0).unwrap();
     let step = |number| training::run::Step { number, address: number, learning_rate: 1e-3 };
     (0..3).for_each(|number| drop(stage_two.step(step(number)).unwrap()));

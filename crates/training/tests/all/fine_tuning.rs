@@ -1,7 +1,7 @@
 //! Training that begins with a model: for pictures of another size, or other classes.
 
 use crate::common::{
-    Reports, changed, data, generator_recipe, stage_one, stage_one_recipe, stage_two_recipe,
+    Reports, changed, data, generator_recipe, home, stage_one, stage_one_recipe, stage_two_recipe,
     token_cache,
 };
 use burn::tensor::Device;
@@ -40,7 +40,7 @@ fn should_go_on_with_larger_pictures_in_both_stages() {
     let mut recipe = changed(&stage_one_recipe(2), &LARGE);
     recipe.schedule.ema_decay = Some(0.9);
     let begin = || {
-        let trainer = StageOne::new(recipe.clone(), data(), &device).unwrap();
+        let trainer = StageOne::new(recipe.clone(), data(), &home(), &device).unwrap();
         trainer.begin_with(&config, tensors.clone()).unwrap()
     };
     let first = model_of(&begin());
@@ -54,7 +54,7 @@ fn should_go_on_with_larger_pictures_in_both_stages() {
     let folder = tempfile::tempdir().unwrap();
     run(begin(), &recipe, folder.path(), false, &mut Reports::default()).unwrap();
     // A resumed run began as the other did.
-    let other = StageOne::new(recipe.clone(), data(), &device).unwrap();
+    let other = StageOne::new(recipe.clone(), data(), &home(), &device).unwrap();
     let resumed = run(other, &recipe, folder.path(), true, &mut Reports::default());
     assert!(matches!(resumed, Err(TrainingError::InputChanged { .. })), "{resumed:?}");
     run(begin(), &recipe, folder.path(), true, &mut Reports::default()).unwrap();
@@ -63,7 +63,7 @@ fn should_go_on_with_larger_pictures_in_both_stages() {
     let first_stage = model.tokenizer(&device).unwrap();
     let mut large = model.config.tokenizer.clone();
     large.bidirectional_decoder = Some(stage_two_recipe().decoder);
-    let trainer = StageTwo::new(stage_two_recipe(), first_stage, data(), &device).unwrap();
+    let trainer = StageTwo::new(stage_two_recipe(), first_stage, data(), &home(), &device).unwrap();
     let trainer = trainer.begin_with(&config, tensors.clone()).unwrap();
     let resized = tokenizer::reference::resize(tensors.clone(), &config, &large);
     let decoder = model_of(&trainer);

@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use crate::common::{Reports, data, token_cache};
+use crate::common::{Reports, data, home, token_cache};
 use burn::tensor::Device;
 use files::safetensors;
 use tokenizer::{DecoderConfig, EncoderInput, ImageSize, TransformerConfig};
@@ -107,7 +107,7 @@ fn train(name: &str, training: Training) -> Vec<f64> {
         Training::StageOne => {
             let recipe = stage_one(name);
             curve(
-                StageOne::new(recipe.clone(), data(), &device).unwrap(),
+                StageOne::new(recipe.clone(), data(), &home(), &device).unwrap(),
                 &recipe,
                 "tokenizer.safetensors",
             )
@@ -117,13 +117,13 @@ fn train(name: &str, training: Training) -> Vec<f64> {
             shrink_schedule(&mut recipe.schedule, 5e-3);
             shrink_phases(&mut recipe.phases, &mut recipe.discriminator);
             shrink_decoder(&mut recipe.decoder, 4);
-            let first = StageOne::new(stage_one("mini"), data(), &device).unwrap();
+            let first = StageOne::new(stage_one("mini"), data(), &home(), &device).unwrap();
             let folder = tempfile::tempdir().unwrap();
             first.export(folder.path()).unwrap();
             let first = model::Model::read(folder.path()).unwrap();
             let first = first.tokenizer(&device).unwrap();
             curve(
-                StageTwo::new(recipe.clone(), first, data(), &device).unwrap(),
+                StageTwo::new(recipe.clone(), first, data(), &home(), &device).unwrap(),
                 &recipe,
                 "tokenizer.safetensors",
             )

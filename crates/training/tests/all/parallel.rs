@@ -3,8 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use crate::common::{
-    ADVERSARIAL, Hooked, Reports, changed, data, generator_recipe, stage_one, stage_two_recipe,
-    token_cache,
+    ADVERSARIAL, Hooked, Reports, changed, data, generator_recipe, home, stage_one,
+    stage_two_recipe, token_cache,
 };
 use burn::tensor::Device;
 use files::TensorMap;
@@ -167,7 +167,8 @@ fn should_train_a_discriminator_alike_however_its_batch_is_cut() {
         check_some_cuts(3, BEGUN, &cuts[1..], |cut, communicator| {
             let mut recipe = changed(&stage_two_recipe(), &[ADVERSARIAL[0], &discriminator]);
             cut(&mut recipe.schedule);
-            let trainer = StageTwo::new(recipe, first_stage(), data(), &Device::flex()).unwrap();
+            let trainer =
+                StageTwo::new(recipe, first_stage(), data(), &home(), &Device::flex()).unwrap();
             trainer.with_communicator(communicator).unwrap()
         });
     }
@@ -178,7 +179,8 @@ fn should_train_the_second_stage_alike_however_its_batch_is_cut() {
     check_cuts(|cut, communicator| {
         let mut recipe = stage_two_recipe();
         cut(&mut recipe.schedule);
-        let trainer = StageTwo::new(recipe, first_stage(), data(), &Device::flex()).unwrap();
+        let trainer =
+            StageTwo::new(recipe, first_stage(), data(), &home(), &Device::flex()).unwrap();
         let trainer = trainer.with_heldout(data());
         trainer.with_communicator(communicator).unwrap()
     });

@@ -1,6 +1,6 @@
 //! Which losses a step has, and what it changes.
 
-use crate::common::{changed, data, stage_one, stage_one_recipe, stage_two_recipe};
+use crate::common::{changed, data, home, stage_one, stage_one_recipe, stage_two_recipe};
 use burn::tensor::Device;
 use files::{HostTensor, TensorMap};
 use training::{
@@ -66,7 +66,7 @@ fn should_measure_and_learn_what_the_phase_says() {
 
     let recipe = changed(&stage_two_recipe(), &["steps=6", PHASES, DISCRIMINATOR]);
     let first_stage = recipe_tokenizer();
-    let mut trainer = StageTwo::new(recipe, first_stage, data(), &Device::flex()).unwrap();
+    let mut trainer = StageTwo::new(recipe, first_stage, data(), &home(), &Device::flex()).unwrap();
     let second = vec!["loss", "reconstruction", "perceptual", "gradient_norm"];
     let third = vec!["loss", "reconstruction", "perceptual", "adversarial", "gradient_norm"];
     let expected = vec![
@@ -122,7 +122,7 @@ fn should_add_the_terms_by_their_weights() {
 fn should_refuse_pictures_too_small_for_the_discriminator_and_weights_of_another_network() {
     let large = DISCRIMINATOR.replace("layers=2", "layers=3");
     let recipe = changed(&stage_one_recipe(6), &[PHASES, &large]);
-    let refused = StageOne::new(recipe, data(), &Device::flex());
+    let refused = StageOne::new(recipe, data(), &home(), &Device::flex());
     let Err(TrainingError::Data(text)) = refused else { panic!("too small a picture was taken") };
     assert!(text.contains("24 pixels"), "{text}");
 
@@ -135,7 +135,8 @@ fn should_refuse_pictures_too_small_for_the_discriminator_and_weights_of_another
         "phases=[{{from=0,perceptual=[{{network='efficientnet_lite0',weight=1,weights='{}'}}]}}]",
         path.display()
     );
-    let refused = StageOne::new(changed(&stage_one_recipe(6), &[&phases]), data(), &Device::flex());
+    let refused =
+        StageOne::new(changed(&stage_one_recipe(6), &[&phases]), data(), &home(), &Device::flex());
     assert!(matches!(refused, Err(TrainingError::Perceptual { .. })));
 
     // Public weights that nobody fetched, or a file of another network.
@@ -144,7 +145,7 @@ fn should_refuse_pictures_too_small_for_the_discriminator_and_weights_of_another
         let term = format!("{{network='{network}',weight=1,{weights}}}");
         let recipe =
             changed(&stage_one_recipe(6), &[&format!("phases=[{{from=0,perceptual=[{term}]}}]")]);
-        let refused = StageOne::new(recipe, data(), &Device::flex());
+        let refused = StageOne::new(recipe, data(), &home(), &Device::flex());
         let Err(TrainingError::Perceptual { network: named, .. }) = refused else {
             panic!("{network} was made of nothing");
         };

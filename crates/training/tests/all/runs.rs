@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::common::{
-    ADVERSARIAL, Hooked, Reports, changed, data, generator_recipe, stage_one_recipe,
+    ADVERSARIAL, Hooked, Reports, changed, data, generator_recipe, home, stage_one_recipe,
     stage_two_recipe,
 };
 use burn::tensor::Device;
@@ -109,7 +109,7 @@ fn should_train_all_stages_and_resume_each_to_the_same_bits() {
     first.schedule.ema_decay = Some(0.5);
     first.schedule.guard.spike = Some(1e3);
     let (stage_one, losses) = check_resume(&first, "tokenizer.safetensors", || {
-        StageOne::new(first.clone(), data(), &device).unwrap()
+        StageOne::new(first.clone(), data(), &home(), &device).unwrap()
     });
     assert!(losses[&4] < losses[&1], "the loss falls: {losses:?}");
 
@@ -117,7 +117,7 @@ fn should_train_all_stages_and_resume_each_to_the_same_bits() {
     let second = stage_two_recipe();
     let (stage_two, _) = check_resume(&second, "tokenizer.safetensors", || {
         let first_stage = model.tokenizer(&device).unwrap();
-        StageTwo::new(second.clone(), first_stage, data(), &device).unwrap()
+        StageTwo::new(second.clone(), first_stage, data(), &home(), &device).unwrap()
     });
     // What the second stage must not touch has the bits of the first; the decoder is new.
     let before = model_tensors(stage_one.path(), "tokenizer.safetensors");
@@ -159,13 +159,13 @@ fn should_resume_a_discriminator_and_all_that_goes_with_it_to_the_same_bits() {
     let device = Device::flex();
     let first = changed(&stage_one_recipe(4), &ADVERSARIAL);
     let (stage_one, _) = check_resume(&first, "tokenizer.safetensors", || {
-        StageOne::new(first.clone(), data(), &device).unwrap()
+        StageOne::new(first.clone(), data(), &home(), &device).unwrap()
     });
     let model = Model::read(stage_one.path().join("model")).unwrap();
     let second = changed(&stage_two_recipe(), &ADVERSARIAL);
     let (stage_two, _) = check_resume(&second, "tokenizer.safetensors", || {
         let first_stage = model.tokenizer(&device).unwrap();
-        StageTwo::new(second.clone(), first_stage, data(), &device).unwrap()
+        StageTwo::new(second.clone(), first_stage, data(), &home(), &device).unwrap()
     });
     let before = model_tensors(stage_one.path(), "tokenizer.safetensors");
     let after = model_tensors(stage_two.path(), "tokenizer.safetensors");
@@ -179,8 +179,9 @@ fn should_resume_a_discriminator_and_all_that_goes_with_it_to_the_same_bits() {
 fn should_neither_overwrite_a_run_nor_resume_another() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = stage_one_recipe(2);
-    let make =
-        |recipe: &StageOneRecipe| StageOne::new(recipe.clone(), data(), &Device::flex()).unwrap();
+    let make = |recipe: &StageOneRecipe| {
+        StageOne::new(recipe.clone(), data(), &home(), &Device::flex()).unwrap()
+    };
     let mut observer = Reports::default();
     run(make(&recipe), &recipe, folder.path(), false, &mut observer).unwrap();
     let again = run(make(&recipe), &recipe, folder.path(), false, &mut observer);

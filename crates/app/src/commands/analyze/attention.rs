@@ -18,7 +18,7 @@ use crate::{
 const PLACES: [(f64, f64); 4] = [(0.2, 0.2), (0.35, 0.7), (0.65, 0.35), (0.8, 0.8)];
 
 pub(crate) fn run(args: &AnalyzeAttentionArgs, device: &Device) -> Result<()> {
-    let data = pixels::data::open(&args.data.data)?;
+    let data = pixels::data::open(&args.data.data, models::home())?;
     ensure!(
         args.picture < data.len(),
         "--picture {}: the data set has {} pictures, counted from 0",

@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(crate) fn run(args: &AnalyzeCodesArgs, device: DeviceName) -> Result<()> {
-    let data = pixels::data::open(&args.data.data)?;
+    let data = pixels::data::open(&args.data.data, models::home())?;
     let chosen: Vec<usize> = match &args.class {
         None => (0..data.len()).collect(),
         Some(class) => {

@@ -34,7 +34,7 @@ impl Sequences {
         }
         let data = args.data.as_deref().unwrap_or("bundled:heldout");
         let encoder = model.tokenizer(device)?.frozen_encoder();
-        Ok(Self::Data(pixels::data::open(data)?, Box::new(encoder)))
+        Ok(Self::Data(pixels::data::open(data, models::home())?, Box::new(encoder)))
     }
 
     fn len(&self) -> usize {

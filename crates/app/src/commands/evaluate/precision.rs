@@ -59,7 +59,7 @@ struct Sample {
 }
 
 pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
-    let data = pixels::data::open(&args.data.data)?;
+    let data = pixels::data::open(&args.data.data, models::home())?;
     let model = models::open(&args.model.model)?;
     let config = model.generator_config()?;
     ensure!(

@@ -26,7 +26,7 @@ pub(super) fn open_data(
     per_class: Option<usize>,
     seed: u64,
 ) -> Result<Box<dyn DataSet>> {
-    let data = pixels::data::open(source)?;
+    let data = pixels::data::open(source, models::home())?;
     Ok(match per_class {
         Some(per_class) => Box::new(Balanced::choose(source, data, per_class, seed)?),
         None => data,

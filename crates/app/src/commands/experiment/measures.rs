@@ -183,7 +183,7 @@ impl<'a> Measurer<'a> {
         let decoding = compute.decoding(&model, &DecoderArgs { decoder: None })?;
         let config = encoding.config();
         let (extractor, reference) = self.reference(config.image)?;
-        let heldout_data = pixels::data::open(&plan.heldout)?;
+        let heldout_data = pixels::data::open(&plan.heldout, crate::models::home())?;
         let rebuilder = Rebuilder {
             data: heldout_data.as_ref(),
             encoding: &encoding,
@@ -248,7 +248,7 @@ impl<'a> Measurer<'a> {
     fn reference(&mut self, size: ImageSize) -> Result<(&Extractor, &Gaussian)> {
         if self.reference.as_ref().is_none_or(|(_, known, _)| *known != size) {
             let extractor = extractor::open("lite", &self.device)?;
-            let data = pixels::data::open(&self.plan.data)?;
+            let data = pixels::data::open(&self.plan.data, crate::models::home())?;
             let moments =
                 seen(&extractor, data.len(), |index| picture(data.as_ref(), index, size))?;
             self.reference = Some((extractor, size, moments));

@@ -14,6 +14,11 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
     path.canonicalize().unwrap()
 }
 
+/// The root of bundled things: this source tree.
+pub(crate) fn home() -> files::Home {
+    files::Home::at(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
 pub(crate) struct Scratch {
     folder: tempfile::TempDir,
 }

@@ -48,6 +48,11 @@ pub(crate) fn data() -> Arc<dyn DataSet> {
     Arc::new(Checkers { classes: vec!["even".into(), "odd".into()] })
 }
 
+/// The root of bundled things: this source tree.
+pub(crate) fn home() -> files::Home {
+    files::Home::at(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
 pub(crate) const SMALL: [&str; 10] = [
     "batch=4",
     "samples_every=2",
@@ -112,7 +117,7 @@ pub(crate) fn generator_recipe() -> GeneratorRecipe {
 }
 
 pub(crate) fn stage_one(recipe: &StageOneRecipe) -> StageOne {
-    StageOne::new(recipe.clone(), data(), &Device::flex()).unwrap()
+    StageOne::new(recipe.clone(), data(), &home(), &Device::flex()).unwrap()
 }
 
 /// A token cache of the toy data set, made by a tokenizer that has learned nothing.

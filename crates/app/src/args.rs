@@ -74,14 +74,6 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:
   alitok import AliTok.pth alitok_b.bin --out models/alitok-b")]
     Import(ImportArgs),
-    /// Write a model's weights as this machine's kernels read them, for a faster start
-    #[command(after_help = "Example:
-  alitok pack models/alitok-b --precision bf16 --out alitok-b.packed
-  alitok generate --model models/alitok-b --packed alitok-b.packed --class 207 --out dog.png
-
-The file is for machines of this kind and this model alone; it is refused elsewhere. The pictures are those
-of --precision without it.")]
-    Pack(PackArgs),
     /// Write a model's weights under the released names
     #[command(after_help = "Examples:
   alitok export models/alitok-b --tokenizer tokenizer.pth --generator generator.bin
@@ -161,12 +153,9 @@ pub(crate) struct ComputeArgs {
     #[arg(long, value_enum)]
     pub(crate) engine: Option<EngineName>,
     /// Number format of the computation. Each draws the same pictures from the same seed, every
-    /// time; from one format to another they differ. Default: `f32`, or that of `--packed`.
+    /// time; from one format to another they differ. Default: `f32`.
     #[arg(long, value_enum)]
     pub(crate) precision: Option<PrecisionName>,
-    /// The model's weights as `alitok pack` wrote them: for a faster start.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) packed: Option<PathBuf>,
 }
 
 /// What guesses tokens before it is their turn.
@@ -1171,18 +1160,6 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_enum, default_value_t = StorageName::F32)]
     pub(crate) precision: StorageName,
     /// The model folder to make.
-    #[arg(long)]
-    pub(crate) out: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PackArgs {
-    /// `mini`, or a model folder.
-    pub(crate) model: String,
-    /// Number format of the weights.
-    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
-    pub(crate) precision: PrecisionName,
-    /// The file to write.
     #[arg(long)]
     pub(crate) out: PathBuf,
 }

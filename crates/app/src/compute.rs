@@ -3,13 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Result, ensure};
 use burn::tensor::Device;
-use engine::{Drafts, Event, ModelFiles, PackedModel, Pool, Precision, Scheduler, Workspace};
+use engine::{Drafts, Event, Pool, Precision, Scheduler, Workspace};
 use generator::{GeneratorConfig, Request, SamplingConfig, reference::Generator};
 use model::Model;
 use pixels::Picture;
@@ -37,57 +36,8 @@ impl From<PrecisionName> for Precision {
 
 /// What was asked to compute.
 pub(crate) enum Compute {
-    Engine { weights: Packing, pool: Arc<Pool> },
+    Engine { precision: Precision, pool: Arc<Pool> },
     Burn { device: Device },
-}
-
-/// Where the engine's weights come from.
-pub(crate) enum Packing {
-    /// From the model folder: packed at start-up.
-    Now(Precision),
-    /// From a file that was packed before, and whether it is known to be the model's.
-    Before { file: Box<PackedModel>, checked: OnceLock<()> },
-}
-
-impl Packing {
-    fn new(asked: Option<Precision>, packed: Option<&Path>) -> Result<Self> {
-        let Some(path) = packed else { return Ok(Self::Now(asked.unwrap_or(Precision::F32))) };
-        let file = Box::new(PackedModel::open(path)?);
-        let found = file.precision();
-        ensure!(
-            asked.is_none_or(|asked| asked == found),
-            "--packed {}: its weights are in {}; leave out --precision, or pack the model again",
-            path.display(),
-            found.name(),
-        );
-        Ok(Self::Before { file, checked: OnceLock::new() })
-    }
-
-    fn precision(&self) -> Precision {
-        match self {
-            Self::Now(precision) => *precision,
-            Self::Before { file, .. } => file.precision(),
-        }
-    }
-
-    /// The packed model, if there is one, which must be this one.
-    fn file(&self, model: &Model) -> Result<Option<&PackedModel>> {
-        let Self::Before { file, checked } = self else { return Ok(None) };
-        if checked.get().is_none() {
-            with_files(model, |files| file.check(files))?;
-            checked.get_or_init(|| ());
-        }
-        Ok(Some(file))
-    }
-}
-
-/// Hands on where the weights of a model are.
-pub(crate) fn with_files<T>(model: &Model, work: impl FnOnce(&ModelFiles<'_>) -> T) -> T {
-    let (tokenizer, generator) = (model.tokenizer_path(), model.generator_path());
-    work(&ModelFiles {
-        tokenizer: (&tokenizer, &model.config.tokenizer),
-        generator: model.config.generator.as_ref().map(|config| (generator.as_path(), config)),
-    })
 }
 
 /// What there is to tell of pictures that are drawn.
@@ -105,18 +55,13 @@ impl Compute {
         match args.engine.unwrap_or(default) {
             EngineName::Packed => {
                 ensure!(on_cpu, "--engine packed computes on the CPU only; leave out --device");
-                let asked = args.precision.map(Precision::from);
-                let weights = Packing::new(asked, args.packed.as_deref())?;
-                Ok(Self::Engine { weights, pool: Arc::default() })
+                let precision = args.precision.map_or(Precision::F32, Precision::from);
+                Ok(Self::Engine { precision, pool: Arc::default() })
             }
             EngineName::Burn => {
                 ensure!(
                     matches!(args.precision, None | Some(PrecisionName::F32)),
                     "--engine burn computes in f32 only; leave out --precision or --engine"
-                );
-                ensure!(
-                    args.packed.is_none(),
-                    "--packed is for the packed engine; leave out --packed or --engine and --device"
                 );
                 Ok(Self::Burn { device: device.device() })
             }
@@ -126,7 +71,7 @@ impl Compute {
     /// What the bits of a result hang on beside the model.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Engine { weights, .. } => format!("packed {}", weights.precision().name()),
+            Self::Engine { precision, .. } => format!("packed {}", precision.name()),
             Self::Burn { .. } => "burn".to_owned(),
         }
     }
@@ -134,13 +79,9 @@ impl Compute {
     /// The half of a model's tokenizer that makes tokens.
     pub(crate) fn encoding(&self, model: &Model) -> Result<Encoding> {
         Ok(match self {
-            Self::Engine { weights, pool } => {
-                let config = &model.config.tokenizer;
-                let (path, pool) = (model.tokenizer_path(), Arc::clone(pool));
-                let encoder = match weights.file(model)? {
-                    Some(file) => engine::Encoder::from_packed(file, config, pool)?,
-                    None => engine::Encoder::open(path, config, weights.precision(), pool)?,
-                };
+            Self::Engine { precision, pool } => {
+                let (config, file) = (&model.config.tokenizer, model.tokenizer_file()?);
+                let encoder = engine::Encoder::load(file, config, *precision, Arc::clone(pool))?;
                 let work = Box::new(Mutex::new(encoder.workspace()));
                 Encoding::Engine { encoder: Box::new(encoder), work }
             }
@@ -155,12 +96,9 @@ impl Compute {
         let config = &model.config.tokenizer;
         let kind = models::decoder_kind(config, decoder)?;
         let half = match self {
-            Self::Engine { weights, pool } => {
-                let (path, pool) = (model.tokenizer_path(), Arc::clone(pool));
-                let decoder = match weights.file(model)? {
-                    Some(file) => engine::Decoder::from_packed(file, config, kind, pool)?,
-                    None => engine::Decoder::open(path, config, kind, weights.precision(), pool)?,
-                };
+            Self::Engine { precision, pool } => {
+                let (file, pool) = (model.tokenizer_file()?, Arc::clone(pool));
+                let decoder = engine::Decoder::load(file, config, kind, *precision, pool)?;
                 let work = Box::new(Mutex::new(decoder.workspace()));
                 DecodingHalf::Engine { decoder: Box::new(decoder), work }
             }
@@ -178,20 +116,18 @@ impl Compute {
     pub(crate) fn drafting(&self, model: &Model, drafts: DraftsName) -> Result<Drawing> {
         let config = model.generator_config()?;
         Ok(match self {
-            Self::Engine { weights, pool } => {
-                let path = model.generator_path();
-                let open =
-                    |precision| engine::Generator::open(&path, config, precision, Arc::clone(pool));
-                let generator = match weights.file(model)? {
-                    Some(file) => engine::Generator::from_packed(file, config, Arc::clone(pool))?,
-                    None => open(weights.precision())?,
+            Self::Engine { precision, pool } => {
+                let file = model.generator_file()?;
+                let open = |precision| {
+                    engine::Generator::load(file.clone(), config, precision, Arc::clone(pool))
                 };
+                let generator = open(*precision)?;
                 let drafting = match drafts {
                     DraftsName::None => Drafting::None,
                     DraftsName::Own => Drafting::Own,
                     DraftsName::Int8 => {
                         ensure!(
-                            weights.precision() != Precision::Int8,
+                            *precision != Precision::Int8,
                             "--drafts int8 helps f32 and bf16 only; leave it out with int8"
                         );
                         Drafting::Of(Box::new(open(Precision::Int8)?))

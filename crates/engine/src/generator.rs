@@ -1,6 +1,6 @@
 //! The generator: one step of cached decoding for many sequences.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, sync::Arc};
 
 use generator::{GenerateError, GeneratorConfig, NORM_EPSILON, Rotary};
 
@@ -8,13 +8,9 @@ use crate::{
     kernels::{BLOCK, Entries, HeadLayout, Kernels, Memory, Pair, RowKernels, from_bf16, to_bf16},
     matrix::{Activations, Finish, Matrix, Outputs, Precision, grow},
     memory::{Arena, Piece},
-    packed::PackedModel,
     parallel::Pool,
-    tensors::{LoadError, RandomTensors, Source, TensorFile},
+    tensors::{LoadError, Tensors, Weights},
 };
-
-/// What a packed model calls it.
-pub(crate) const PART: &str = "generator";
 
 /// Vectors of the codes and classes.
 enum Table {
@@ -88,51 +84,26 @@ impl std::fmt::Debug for Generator {
 }
 
 impl Generator {
-    /// Reads and packs the weights of a `generator.safetensors` of this architecture, which must
-    /// be valid.
+    /// Packs the weights of a generator of this valid architecture.
     ///
     /// # Errors
-    /// If the file is missing or damaged, a tensor is missing, superfluous or mis-shaped, or
-    /// there is no memory.
-    pub fn open(
-        path: impl AsRef<Path>,
+    /// If the file is damaged, a tensor is missing, superfluous or mis-shaped, or there is no memory.
+    pub fn load(
+        weights: impl Into<Weights>,
         config: &GeneratorConfig,
         precision: Precision,
         pool: Arc<Pool>,
     ) -> Result<Self, LoadError> {
-        let file = TensorFile::open(path.as_ref())?;
-        file.build(|_| true, |tensors| Self::build(tensors, config, precision, pool))?
-            .map_err(LoadError::Memory)
+        let packing = Arc::clone(&pool);
+        weights.into().build(
+            &packing,
+            |_| true,
+            |tensors| Self::build(tensors, config, precision, pool),
+        )
     }
 
-    /// The generator of a packed model.
-    ///
-    /// # Errors
-    /// If the file is damaged or holds no generator of this architecture.
-    pub fn from_packed(
-        file: &PackedModel,
-        config: &GeneratorConfig,
-        pool: Arc<Pool>,
-    ) -> Result<Self, LoadError> {
-        let build = |tensors: &mut dyn Source| Self::build(tensors, config, file.precision(), pool);
-        file.build(PART, build)?.map_err(LoadError::Memory)
-    }
-
-    /// A generator of random weights, to measure speed without a model.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub fn random(
-        config: &GeneratorConfig,
-        precision: Precision,
-        pool: Arc<Pool>,
-    ) -> Result<Self, LoadError> {
-        Self::build(&mut RandomTensors::default(), config, precision, pool)
-            .map_err(LoadError::Memory)
-    }
-
-    pub(crate) fn build(
-        tensors: &mut dyn Source,
+    fn build(
+        tensors: &mut Tensors<'_>,
         config: &GeneratorConfig,
         precision: Precision,
         pool: Arc<Pool>,
@@ -392,18 +363,9 @@ impl Generator {
             layer.down.product(pool, activations, Finish::Plain, out);
         }
         if !self.layers.is_empty() {
-            add(pool, x, width, out);
+            out.add_to_all(pool, x, width);
         }
     }
-}
-
-/// Adds the rows of a product to the residual stream.
-pub(crate) fn add(pool: &Pool, x: &mut [f32], width: usize, out: &Outputs) {
-    // A number that another thread has computed costs about as much as twenty products.
-    let pool = pool.for_work(20 * x.len());
-    // Nothing to remember between rows, so nothing is allocated.
-    let mut scratch = vec![(); pool.threads()];
-    pool.pieces(x, width, &mut scratch, |row, x, ()| out.add_to(row, x));
 }
 
 /// Most positions that one sequence decodes in one step.

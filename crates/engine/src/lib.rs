@@ -10,7 +10,6 @@ mod kernels;
 mod matrix;
 pub mod measure;
 mod memory;
-mod packed;
 mod parallel;
 pub mod scheduler;
 mod tensors;
@@ -20,10 +19,9 @@ mod transformer;
 pub use crate::{
     generator::Generator,
     matrix::Precision,
-    packed::{ModelFiles, PackedModel},
     parallel::Pool,
     scheduler::{Drafts, Event, JobId, Scheduler, generate},
-    tensors::LoadError,
+    tensors::{LoadError, Weights},
     tokenizer::{Decoder, DecoderError, Encoder},
     transformer::Workspace,
 };

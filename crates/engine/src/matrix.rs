@@ -7,6 +7,7 @@
 
 use std::io;
 
+use files::safetensors::TensorView;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -64,9 +65,27 @@ impl Precision {
     }
 }
 
-/// What this module makes of weights. A file of packed weights is read only where this is what it
-/// was written with: to be raised whenever the order or the meaning of the bytes changes.
-pub(crate) const LAYOUT: u32 = 1;
+/// Row-major values that a weight is packed from.
+#[derive(Clone, Copy)]
+pub(crate) enum Values<'a> {
+    /// In memory.
+    Numbers(&'a [f32]),
+    /// As a file stores them.
+    Stored(&'a TensorView<'a>),
+    /// None that count.
+    Zeros,
+}
+
+impl Values<'_> {
+    /// Reads the numbers from the `start`-th on.
+    fn read(&self, start: usize, out: &mut [f32]) {
+        match self {
+            Self::Numbers(numbers) => out.copy_from_slice(&numbers[start..start + out.len()]),
+            Self::Stored(view) => view.read(start, out),
+            Self::Zeros => out.fill(0.0),
+        }
+    }
+}
 
 /// A packed weight, or two of the same shape whose panels alternate.
 pub(crate) struct Matrix {
@@ -105,7 +124,9 @@ impl Matrix {
         values: &[f32],
         depth: usize,
     ) -> io::Result<Self> {
-        Self::pack_parts(kernels, precision, &[values], depth, &mut Arena::default())
+        let shape = [values.len() / depth, depth];
+        let (arena, pool) = (&mut Arena::default(), Pool::alone());
+        Self::pack_parts(kernels, precision, &[Values::Numbers(values)], shape, arena, pool)
     }
 
     /// Packs one weight, or two of one shape, to be multiplied with the same rows: their panels
@@ -116,108 +137,68 @@ impl Matrix {
     pub(crate) fn pack_parts(
         kernels: &'static Kernels,
         precision: Precision,
-        parts: &[&[f32]],
-        depth: usize,
+        parts: &[Values<'_>],
+        [outputs, depth]: [usize; 2],
         arena: &mut Arena,
+        pool: &Pool,
     ) -> io::Result<Self> {
-        let outputs = parts[0].len() / depth;
         let (width, group) = (kernels.width, precision.group());
-        let (panels, padded) =
-            (outputs.div_ceil(width) * parts.len(), depth.next_multiple_of(group));
-        let scaled = if precision == Precision::Int8 { panels * width } else { 0 };
+        let panels = outputs.div_ceil(width) * parts.len();
+        let bytes = width * depth.next_multiple_of(group) * precision.bytes();
+        let scaled = if precision == Precision::Int8 { width } else { 0 };
         let mut matrix = Self {
             kernels,
             precision,
             outputs,
             parts: parts.len(),
             depth,
-            weights: arena.zeros(panels * width * padded * precision.bytes())?,
-            scales: vec![0.0; scaled],
-            sums: vec![0; scaled],
+            weights: arena.zeros(panels * bytes)?,
+            scales: vec![0.0; panels * scaled],
+            sums: vec![0; panels * scaled],
         };
-        for panel in 0..panels {
-            for lane in 0..width {
-                let output = panel / parts.len() * width + lane;
-                if output >= outputs {
-                    break;
-                }
-                let values = &parts[panel % parts.len()][output * depth..][..depth];
-                let place = |input: usize| {
-                    panel * width * padded + (input / group * width + lane) * group + input % group
-                };
+        let mut scratch = vec![vec![0.0; width * STRIP]; pool.threads()];
+        pool.for_work(panels * bytes * PACK_COST).pieces_of_three(
+            (&mut matrix.weights, bytes),
+            (&mut matrix.scales, scaled),
+            (&mut matrix.sums, scaled),
+            &mut scratch,
+            |panel, weights, scales, sums, scratch| {
+                let first = panel / parts.len() * width;
+                let lanes = width.min(outputs - first);
+                let values = Panel { values: parts[panel % parts.len()], first, lanes, depth };
                 match precision {
-                    Precision::F32 => {
-                        let packed: &mut [f32] = bytemuck::cast_slice_mut(&mut matrix.weights);
-                        for (input, &value) in values.iter().enumerate() {
-                            packed[place(input)] = value;
-                        }
-                    }
-                    Precision::Bf16 => {
-                        let packed: &mut [u16] = bytemuck::cast_slice_mut(&mut matrix.weights);
-                        for (input, &value) in values.iter().enumerate() {
-                            packed[place(input)] = to_bf16(value);
-                        }
-                    }
+                    Precision::F32 => values.pack(
+                        width,
+                        bytemuck::cast_slice_mut::<u8, [f32; 1]>(weights),
+                        scratch,
+                        |_, value| value,
+                    ),
+                    Precision::Bf16 => values.pack(
+                        width,
+                        bytemuck::cast_slice_mut::<u8, [u16; 2]>(weights),
+                        scratch,
+                        |_, value| to_bf16(value),
+                    ),
                     Precision::Int8 => {
-                        let packed: &mut [i8] = bytemuck::cast_slice_mut(&mut matrix.weights);
-                        let largest = values.iter().fold(0f32, |max, value| max.max(value.abs()));
-                        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-                        let mut sum = 0;
-                        for (input, &value) in values.iter().enumerate() {
-                            // Adding 1.5 · 2²³ rounds to a whole number, ties to even.
-                            let level = ((value / scale + 12_582_912.0) - 12_582_912.0) as i8;
-                            packed[place(input)] = level;
-                            sum += i32::from(level);
-                        }
-                        // A weight that is no number becomes 0, but its scale tells.
-                        let damage = values.iter().fold(0.0, |sum, value| sum + 0.0 * value);
-                        matrix.scales[panel * width + lane] = scale + damage;
-                        matrix.sums[panel * width + lane] = sum;
+                        values.scales(scales, scratch);
+                        values.pack(
+                            width,
+                            bytemuck::cast_slice_mut::<u8, [i8; 4]>(weights),
+                            scratch,
+                            |lane, value| {
+                                // Adding 1.5 · 2²³ rounds to a whole number, ties to even.
+                                let level = (value / scales[lane] + 12_582_912.0) - 12_582_912.0;
+                                let level = level as i8;
+                                sums[lane] += i32::from(level);
+                                level
+                            },
+                        );
+                        values.mark_damage(scales, scratch);
                     }
                 }
-            }
-        }
+            },
+        );
         Ok(matrix)
-    }
-
-    /// The packed bytes: weights, and in int8 scales and sums.
-    pub(crate) fn blobs(&self) -> [&[u8]; 3] {
-        [&self.weights, bytemuck::cast_slice(&self.scales), bytemuck::cast_slice(&self.sums)]
-    }
-
-    /// A weight of `parts` matrices `[outputs, depth]` from its [`blobs`](Self::blobs). `None` if
-    /// they are not as many bytes as there must be.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub(crate) fn from_blobs(
-        kernels: &'static Kernels,
-        precision: Precision,
-        parts: usize,
-        [outputs, depth]: [usize; 2],
-        [weights, scales, sums]: [&[u8]; 3],
-        arena: &mut Arena,
-    ) -> io::Result<Option<Self>> {
-        let lanes = outputs.div_ceil(kernels.width) * parts * kernels.width;
-        let padded = depth.next_multiple_of(precision.group());
-        let scaled = if precision == Precision::Int8 { 4 * lanes } else { 0 };
-        let lengths = [lanes * padded * precision.bytes(), scaled, scaled];
-        if [weights, scales, sums].map(<[u8]>::len) != lengths {
-            return Ok(None);
-        }
-        let numbers = |bytes: &[u8]| bytes.as_chunks::<4>().0.to_vec();
-        let mut matrix = Self {
-            kernels,
-            precision,
-            outputs,
-            parts,
-            depth,
-            weights: arena.zeros(weights.len())?,
-            scales: numbers(scales).into_iter().map(f32::from_ne_bytes).collect(),
-            sums: numbers(sums).into_iter().map(i32::from_ne_bytes).collect(),
-        };
-        matrix.weights.copy_from_slice(weights);
-        Ok(Some(matrix))
     }
 
     /// Inputs, filled up to whole groups.
@@ -399,6 +380,85 @@ impl Matrix {
             },
         );
         debug_assert_eq!(self.parts == 2, matches!(finish, Finish::SiluGate));
+    }
+}
+
+/// Inputs of a panel that are packed together, a multiple of every group: those of all outputs
+/// stay in the first-level cache.
+const STRIP: usize = 64;
+
+/// Products that take as long as packing a byte.
+const PACK_COST: usize = 10;
+
+/// The values of one panel before they are packed.
+struct Panel<'a> {
+    values: Values<'a>,
+    /// Its first output.
+    first: usize,
+    /// How many outputs it has.
+    lanes: usize,
+    depth: usize,
+}
+
+impl Panel<'_> {
+    /// Calls `each` with every piece of an output's inputs.
+    fn read(&self, lane: usize, scratch: &mut [f32], mut each: impl FnMut(&[f32])) {
+        let mut done = 0;
+        while done < self.depth {
+            let count = scratch.len().min(self.depth - done);
+            self.values.read((self.first + lane) * self.depth + done, &mut scratch[..count]);
+            each(&scratch[..count]);
+            done += count;
+        }
+    }
+
+    /// The scale of each output in 8 bits.
+    fn scales(&self, scales: &mut [f32], scratch: &mut [f32]) {
+        for (lane, scale) in scales.iter_mut().enumerate().take(self.lanes) {
+            let mut largest = 0f32;
+            self.read(lane, scratch, |values| {
+                largest = values.iter().fold(largest, |largest, value| largest.max(value.abs()));
+            });
+            *scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        }
+    }
+
+    /// Makes the scale of an output that holds what is no number no number either: in 8 bits such a
+    /// weight becomes 0.
+    fn mark_damage(&self, scales: &mut [f32], scratch: &mut [f32]) {
+        for (lane, scale) in scales.iter_mut().enumerate().take(self.lanes) {
+            self.read(lane, scratch, |values| {
+                *scale += values.iter().fold(0.0, |sum, value| sum + 0.0 * value);
+            });
+        }
+    }
+
+    /// Writes the values into a panel `[groups, width]`, each made by `pack` of its output's number
+    /// in the panel and the value.
+    fn pack<T: Copy, const GROUP: usize>(
+        &self,
+        width: usize,
+        packed: &mut [[T; GROUP]],
+        scratch: &mut [f32],
+        mut pack: impl FnMut(usize, f32) -> T,
+    ) {
+        for (strip, packed) in packed.chunks_mut(STRIP / GROUP * width).enumerate() {
+            let start = strip * STRIP;
+            let count = STRIP.min(self.depth - start);
+            for (lane, row) in scratch.chunks_exact_mut(STRIP).take(self.lanes).enumerate() {
+                self.values.read((self.first + lane) * self.depth + start, &mut row[..count]);
+            }
+            for (group, packed) in packed.chunks_exact_mut(width).enumerate() {
+                let inputs = GROUP.min(count - group * GROUP);
+                let rows = scratch.chunks_exact(STRIP).take(self.lanes);
+                for ((lane, row), packed) in rows.enumerate().zip(packed) {
+                    let values = &row[group * GROUP..][..inputs];
+                    for (packed, &value) in packed.iter_mut().zip(values) {
+                        *packed = pack(lane, value);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -629,6 +689,15 @@ impl Outputs {
         self.row(row, 0, self.outputs, each);
     }
 
+    /// Adds the rows to rows of `width` numbers, such as a residual stream.
+    pub(crate) fn add_to_all(&self, pool: &Pool, rows: &mut [f32], width: usize) {
+        // A number that another thread has computed costs about as much as twenty products.
+        let pool = pool.for_work(20 * rows.len());
+        // Nothing to remember between rows, so nothing is allocated.
+        let mut scratch = vec![(); pool.threads()];
+        pool.pieces(rows, width, &mut scratch, |row, x, ()| self.add_to(row, x));
+    }
+
     /// Adds a row's numbers.
     pub(crate) fn add_to(&self, row: usize, out: &mut [f32]) {
         self.row(row, 0, out.len(), |done, piece| {
@@ -783,9 +852,10 @@ mod tests {
             let matrix = Matrix::pack_parts(
                 kernels,
                 Precision::F32,
-                &[&gate, &up],
-                depth,
+                &[Values::Numbers(&gate), Values::Numbers(&up)],
+                [outputs, depth],
                 &mut Arena::default(),
+                &pool,
             )
             .unwrap();
             let mut activations = Activations::new(&pool);

@@ -114,6 +114,11 @@ impl Pool {
         self.helpers.len() + 1
     }
 
+    /// The calling thread alone.
+    pub(crate) fn alone() -> &'static Self {
+        &ALONE
+    }
+
     /// This pool, or the calling thread alone where the work is too small to share.
     pub(crate) fn for_work(&self, multiplications: usize) -> &Self {
         if multiplications < WORTHWHILE { &ALONE } else { self }

@@ -1,261 +1,257 @@
-//! Tensors of a model, by name, from a file or out of thin air.
+//! Weights of a model, by name: from a file, or random.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io,
-    ops::Range,
-    path::{Path, PathBuf},
+use std::{collections::BTreeMap, io, path::PathBuf};
+
+use files::{
+    FileError, ParameterError, list_problems,
+    safetensors::{TensorFile, TensorView, not_a_float},
 };
-
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
 use tokens::noise::Noise;
 
 use crate::{
     kernels::Kernels,
-    matrix::{Matrix, Precision},
+    matrix::{Matrix, Precision, Values},
     memory::Arena,
+    parallel::Pool,
 };
+
+/// Where the weights of a model come from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Weights {
+    /// A file of a model folder, mapped or in memory.
+    File(TensorFile),
+    /// Random numbers, to measure speed without a model.
+    ///
+    /// Each is a pure function of its parameter's name: uniform of deviation 0.02, ones in norms.
+    Random,
+}
+
+impl From<TensorFile> for Weights {
+    fn from(file: TensorFile) -> Self {
+        Self::File(file)
+    }
+}
 
 /// Weights that could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The operating system refused to read.
-    #[error("cannot read `{}`: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file is no safetensors file, or a part of one.
-    #[error("`{}` is damaged or cut off: {what}; download or save it again", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
+    /// The file is damaged, or a tensor is of another kind.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The tensors are not those of the architecture.
-    #[error("`{}` does not hold the weights of its architecture: {}", path.display(), problems.join("; "))]
+    #[error(
+        "`{}` does not hold the weights of its architecture: {}",
+        path.display(), list_problems(problems)
+    )]
     Tensors {
         /// The file.
         path: PathBuf,
         /// Each tensor that does not fit.
-        problems: Vec<String>,
-    },
-    /// A packed model that is another one's, or made for another machine.
-    #[error("`{}` {what}; make it again with `alitok pack`", path.display())]
-    Packed {
-        /// The file.
-        path: PathBuf,
-        /// Why it does not fit.
-        what: String,
-    },
-    /// The operating system refused to write.
-    #[error("cannot write `{}`: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
+        problems: Vec<ParameterError>,
     },
     /// The operating system has no memory for the weights.
     #[error("there is no memory for the weights: {0}")]
     Memory(io::Error),
 }
 
-/// Where weights come from.
-pub(crate) trait Source {
-    /// The values of a tensor, in row-major order. Where there is none of this shape, the source
-    /// remembers that and gives zeros.
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> Vec<f32>;
+impl Weights {
+    /// Builds a part of a model. It must use every tensor of the file whose name `belongs` accepts.
+    ///
+    /// # Errors
+    /// If the file is damaged, or a tensor is missing, superfluous, mis-shaped or no float, or there
+    /// is no memory.
+    pub(crate) fn build<T>(
+        &self,
+        pool: &Pool,
+        belongs: impl Fn(&str) -> bool,
+        build: impl FnOnce(&mut Tensors<'_>) -> io::Result<T>,
+    ) -> Result<T, LoadError> {
+        let source = match self {
+            Self::Random => None,
+            Self::File(file) => Some((file, file.views()?)),
+        };
+        let views = source.as_ref().map(|(_, views)| views.iter());
+        let unused = views.into_iter().flatten().filter(|(name, _)| belongs(name));
+        let unused = unused.map(|(name, view)| (name.clone(), view.shape().to_vec())).collect();
+        let (problems, strange) = (Vec::new(), None);
+        let mut tensors =
+            Tensors { source, unused, problems, strange, arena: Arena::default(), pool };
+        let built = build(&mut tensors).map_err(LoadError::Memory)?;
+        let Tensors { source, unused, mut problems, strange, .. } = tensors;
+        if let Some(strange) = strange {
+            return Err(strange.into());
+        }
+        problems
+            .extend(unused.into_iter().map(|(name, shape)| ParameterError::Unused { name, shape }));
+        match source {
+            Some((file, _)) if !problems.is_empty() => {
+                Err(LoadError::Tensors { path: file.path().to_owned(), problems })
+            }
+            _ => Ok(built),
+        }
+    }
+}
 
+/// What a part of a model is built from. A tensor that is missing or does not fit is noted, and
+/// zeros take its place until the whole part is built.
+pub(crate) struct Tensors<'a> {
+    /// The file and what it holds; without one, weights are random.
+    source: Option<(&'a TensorFile, BTreeMap<String, TensorView<'a>>)>,
+    unused: BTreeMap<String, Vec<usize>>,
+    problems: Vec<ParameterError>,
+    /// The first tensor that is no float.
+    strange: Option<FileError>,
     /// Where packed weights go.
-    fn arena(&mut self) -> &mut Arena;
+    arena: Arena,
+    /// What packs them.
+    pool: &'a Pool,
+}
+
+impl<'a> Tensors<'a> {
+    /// The values of a tensor, in row-major order.
+    pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> Vec<f32> {
+        let count = shape.iter().product();
+        if self.source.is_none() {
+            return random(name, count);
+        }
+        let mut values = vec![0.0; count];
+        if let Some(view) = self.find(name, shape) {
+            view.read(0, &mut values);
+        }
+        values
+    }
 
     /// A weight `[outputs, inputs]`, packed; of two names, two of one shape whose panels alternate.
     ///
     /// # Errors
     /// If there is no memory.
-    fn matrix(
+    pub(crate) fn matrix(
         &mut self,
         names: &[&str],
         shape: [usize; 2],
         precision: Precision,
     ) -> io::Result<Matrix> {
-        let parts: Vec<_> = names.iter().map(|name| self.tensor(name, &shape)).collect();
-        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
-        Matrix::pack_parts(Kernels::detect(), precision, &parts, shape[1], self.arena())
-    }
-}
-
-/// Maps a file into memory.
-///
-/// # Errors
-/// If it cannot be read.
-pub(crate) fn map(path: &Path) -> Result<Mmap, LoadError> {
-    let read = |source| LoadError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(read)?;
-    // SAFETY: files appear whole and are replaced, never changed in place; whoever does it
-    // nevertheless while a model is loaded gets damaged weights, as with any reader.
-    #[allow(unsafe_code)]
-    unsafe { Mmap::map(&file) }.map_err(read)
-}
-
-/// Gives memory of a mapped file back to the system, which reads it again where it is needed.
-pub(crate) fn release(file: &Mmap, range: &Range<usize>) {
-    #[cfg(unix)]
-    {
-        let unused = memmap2::UncheckedAdvice::DontNeed;
-        // SAFETY: pages of a file that nobody writes to have the same bytes afterwards.
-        #[allow(unsafe_code)]
-        let released = unsafe { file.unchecked_advise_range(unused, range.start, range.len()) };
-        // A wish: what is kept costs nothing but memory.
-        let _ = released;
-    }
-    #[cfg(not(unix))]
-    let _ = (file, range);
-}
-
-/// A file of tensors, mapped into memory.
-pub(crate) struct TensorFile {
-    path: PathBuf,
-    bytes: Mmap,
-}
-
-impl TensorFile {
-    /// # Errors
-    /// If the file cannot be read.
-    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
-        Ok(Self { path: path.to_owned(), bytes: map(path)? })
-    }
-
-    /// Builds something from the tensors whose names `belongs` wants.
-    ///
-    /// # Errors
-    /// If the file is damaged, or a tensor is missing, superfluous or mis-shaped: all are named.
-    pub(crate) fn build<T>(
-        &self,
-        belongs: impl Fn(&str) -> bool,
-        build: impl FnOnce(&mut dyn Source) -> T,
-    ) -> Result<T, LoadError> {
-        let damaged = |error: safetensors::SafeTensorError| LoadError::Damaged {
-            path: self.path.clone(),
-            what: error.to_string(),
-        };
-        let file = SafeTensors::deserialize(&self.bytes).map_err(damaged)?;
-        let unused = file.iter().filter(|(name, _)| belongs(name));
-        let unused = unused.map(|(name, view)| (name.to_owned(), view.shape().to_vec())).collect();
-        let mut tensors =
-            FileTensors { file, unused, problems: Vec::new(), arena: Arena::default() };
-        let built = build(&mut tensors);
-        let FileTensors { unused, mut problems, .. } = tensors;
-        problems.extend(unused.into_iter().map(|(name, shape)| {
-            format!("tensor `{name}` of shape {shape:?} belongs to no parameter of the model")
-        }));
-        if problems.is_empty() {
-            Ok(built)
-        } else {
-            Err(LoadError::Tensors { path: self.path.clone(), problems })
+        let kernels = Kernels::detect();
+        if self.source.is_none() {
+            let parts: Vec<Vec<f32>> =
+                names.iter().map(|name| random(name, shape[0] * shape[1])).collect();
+            let parts: Vec<Values<'_>> = parts.iter().map(|part| Values::Numbers(part)).collect();
+            return Matrix::pack_parts(
+                kernels,
+                precision,
+                &parts,
+                shape,
+                &mut self.arena,
+                self.pool,
+            );
         }
-    }
-}
-
-struct FileTensors<'a> {
-    file: SafeTensors<'a>,
-    unused: BTreeMap<String, Vec<usize>>,
-    problems: Vec<String>,
-    arena: Arena,
-}
-
-impl Source for FileTensors<'_> {
-    fn arena(&mut self) -> &mut Arena {
-        &mut self.arena
+        let views: Vec<_> = names.iter().map(|name| self.find(name, &shape)).collect();
+        let parts: Vec<Values<'_>> =
+            views.iter().map(|view| view.as_ref().map_or(Values::Zeros, Values::Stored)).collect();
+        let matrix =
+            Matrix::pack_parts(kernels, precision, &parts, shape, &mut self.arena, self.pool)?;
+        if let Some((file, _)) = &self.source {
+            views.iter().flatten().for_each(|view| file.release(view));
+        }
+        Ok(matrix)
     }
 
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> Vec<f32> {
+    /// A tensor of the file; if it does not fit, that is noted.
+    fn find(&mut self, name: &str, shape: &[usize]) -> Option<TensorView<'a>> {
         self.unused.remove(name);
-        let problem = match self.file.tensor(name) {
-            Err(_) => format!("tensor `{name}` is missing (expected shape {shape:?})"),
-            Ok(view) if view.shape() != shape => {
-                format!("tensor `{name}` has shape {:?}, expected {shape:?}", view.shape())
+        let (file, views) = self.source.as_ref()?;
+        match views.get(name) {
+            None => self
+                .problems
+                .push(ParameterError::Missing { name: name.to_owned(), expected: shape.to_vec() }),
+            Some(view) if view.shape() != shape => self.problems.push(ParameterError::Shape {
+                name: name.to_owned(),
+                expected: shape.to_vec(),
+                got: view.shape().to_vec(),
+            }),
+            Some(view) if !view.is_float() => {
+                self.strange.get_or_insert_with(|| not_a_float(file.path(), name, &view.kind()));
             }
-            Ok(view) => match floats(view.data(), view.dtype()) {
-                Some(values) => return values,
-                None => {
-                    let found = view.dtype();
-                    format!("tensor `{name}` is of {found:?}; weights are F32, BF16, F16 or F64")
-                }
-            },
-        };
-        self.problems.push(problem);
-        vec![0.0; shape.iter().product()]
-    }
-}
-
-fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
-    fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        bytes.as_chunks::<N>().0.iter().map(|&bytes| value(bytes)).collect()
-    }
-    Some(match dtype {
-        Dtype::F32 => each(bytes, f32::from_le_bytes),
-        Dtype::F64 => each(bytes, |bytes| f64::from_le_bytes(bytes) as f32),
-        Dtype::BF16 => each(bytes, |bytes| crate::kernels::from_bf16(u16::from_le_bytes(bytes))),
-        Dtype::F16 => each(bytes, |bytes| from_f16(u16::from_le_bytes(bytes))),
-        _ => return None,
-    })
-}
-
-fn from_f16(value: u16) -> f32 {
-    let sign = if value >> 15 == 1 { -1.0 } else { 1.0 };
-    let (exponent, fraction) = (i32::from(value >> 10 & 31), f32::from(value & 1023));
-    sign * match exponent {
-        0 => fraction * 2f32.powi(-24),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => (1024.0 + fraction) * 2f32.powi(exponent - 25),
-    }
-}
-
-/// Weights at random, each a pure function of its name, for measuring speed without a model:
-/// uniform of deviation 0.02, ones in norms.
-#[derive(Default)]
-pub(crate) struct RandomTensors(Arena);
-
-impl Source for RandomTensors {
-    fn arena(&mut self) -> &mut Arena {
-        &mut self.0
-    }
-
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> Vec<f32> {
-        let count = shape.iter().product();
-        if name.ends_with("norm.weight") {
-            return vec![1.0; count];
+            Some(view) => return Some(view.clone()),
         }
-        let mut noise = Noise::of_parameter(0, name, 0);
-        let spread = 0.02 * 12f32.sqrt();
-        (0..count).map(|_| spread * (noise.uniform() as f32 - 0.5)).collect()
+        None
     }
+}
+
+fn random(name: &str, count: usize) -> Vec<f32> {
+    if name.ends_with("norm.weight") {
+        return vec![1.0; count];
+    }
+    let mut noise = Noise::of_parameter(0, name, 0);
+    let spread = 0.02 * 12f32.sqrt();
+    (0..count).map(|_| spread * (noise.uniform() as f32 - 0.5)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A safetensors file of one tensor.
+    fn file(dtype: &str, shape: [usize; 2], data: &[u8]) -> Weights {
+        let mut header = format!(
+            r#"{{"w":{{"dtype":"{dtype}","shape":[{},{}],"data_offsets":[0,{}]}}}}"#,
+            shape[0],
+            shape[1],
+            data.len()
+        );
+        while !header.len().is_multiple_of(8) {
+            header.push(' ');
+        }
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat();
+        TensorFile::from_bytes("w.safetensors", bytes).into()
+    }
+
+    fn read(weights: &Weights, name: &str, shape: [usize; 2]) -> Result<Vec<f32>, LoadError> {
+        weights.build(&Pool::new(1), |_| true, |tensors| Ok(tensors.tensor(name, &shape)))
+    }
+
     #[test]
     fn should_read_half_precision() {
-        for (bits, value) in [
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x0001, 2f32.powi(-24)),
-            (0x03ff, 1023.0 * 2f32.powi(-24)),
-            (0x7bff, 65504.0),
-            (0xfc00, f32::NEG_INFINITY),
-        ] {
-            assert_eq!(from_f16(bits), value, "{bits:x}");
-        }
-        assert!(from_f16(0x7c01).is_nan());
+        let half: Vec<u8> = [0x3c00u16, 0xc000, 0x0001, 0x03ff, 0x7bff, 0xfc00]
+            .iter()
+            .flat_map(|bits| bits.to_le_bytes())
+            .collect();
+        let small = 2f32.powi(-24);
+        assert_eq!(
+            read(&file("F16", [2, 3], &half), "w", [2, 3]).unwrap(),
+            [1.0, -2.0, small, 1023.0 * small, 65504.0, f32::NEG_INFINITY]
+        );
+        let brain = file("BF16", [1, 2], &[0x80, 0x3f, 0x40, 0xc0]);
+        assert_eq!(read(&brain, "w", [1, 2]).unwrap(), [1.0, -3.0]);
+    }
+
+    #[test]
+    fn should_name_every_tensor_that_does_not_fit() {
+        let weights = file("F32", [1, 2], &[0; 8]);
+        let problems = |name, shape| match read(&weights, name, shape) {
+            Err(LoadError::Tensors { problems, .. }) => problems,
+            other => panic!("{other:?}"),
+        };
+        let (name, shape) = ("w".to_owned(), vec![1, 2]);
+        assert_eq!(
+            problems("w", [2, 1]),
+            [ParameterError::Shape {
+                name: name.clone(),
+                expected: vec![2, 1],
+                got: shape.clone()
+            }]
+        );
+        assert_eq!(
+            problems("v", [1, 1]),
+            [
+                ParameterError::Missing { name: "v".to_owned(), expected: vec![1, 1] },
+                ParameterError::Unused { name, shape },
+            ]
+        );
+        let strange = read(&file("I32", [1, 1], &[0; 4]), "w", [1, 1]).unwrap_err();
+        assert!(matches!(&strange, LoadError::File(FileError::Tensor { name, .. }) if name == "w"));
+        let cut = TensorFile::from_bytes("cut", [1, 0, 0].to_vec());
+        assert!(matches!(read(&cut.into(), "w", [1, 1]), Err(LoadError::File(_))));
     }
 }

@@ -1,21 +1,17 @@
 //! Both halves of the tokenizer: pictures to tokens, and tokens to pictures.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, sync::Arc};
 
-use tokenizer::{ConfigError, DecoderKind, EncoderInput, TokenizerConfig};
+use tokenizer::{ConfigError, DecoderConfig, DecoderKind, EncoderInput, TokenizerConfig};
 use tokens::CodebookIndex;
 
 use crate::{
     kernels::Kernels,
     matrix::{Finish, Matrix, Precision, grow},
-    packed::PackedModel,
     parallel::Pool,
-    tensors::{LoadError, RandomTensors, Source, TensorFile},
+    tensors::{LoadError, Tensors, Weights},
     transformer::{Linear, Transformer, Workspace},
 };
-
-/// What a packed model calls the encoder.
-pub(crate) const ENCODER: &str = "encoder";
 
 /// Learned vectors, `[rows, width]`.
 struct Vectors {
@@ -24,7 +20,7 @@ struct Vectors {
 }
 
 impl Vectors {
-    fn build(tensors: &mut dyn Source, name: &str, rows: usize, width: usize) -> Self {
+    fn build(tensors: &mut Tensors<'_>, name: &str, rows: usize, width: usize) -> Self {
         Self { values: tensors.tensor(name, &[rows, width]), width }
     }
 
@@ -66,64 +62,32 @@ fn of_other_parts(
     others.map(|kind| format!("{kind}_decoder.")).chain(encoder)
 }
 
-/// Builds the encoder (`None`) or one of the decoders from a `tokenizer.safetensors`.
-///
-/// # Errors
-/// If the file is missing or damaged, or a tensor is missing, superfluous or mis-shaped.
-pub(crate) fn with_tensors<T>(
-    path: &Path,
-    config: &TokenizerConfig,
-    part: Option<DecoderKind>,
-    build: impl FnOnce(&mut dyn Source) -> T,
-) -> Result<T, LoadError> {
-    let belongs = |name: &str| !of_other_parts(config, part).any(|part| name.starts_with(&part));
-    TensorFile::open(path)?.build(belongs, build)
+/// Whether a tensor of this name belongs to the encoder (`None`) or one of the decoders, rather than
+/// to another part.
+fn belongs(config: &TokenizerConfig, part: Option<DecoderKind>) -> impl Fn(&str) -> bool {
+    let others: Vec<String> = of_other_parts(config, part).collect();
+    move |name| !others.iter().any(|part| name.starts_with(part))
 }
 
 impl Encoder {
-    /// Reads and packs what a `tokenizer.safetensors` of this valid architecture holds of it.
+    /// Packs what the weights of a tokenizer of this valid architecture hold of the encoder.
     ///
     /// # Errors
-    /// If the file is missing or damaged, a tensor is missing, superfluous or mis-shaped, or
-    /// there is no memory.
-    pub fn open(
-        path: impl AsRef<Path>,
+    /// If the file is damaged, a tensor is missing, superfluous or mis-shaped, or there is no memory.
+    pub fn load(
+        weights: impl Into<Weights>,
         config: &TokenizerConfig,
         precision: Precision,
         pool: Arc<Pool>,
     ) -> Result<Self, LoadError> {
-        let build = |tensors: &mut dyn Source| Self::build(tensors, config, precision, pool);
-        with_tensors(path.as_ref(), config, None, build)?.map_err(LoadError::Memory)
+        let packing = Arc::clone(&pool);
+        weights.into().build(&packing, belongs(config, None), |tensors| {
+            Self::build(tensors, config, precision, pool)
+        })
     }
 
-    /// The encoder of a packed model.
-    ///
-    /// # Errors
-    /// If the file is damaged or holds no encoder of this architecture.
-    pub fn from_packed(
-        file: &PackedModel,
-        config: &TokenizerConfig,
-        pool: Arc<Pool>,
-    ) -> Result<Self, LoadError> {
-        let build = |tensors: &mut dyn Source| Self::build(tensors, config, file.precision(), pool);
-        file.build(ENCODER, build)?.map_err(LoadError::Memory)
-    }
-
-    /// An encoder of random weights, to measure speed without a model.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub fn random(
-        config: &TokenizerConfig,
-        precision: Precision,
-        pool: Arc<Pool>,
-    ) -> Result<Self, LoadError> {
-        Self::build(&mut RandomTensors::default(), config, precision, pool)
-            .map_err(LoadError::Memory)
-    }
-
-    pub(crate) fn build(
-        tensors: &mut dyn Source,
+    fn build(
+        tensors: &mut Tensors<'_>,
         config: &TokenizerConfig,
         precision: Precision,
         pool: Arc<Pool>,
@@ -313,63 +277,33 @@ pub enum DecoderError {
 }
 
 impl Decoder {
-    /// Reads and packs what a `tokenizer.safetensors` of this valid architecture holds of it.
+    /// Packs what the weights of a tokenizer of this valid architecture hold of a decoder.
     ///
     /// # Errors
-    /// If the model has no such decoder, the file is missing or damaged, a tensor is missing,
-    /// superfluous or mis-shaped, or there is no memory.
-    pub fn open(
-        path: impl AsRef<Path>,
+    /// If the model has no such decoder, the file is damaged, a tensor is missing, superfluous or
+    /// mis-shaped, or there is no memory.
+    pub fn load(
+        weights: impl Into<Weights>,
         config: &TokenizerConfig,
         kind: DecoderKind,
         precision: Precision,
         pool: Arc<Pool>,
     ) -> Result<Self, DecoderError> {
-        config.decoder(kind)?;
-        let build = |tensors: &mut dyn Source| Self::build(tensors, config, kind, precision, pool);
-        let built = with_tensors(path.as_ref(), config, Some(kind), build)?;
-        built?.map_err(|error| LoadError::Memory(error).into())
-    }
-
-    /// A decoder of a packed model.
-    ///
-    /// # Errors
-    /// If the model has no such decoder, or the file is damaged or does not hold it.
-    pub fn from_packed(
-        file: &PackedModel,
-        config: &TokenizerConfig,
-        kind: DecoderKind,
-        pool: Arc<Pool>,
-    ) -> Result<Self, DecoderError> {
-        config.decoder(kind)?;
-        let precision = file.precision();
-        let built =
-            file.build(kind.name(), |tensors| Self::build(tensors, config, kind, precision, pool))?;
-        built?.map_err(|error| LoadError::Memory(error).into())
-    }
-
-    /// A decoder of random weights, to measure speed without a model.
-    ///
-    /// # Errors
-    /// If the architecture has no such decoder, or there is no memory.
-    pub fn random(
-        config: &TokenizerConfig,
-        kind: DecoderKind,
-        precision: Precision,
-        pool: Arc<Pool>,
-    ) -> Result<Self, DecoderError> {
-        Self::build(&mut RandomTensors::default(), config, kind, precision, pool)?
-            .map_err(|error| LoadError::Memory(error).into())
-    }
-
-    pub(crate) fn build(
-        tensors: &mut dyn Source,
-        config: &TokenizerConfig,
-        kind: DecoderKind,
-        precision: Precision,
-        pool: Arc<Pool>,
-    ) -> Result<io::Result<Self>, ConfigError> {
         let decoder = *config.decoder(kind)?;
+        let packing = Arc::clone(&pool);
+        let built = weights.into().build(&packing, belongs(config, Some(kind)), |tensors| {
+            Self::build(tensors, config, (kind, decoder), precision, pool)
+        })?;
+        Ok(built)
+    }
+
+    fn build(
+        tensors: &mut Tensors<'_>,
+        config: &TokenizerConfig,
+        (kind, decoder): (DecoderKind, DecoderConfig),
+        precision: Precision,
+        pool: Arc<Pool>,
+    ) -> io::Result<Self> {
         let (width, layout) = (decoder.transformer.width, config.layout());
         let name = |part: &str| format!("{kind}_decoder.{part}");
         let values = config.patch_values();
@@ -380,51 +314,48 @@ impl Decoder {
             tensors.tensor(&name("prefix_head.color.weight"), &[3, 3]);
             tensors.tensor(&name("prefix_head.color.bias"), &[3]);
         }
-        let build = || -> io::Result<Self> {
-            Ok(Self {
-                codebook: Vectors::build(
-                    tensors,
-                    "quantizer.codebook",
-                    config.codes,
-                    config.token_size,
-                ),
-                embedding: Linear::build(
-                    tensors,
-                    &name("embedding"),
-                    config.token_size,
-                    width,
-                    Precision::F32,
-                )?,
-                leading: Vectors::build(tensors, &name("leading"), decoder.leading, width),
-                positions: Vectors::build(
-                    tensors,
-                    &name("positions"),
-                    decoder.leading + layout.len(),
-                    width,
-                ),
-                transformer: Transformer::build(
-                    tensors,
-                    &format!("{kind}_decoder"),
-                    decoder.transformer,
-                    precision,
-                    kind == DecoderKind::Causal,
-                )?,
-                patch: Linear::build(
-                    tensors,
-                    &name("head.patch"),
-                    width,
-                    values,
-                    precision.at_least_bf16(),
-                )?,
-                color: tensors.tensor(&name("head.color.weight"), &[3, 3]),
-                color_bias: tensors.tensor(&name("head.color.bias"), &[3]),
-                config: config.clone(),
-                kind,
-                kernels: Kernels::detect(),
-                pool,
-            })
-        };
-        Ok(build())
+        Ok(Self {
+            codebook: Vectors::build(
+                tensors,
+                "quantizer.codebook",
+                config.codes,
+                config.token_size,
+            ),
+            embedding: Linear::build(
+                tensors,
+                &name("embedding"),
+                config.token_size,
+                width,
+                Precision::F32,
+            )?,
+            leading: Vectors::build(tensors, &name("leading"), decoder.leading, width),
+            positions: Vectors::build(
+                tensors,
+                &name("positions"),
+                decoder.leading + layout.len(),
+                width,
+            ),
+            transformer: Transformer::build(
+                tensors,
+                &format!("{kind}_decoder"),
+                decoder.transformer,
+                precision,
+                kind == DecoderKind::Causal,
+            )?,
+            patch: Linear::build(
+                tensors,
+                &name("head.patch"),
+                width,
+                values,
+                precision.at_least_bf16(),
+            )?,
+            color: tensors.tensor(&name("head.color.weight"), &[3, 3]),
+            color_bias: tensors.tensor(&name("head.color.bias"), &[3]),
+            config: config.clone(),
+            kind,
+            kernels: Kernels::detect(),
+            pool,
+        })
     }
 
     /// The architecture that it is part of.

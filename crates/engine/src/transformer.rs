@@ -5,11 +5,10 @@ use std::io;
 use tokenizer::{NORM_EPSILON, TransformerConfig};
 
 use crate::{
-    generator::add,
     kernels::{Bf16Product, Fetch, Kernels, Rows, TILE_ROWS, Tile},
     matrix::{Activations, Finish, Matrix, Outputs, Precision, grow},
     parallel::Pool,
-    tensors::Source,
+    tensors::Tensors,
 };
 
 /// A linear layer with a bias.
@@ -20,7 +19,7 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn build(
-        tensors: &mut dyn Source,
+        tensors: &mut Tensors<'_>,
         name: &str,
         inputs: usize,
         outputs: usize,
@@ -50,7 +49,7 @@ pub(crate) struct LayerNorm {
 }
 
 impl LayerNorm {
-    pub(crate) fn build(tensors: &mut dyn Source, name: &str, width: usize) -> Self {
+    pub(crate) fn build(tensors: &mut Tensors<'_>, name: &str, width: usize) -> Self {
         Self {
             weight: tensors.tensor(&format!("{name}.weight"), &[width]),
             bias: tensors.tensor(&format!("{name}.bias"), &[width]),
@@ -158,7 +157,7 @@ const QUERIES: usize = 8 * TILE_ROWS;
 
 impl Transformer {
     pub(crate) fn build(
-        tensors: &mut dyn Source,
+        tensors: &mut Tensors<'_>,
         name: &str,
         config: TransformerConfig,
         precision: Precision,
@@ -261,7 +260,7 @@ impl Transformer {
                 }
             });
             block.projection.product(pool, activations, out);
-            add(pool, x, width, out);
+            out.add_to_all(pool, x, width);
             activations.set(pool, block.up.matrix(), rows, |row, out| {
                 block.feed_forward_norm.run(self.kernels, &x[row * width..][..width], out);
             });
@@ -269,7 +268,7 @@ impl Transformer {
             activations
                 .set_pieces(pool, block.down.matrix(), rows, |row, put| hidden.each(row, put));
             block.down.product(pool, activations, out);
-            add(pool, x, width, out);
+            out.add_to_all(pool, x, width);
         }
     }
 

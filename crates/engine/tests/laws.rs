@@ -5,7 +5,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use engine::{
-    Decoder, Drafts, Encoder, Event, Generator, JobId, Pool, Precision, Scheduler, generate,
+    Decoder, Drafts, Encoder, Event, Generator, JobId, Pool, Precision, Scheduler, Weights,
+    generate,
     generator::{POSITIONS, Step},
 };
 use generator::{Condition, GenerateError, GeneratorConfig, Request, SamplingConfig};
@@ -27,7 +28,7 @@ fn model_of(layers: usize, precision: Precision, threads: usize) -> Generator {
     let layout = TokenLayout::new(5, 6, 7);
     // Heads that fill no block of 16, a hidden width of several panels.
     let config = GeneratorConfig { layout, codes: 70, classes: 4, width: 48, layers, heads: 4 };
-    Generator::random(&config, precision, Arc::new(Pool::new(threads))).unwrap()
+    Generator::load(Weights::Random, &config, precision, Arc::new(Pool::new(threads))).unwrap()
 }
 
 fn request(index: u64, forced: usize) -> Request {
@@ -290,9 +291,14 @@ fn should_decode_rows_causally_as_they_come() {
     let layout = config.layout();
     let tokens: Vec<CodebookIndex> = (0..layout.len()).map(|at| (at * 7 % 50) as _).collect();
     for precision in PRECISIONS {
-        let decoder =
-            Decoder::random(&config, DecoderKind::Causal, precision, Arc::new(Pool::new(2)))
-                .unwrap();
+        let decoder = Decoder::load(
+            Weights::Random,
+            &config,
+            DecoderKind::Causal,
+            precision,
+            Arc::new(Pool::new(2)),
+        )
+        .unwrap();
         let mut work = decoder.workspace();
         let whole = decoder.decode(&tokens, &mut work);
         assert!(whole.iter().all(|value| (0.0..=1.0).contains(value)));
@@ -319,9 +325,10 @@ fn should_encode_and_decode_the_same_bits_on_any_number_of_threads() {
     for precision in PRECISIONS {
         let run = |threads: usize| {
             let pool = Arc::new(Pool::new(threads));
-            let encoder = Encoder::random(&config, precision, Arc::clone(&pool)).unwrap();
+            let encoder =
+                Encoder::load(Weights::Random, &config, precision, Arc::clone(&pool)).unwrap();
             let kind = DecoderKind::Bidirectional;
-            let decoder = Decoder::random(&config, kind, precision, pool).unwrap();
+            let decoder = Decoder::load(Weights::Random, &config, kind, precision, pool).unwrap();
             let tokens = encoder.encode(&planes, &mut encoder.workspace());
             let picture = decoder.decode(&tokens, &mut decoder.workspace());
             (tokens, picture)

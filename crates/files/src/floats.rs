@@ -26,30 +26,55 @@ pub enum ByteOrder {
     Big,
 }
 
+impl Encoding {
+    /// Bytes of one element; 0 where it is not known.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F64 => 8,
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::Other => 0,
+        }
+    }
+}
+
 /// Decodes elements one after the other; `None` for an encoding that is no float.
 pub fn decode(bytes: &[u8], encoding: Encoding, order: ByteOrder) -> Option<Vec<f32>> {
+    let count = bytes.len().checked_div(encoding.bytes())?;
+    let mut values = vec![0.0; count];
+    decode_into(bytes, encoding, order, &mut values);
+    Some(values)
+}
+
+/// Decodes as many elements as `values` has room for and `bytes` holds. Leaves `values` as they are
+/// if the encoding is no float.
+pub fn decode_into(bytes: &[u8], encoding: Encoding, order: ByteOrder, values: &mut [f32]) {
+    #[inline(always)]
     fn each<const N: usize>(
         bytes: &[u8],
         order: ByteOrder,
-        value: impl Fn([u8; N]) -> f32,
-    ) -> Vec<f32> {
+        values: &mut [f32],
+        decode: impl Fn([u8; N]) -> f32,
+    ) {
         let (elements, _) = bytes.as_chunks::<N>();
-        let ordered = |&element: &[u8; N]| {
-            let mut element = element;
+        for (value, element) in values.iter_mut().zip(elements) {
+            let mut element = *element;
             if order == ByteOrder::Big {
                 element.reverse();
             }
-            value(element)
-        };
-        elements.iter().map(ordered).collect()
+            *value = decode(element);
+        }
     }
-    Some(match encoding {
-        Encoding::F64 => each(bytes, order, |b| f64::from_le_bytes(b) as f32),
-        Encoding::F32 => each(bytes, order, f32::from_le_bytes),
-        Encoding::F16 => each(bytes, order, |b| f16::from_le_bytes(b).to_f32()),
-        Encoding::Bf16 => each(bytes, order, |b| bf16::from_le_bytes(b).to_f32()),
-        Encoding::Other => return None,
-    })
+    match encoding {
+        Encoding::F64 => each(bytes, order, values, |b| f64::from_le_bytes(b) as f32),
+        Encoding::F32 => each(bytes, order, values, f32::from_le_bytes),
+        Encoding::F16 => each(bytes, order, values, |b| f16::from_le_bytes(b).to_f32()),
+        // A bf16 is the upper half of an f32. Unlike `half`, this keeps the payload of a NaN.
+        Encoding::Bf16 => {
+            each(bytes, order, values, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16));
+        }
+        Encoding::Other => {}
+    }
 }
 
 /// Encodes values as little-endian bf16, rounded to the nearest, ties to even.

@@ -13,7 +13,7 @@ use safetensors::{Dtype, tensor::Metadata};
 
 use crate::{
     FileError, HostTensor, TensorMap,
-    floats::{ByteOrder, Encoding, decode, encode_bf16, encode_f32},
+    floats::{ByteOrder, Encoding, decode, decode_into, encode_bf16, encode_f32},
 };
 
 /// Longest header the format allows.
@@ -145,6 +145,47 @@ impl TensorFile {
         }
     }
 
+    /// The tensors as they are stored, by name.
+    ///
+    /// # Errors
+    /// If the file is damaged.
+    pub fn views(&self) -> Result<BTreeMap<String, TensorView<'_>>, FileError> {
+        let bytes = self.bytes();
+        let OpenFile { reader: data, metadata } = open(&self.path, bytes, bytes.len() as u64)?;
+        let view = |name: String| {
+            let info = metadata.info(&name)?;
+            let (start, end) = info.data_offsets;
+            let view = TensorView {
+                shape: info.shape.clone(),
+                dtype: info.dtype,
+                bytes: data.get(start..end)?,
+            };
+            Some((name, view))
+        };
+        Ok(metadata.offset_keys().into_iter().filter_map(view).collect())
+    }
+
+    /// Gives the memory of a tensor that has been read back to the operating system, if the file is
+    /// mapped. It is read again where it is needed again.
+    pub fn release(&self, view: &TensorView<'_>) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes {
+            let start = view.bytes.as_ptr().addr().wrapping_sub(map.as_ptr().addr());
+            if start < map.len() && view.bytes.len() <= map.len() - start {
+                let unused = memmap2::UncheckedAdvice::DontNeed;
+                // SAFETY: the pages belong to a file that nobody writes to, so they have the same
+                // bytes when they are read again.
+                #[allow(unsafe_code)]
+                let released =
+                    unsafe { map.unchecked_advise_range(unused, start, view.bytes.len()) };
+                // Best effort: what is kept costs nothing but memory.
+                let _ = released;
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = view;
+    }
+
     /// Every tensor as f32.
     ///
     /// # Errors
@@ -155,6 +196,61 @@ impl TensorFile {
             &self.path,
             floats_of(&self.path, open(&self.path, bytes, bytes.len() as u64)?)?,
         )
+    }
+}
+
+/// One tensor of a file, as it is stored.
+#[derive(Debug, Clone)]
+pub struct TensorView<'a> {
+    shape: Vec<usize>,
+    dtype: Dtype,
+    bytes: &'a [u8],
+}
+
+impl TensorView<'_> {
+    /// Extent of each dimension.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Whether its numbers can be read as f32.
+    pub fn is_float(&self) -> bool {
+        encoding_of(self.dtype) != Encoding::Other
+    }
+
+    /// What it is, for people.
+    pub fn kind(&self) -> String {
+        format!("a tensor of {:?} of shape {:?}", self.dtype, self.shape)
+    }
+
+    /// Reads the numbers from the `start`-th on in row-major order, as many as `values` has room for.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn read(&self, start: usize, values: &mut [f32]) {
+        let encoding = encoding_of(self.dtype);
+        let range = start * encoding.bytes()..(start + values.len()) * encoding.bytes();
+        decode_into(&self.bytes[range], encoding, ByteOrder::Little, values);
+    }
+}
+
+/// How numbers of a safetensors type are encoded.
+fn encoding_of(dtype: Dtype) -> Encoding {
+    match dtype {
+        Dtype::F64 => Encoding::F64,
+        Dtype::F32 => Encoding::F32,
+        Dtype::F16 => Encoding::F16,
+        Dtype::BF16 => Encoding::Bf16,
+        _ => Encoding::Other,
+    }
+}
+
+/// The error of a tensor that is no float.
+pub fn not_a_float(path: &Path, name: &str, kind: &str) -> FileError {
+    FileError::Tensor {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        what: format!("is {kind}; weights are F32, BF16, F16 or F64"),
     }
 }
 
@@ -181,14 +277,7 @@ fn floats_of(
         reader
             .read_exact(&mut bytes)
             .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
-        let encoding = match info.dtype {
-            Dtype::F64 => Encoding::F64,
-            Dtype::F32 => Encoding::F32,
-            Dtype::F16 => Encoding::F16,
-            Dtype::BF16 => Encoding::Bf16,
-            _ => Encoding::Other,
-        };
-        match decode(&bytes, encoding, ByteOrder::Little) {
+        match decode(&bytes, encoding_of(info.dtype), ByteOrder::Little) {
             Some(values) => {
                 tensors.insert(name, HostTensor::new(info.shape.clone(), values));
             }
@@ -207,11 +296,7 @@ fn only_floats(
 ) -> Result<TensorMap, FileError> {
     match others.into_iter().next() {
         None => Ok(tensors),
-        Some((name, kind)) => Err(FileError::Tensor {
-            path: path.to_owned(),
-            name,
-            what: format!("is {kind}; weights are F32, BF16, F16 or F64"),
-        }),
+        Some((name, kind)) => Err(not_a_float(path, &name, &kind)),
     }
 }
 

@@ -5,7 +5,7 @@ mod speculation;
 use std::{fs, path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
-use engine::{Decoder, Encoder, Generator, Pool, measure};
+use engine::{Decoder, Encoder, Generator, Pool, Weights, measure};
 use generator::{GeneratorConfig, presets};
 use serde_json::{Map, Value, json};
 use tokenizer::TokenizerConfig;
@@ -60,7 +60,7 @@ fn generator(args: &BenchGeneratorArgs) -> Result<()> {
     let precision = args.bench.precision.into();
     let pool = Arc::<Pool>::default();
     let limits = measure::limits(&pool, precision)?;
-    let generator = Generator::random(&config, precision, Arc::clone(&pool))?;
+    let generator = Generator::load(Weights::Random, &config, precision, Arc::clone(&pool))?;
     let (length, batch) = (config.layout.len(), args.batch as usize);
     let count = args.steps.map_or(length, |steps| (steps as usize).min(length));
     let positions: Vec<usize> =
@@ -118,12 +118,12 @@ fn tokenizer(args: &BenchTokenizerArgs) -> Result<()> {
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     };
-    let encoder = Encoder::random(&config, precision, Arc::clone(&pool))?;
+    let encoder = Encoder::load(Weights::Random, &config, precision, Arc::clone(&pool))?;
     let mut work = encoder.workspace();
     let planes = vec![0.5; 3 * config.image.height * config.image.width];
     let encode = median(&mut || drop(encoder.encode(&planes, &mut work)));
     let kind = config.best_decoder().context("the tokenizer has no decoder")?;
-    let decoder = Decoder::random(&config, kind, precision, Arc::clone(&pool))?;
+    let decoder = Decoder::load(Weights::Random, &config, kind, precision, Arc::clone(&pool))?;
     let mut work = decoder.workspace();
     let tokens = vec![1; config.layout().len()];
     let decode = median(&mut || drop(decoder.decode(&tokens, &mut work)));

@@ -13,7 +13,6 @@ mod export;
 mod generate;
 mod import;
 mod inspect;
-mod pack;
 mod plot;
 mod reconstruct;
 mod train;
@@ -45,7 +44,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Analyze(verb) => analyze::run(&verb, name),
         Verb::Bench(verb) => bench::run(&verb),
         Verb::Import(args) => import::run(&args),
-        Verb::Pack(args) => pack::run(&args),
         Verb::Export(args) => export::run(&args),
         Verb::Weights(verb) => weights::run(&verb),
         Verb::Inspect(args) => inspect::run(&args),

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::common::{Scratch, fixture, home};
+use crate::common::{Scratch, home};
 use burn::tensor::Device;
 use engine::{Pool, Precision};
 use generator::{Condition, Request, SamplingConfig};
@@ -19,8 +19,8 @@ fn pool() -> Arc<Pool> {
 }
 
 fn generator(precision: Precision) -> engine::Generator {
-    let path = MODEL.generator_path();
-    engine::Generator::open(path, MODEL.generator_config().unwrap(), precision, pool()).unwrap()
+    let file = MODEL.generator_file().unwrap();
+    engine::Generator::load(file, MODEL.generator_config().unwrap(), precision, pool()).unwrap()
 }
 
 fn requests(count: u64) -> Vec<Request> {
@@ -61,7 +61,7 @@ fn should_draw_the_references_tokens_from_the_same_seed() {
 
 fn encoder() -> engine::Encoder {
     let config = &MODEL.config.tokenizer;
-    engine::Encoder::open(MODEL.tokenizer_path(), config, Precision::F32, pool()).unwrap()
+    engine::Encoder::load(MODEL.tokenizer_file().unwrap(), config, Precision::F32, pool()).unwrap()
 }
 
 /// Tokens of some held-out pictures.
@@ -112,9 +112,9 @@ fn should_encode_and_decode_as_the_reference() {
         assert_eq!(frozen.encode_picture(planes), tokens);
         for kind in [DecoderKind::Causal, DecoderKind::Bidirectional] {
             let expected = reference.decode_picture(&tokens, kind).unwrap();
-            let path = MODEL.tokenizer_path();
+            let file = MODEL.tokenizer_file().unwrap();
             let decoder =
-                engine::Decoder::open(path, config, kind, Precision::F32, pool()).unwrap();
+                engine::Decoder::load(file, config, kind, Precision::F32, pool()).unwrap();
             let got = decoder.decode(&tokens, &mut decoder.workspace());
             let squares = got.iter().zip(&expected).map(|(a, b)| f64::from(a - b).powi(2));
             let psnr = -10.0 * (squares.sum::<f64>() / got.len() as f64).log10();
@@ -139,33 +139,6 @@ fn should_cache_the_references_tokens_but_for_ties() {
     // would show in most tokens.
     let different = packed.iter().zip(&burn).filter(|(a, b)| a != b).count();
     assert!(different <= packed.len() / 2000, "{different} of {}", packed.len());
-}
-
-#[test]
-fn should_compute_the_same_with_weights_that_were_packed_before() {
-    let scratch = Scratch::new();
-    let picture = fixture("photo_0.jpg").display().to_string();
-    for precision in ["f32", "bf16", "int8"] {
-        let packed = format!("{precision}.packed");
-        scratch.ok(&["pack", "mini", "--precision", precision, "--out", &packed]);
-        let generate = ["generate", "--class", "1", "--class", "4", "--seed", "5"];
-        for (arguments, ending) in [(&generate[..], "png"), (&["encode", &picture], "safetensors")]
-        {
-            let run = |weights: &[&str], name: &str| {
-                let out = format!("{name}.{ending}");
-                scratch.ok(&[arguments, weights, &["--out", &out]].concat());
-                scratch.read(&out)
-            };
-            let now = run(&["--precision", precision], "now");
-            let before = run(&["--packed", &packed], "before");
-            assert!(now == before, "{precision} {arguments:?}");
-        }
-    }
-    let arguments = ["generate", "--class", "1", "--packed", "int8.packed", "--out", "x.png"];
-    let told = scratch.refused(&[&arguments[..], &["--precision", "bf16"]].concat());
-    assert!(told.contains("int8.packed") && told.contains("int8"), "{told}");
-    let told = scratch.refused(&[&arguments[..], &["--engine", "burn"]].concat());
-    assert!(told.contains("--packed"), "{told}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use anyhow::{Result, ensure};
-use engine::{Drafts, Event, Generator, Pool, Precision, Scheduler};
+use engine::{Drafts, Event, Generator, Pool, Precision, Scheduler, Weights};
 use generator::{Condition, Request, SamplingConfig};
 use serde_json::json;
 use tokens::CodebookIndex;
@@ -60,12 +60,11 @@ pub(super) fn run(args: &BenchSpeculationArgs) -> Result<()> {
             preset_config(preset, tokenizer.layout(), tokenizer.codes)
         }
     };
-    let open = |precision| match &model {
-        Some(model) => {
-            Generator::open(model.generator_path(), &config, precision, Arc::clone(&pool))
-        }
-        None => Generator::random(&config, precision, Arc::clone(&pool)),
+    let weights = match &model {
+        Some(model) => model.generator_file()?.into(),
+        None => Weights::Random,
     };
+    let open = |precision| Generator::load(weights.clone(), &config, precision, Arc::clone(&pool));
     let precision = Precision::from(args.precision);
     let generator = open(precision)?;
     let mut drafters = Vec::new();
@@ -81,8 +80,8 @@ pub(super) fn run(args: &BenchSpeculationArgs) -> Result<()> {
             alike,
             "{name}: a drafter has the tokens and classes of the model that it drafts for"
         );
-        let path = folder.generator_path();
-        drafters.push((name.clone(), Generator::open(path, small, precision, Arc::clone(&pool))?));
+        let file = folder.generator_file()?;
+        drafters.push((name.clone(), Generator::load(file, small, precision, Arc::clone(&pool))?));
     }
     let mut ways: Vec<(&str, Drafts<'_>)> = vec![("own", Drafts::Own)];
     ways.extend(drafters.iter().map(|(name, drafter)| (name.as_str(), Drafts::Of(drafter))));

@@ -70,8 +70,9 @@ pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
     );
     let pool = Arc::<Pool>::default();
     let tokenizer = &model.config.tokenizer;
-    let path = model.tokenizer_path();
-    let encoder = engine::Encoder::open(&path, tokenizer, Precision::F32, Arc::clone(&pool))?;
+    let file = model.tokenizer_file()?;
+    let encoder =
+        engine::Encoder::load(file.clone(), tokenizer, Precision::F32, Arc::clone(&pool))?;
     let count = args.pictures.map_or(data.len(), |count| data.len().min(count as usize));
     let mut progress = Progress::new("pictures", 2 * count as u64);
     let (mut samples, mut work) = (Vec::with_capacity(count), encoder.workspace());
@@ -87,14 +88,15 @@ pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
 
     let mut generators = Vec::new();
     for precision in PRECISIONS {
-        let path = model.generator_path();
-        generators.push(engine::Generator::open(path, config, precision, Arc::clone(&pool))?);
+        let file = model.generator_file()?;
+        generators.push(engine::Generator::load(file, config, precision, Arc::clone(&pool))?);
     }
     let mut decoders = Vec::new();
     for (place, kind) in DECODERS.into_iter().enumerate() {
         if tokenizer.decoder(kind).is_ok() {
             let open = |precision| {
-                engine::Decoder::open(&path, tokenizer, kind, precision, Arc::clone(&pool))
+                let pool = Arc::clone(&pool);
+                engine::Decoder::load(file.clone(), tokenizer, kind, precision, pool)
             };
             let [f32, bf16, int8] = PRECISIONS.map(open);
             decoders.push((place, [f32?, bf16?, int8?]));

@@ -7,29 +7,17 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use files::{HostTensor, ParameterError, TensorMap};
+use fixtures::Tensors;
 use metrics::{
     networks::{
         ChainConfig, ConvNextConfig, EfficientNetLiteConfig, Inception, InceptionConfig, LiteStage,
     },
     perceptual::{LiteDistance, LogitDistance, Lpips, PerceptualDistance},
 };
-use safetensors::SafeTensors;
-
-fn read(path: &str) -> TensorMap {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
-    let bytes = std::fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let tensor = |name: &str| {
-        let view = file.tensor(name).unwrap();
-        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
-        HostTensor::new(view.shape(), values.collect())
-    };
-    file.names().into_iter().map(|name| (name.to_owned(), tensor(name))).collect()
-}
 
 struct Fixture {
     tensors: TensorMap,
@@ -37,7 +25,7 @@ struct Fixture {
 
 impl Fixture {
     fn read(name: &str) -> Self {
-        Self { tensors: read(&format!("tests/fixtures/perceptual/{name}.safetensors")) }
+        Self { tensors: Tensors::open(&format!("perceptual/{name}.safetensors")).all_floats() }
     }
 
     fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
@@ -51,6 +39,12 @@ impl Fixture {
         });
         named.collect::<BTreeMap<_, _>>()
     }
+}
+
+/// The network that comes with the program.
+fn bundled() -> TensorMap {
+    let file = "models/efficientnet-lite0/efficientnet-lite0.safetensors";
+    files::safetensors::read(fixtures::home().path(file).unwrap()).unwrap()
 }
 
 /// Differences relative to the expected tensor's largest entry.
@@ -132,7 +126,7 @@ fn should_compute_what_efficientnet_lite_computes() {
 #[test]
 fn should_see_with_the_bundled_network_what_the_published_one_sees() {
     let fixture = Fixture::read("efficientnet_lite0");
-    let bundled = read("models/efficientnet-lite0/efficientnet-lite0.safetensors");
+    let bundled = bundled();
     assert_eq!(EfficientNetLiteConfig::lite0().select(bundled.clone()), bundled);
     let network = EfficientNetLiteConfig::lite0().load(bundled, &Device::flex()).unwrap();
     assert_close(network.pooled(fixture.tensor("target")), fixture.tensor("pooled"), 1e-5);
@@ -264,7 +258,7 @@ fn should_name_every_tensor_that_does_not_fit() {
 
 #[test]
 fn should_give_numbers_where_a_picture_is_black_everywhere() {
-    let bundled = read("models/efficientnet-lite0/efficientnet-lite0.safetensors");
+    let bundled = bundled();
     let network = EfficientNetLiteConfig::lite0().load(bundled, &Device::flex()).unwrap();
     let distance = LiteDistance::new(network);
     let black = Tensor::<4>::zeros([1, 3, 32, 32], &Device::flex());

@@ -253,7 +253,6 @@ fn family(unified: &str) -> String {
 mod tests {
     use super::*;
     use crate::data;
-    use files::Home;
 
     #[test]
     fn should_find_the_base_emoji_of_every_variant() {
@@ -278,7 +277,7 @@ mod tests {
 
     #[test]
     fn should_split_as_the_bundled_shard_is_split() {
-        let home = Home::at(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        let home = fixtures::home();
         for (source, split) in [("bundled", Split::Train), ("bundled:heldout", Split::HeldOut)] {
             let side = data::open(source, &home).unwrap();
             for name in (0..side.len()).map(|index| side.name(index)) {

@@ -16,6 +16,7 @@ use burn::{
     nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig},
     tensor::{Device, Tensor, TensorData},
 };
+use fixtures::home;
 use model::Model;
 use operations::{fused, project};
 use pixels::{DataSet, Picture, PixelsError};
@@ -72,11 +73,6 @@ impl DataSet for Noisy {
         let rgb = (0..bytes.div_ceil(8)).flat_map(|_| noise.bits().to_le_bytes()).take(bytes);
         Picture::new(self.side, self.side, rgb.collect())
     }
-}
-
-/// The root of bundled things: this source tree.
-fn home() -> files::Home {
-    files::Home::at(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 fn data(side: usize, classes: usize) -> Arc<dyn DataSet> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use pixels::data::{self, DataSet};
 use pixels::{Picture, bundle};
 
-use crate::home;
+use fixtures::home;
 
 fn sides() -> [Box<dyn DataSet>; 2] {
     ["bundled", "bundled:heldout"].map(|source| data::open(source, &home()).unwrap())

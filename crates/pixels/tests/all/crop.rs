@@ -1,20 +1,19 @@
 //! The crops against Pillow's and torchvision's, to the bit.
 
+use fixtures::{Tensors, fixture};
 use pixels::crop::{Crop, center_crop, ten_crop};
 use pixels::{Picture, PixelsError, augment};
-use safetensors::SafeTensors;
 use tokens::noise::{Noise, Purpose};
-
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
 
 /// For each photo its name, its pixels as Pillow decodes them, and the named crops of it.
 fn photos(crop: &str) -> Vec<(String, Picture, Vec<Picture>)> {
-    let bytes = std::fs::read(format!("{FIXTURES}/crops.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = Tensors::open("crops.safetensors");
     let pictures = |name: String| -> Vec<Picture> {
-        let tensor = tensors.tensor(&name).unwrap();
-        let &[.., height, width, 3] = tensor.shape() else { panic!("{name} is no picture") };
-        let each = tensor.data().chunks_exact(height * width * 3);
+        let [.., height, width, 3] = tensors.shape(&name)[..] else {
+            panic!("{name} is no picture")
+        };
+        let rgb = tensors.bytes(&name);
+        let each = rgb.chunks_exact(height * width * 3);
         each.map(|rgb| Picture::new(width, height, rgb.to_vec()).unwrap()).collect()
     };
     (0..3)
@@ -62,7 +61,7 @@ fn should_agree_with_pillow_when_photos_are_decoded_here() {
         if name.starts_with("photo_1") {
             continue; // its files are not among the fixtures
         }
-        let ours = Picture::read(format!("{FIXTURES}/{name}")).unwrap();
+        let ours = Picture::read(fixture(&name)).unwrap();
         assert_eq!((ours.width(), ours.height()), (decoded.width(), decoded.height()));
         assert!(ours == decoded, "{name}");
     }

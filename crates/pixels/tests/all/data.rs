@@ -5,7 +5,7 @@ use std::path::Path;
 use pixels::data::{self, DataSet};
 use pixels::{Picture, PixelsError};
 
-use crate::home;
+use fixtures::home;
 
 fn picture(value: u8) -> Picture {
     Picture::new(2, 2, vec![value; 12]).unwrap()
@@ -273,10 +273,7 @@ fn should_read_the_shards_of_a_brace_range_and_miss_none() {
 #[test]
 fn should_read_parquet_as_hugging_face_writes_it() {
     // Written by pyarrow: pictures of the values 1 to 5, in row groups of two.
-    let path = Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tests/fixtures/hugging_face.parquet"
-    ));
+    let path = &fixtures::fixture("hugging_face.parquet");
     let set = open(path).unwrap();
     assert_eq!(set.classes(), ["cat", "dog"]);
     let expected = [

@@ -7,26 +7,23 @@
 //! qualities 1 to 100, grey, CMYK, `keep_rgb`) and, for 4:4:0, 4:1:1 and YCCK, by simplejpeg 1.9;
 //! `cmyk-without-adobe` lost its Adobe segment, `stray-bytes-before-end` has three bytes too many.
 
+use fixtures::Tensors;
 use pixels::{Picture, PixelsError};
-use safetensors::SafeTensors;
 use tokens::noise::{Noise, Purpose};
-
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
 
 /// The files of this ending: name, bytes, and the pixels that Pillow sees.
 fn files(ending: &str) -> Vec<(String, Vec<u8>, Picture)> {
-    let bytes = std::fs::read(format!("{FIXTURES}/decode.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let mut names: Vec<&str> =
-        tensors.names().into_iter().filter(|n| n.ends_with(ending)).collect();
-    names.sort_unstable();
+    let tensors = Tensors::open("decode.safetensors");
+    let names = tensors.names().into_iter().filter(|name| name.ends_with(ending));
     names
-        .into_iter()
         .map(|name| {
-            let rgb = tensors.tensor(&format!("{name}.rgb")).unwrap();
-            let &[height, width, 3] = rgb.shape() else { panic!("{name} is no picture") };
-            let picture = Picture::new(width, height, rgb.data().to_vec()).unwrap();
-            (name.to_owned(), tensors.tensor(name).unwrap().data().to_vec(), picture)
+            let rgb = format!("{name}.rgb");
+            let [height, width, 3] = tensors.shape(&rgb)[..] else {
+                panic!("{name} is no picture")
+            };
+            let picture = Picture::new(width, height, tensors.bytes(&rgb)).unwrap();
+            let bytes = tensors.bytes(&name);
+            (name, bytes, picture)
         })
         .collect()
 }

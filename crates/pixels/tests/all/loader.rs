@@ -291,7 +291,7 @@ fn should_list_or_refuse_a_shard_whatever_its_damage() {
             bytes.truncate(512 * (1 + noise.below(bytes.len() / 512)));
         }
         std::fs::write(&path, &bytes).unwrap();
-        match data::open(path.to_str().unwrap(), &crate::home()) {
+        match data::open(path.to_str().unwrap(), &fixtures::home()) {
             Ok(set) => {
                 opened += 1;
                 for index in 0..set.len() {

@@ -8,8 +8,3 @@ mod data;
 mod decode;
 mod loader;
 mod picture;
-
-/// The root of bundled things: this source tree.
-fn home() -> files::Home {
-    files::Home::at(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-}

@@ -6,15 +6,13 @@
 //! parameter perturbed: parameters (`model.*`, under the names used here), pictures, logits, and
 //! gradients (`grad.*`) of Σ logits · `weights`.
 
-use std::path::PathBuf;
-
 use burn::{
     module::Module,
     optim::GradientsParams,
     tensor::{Device, Tensor, TensorData},
 };
-use files::safetensors;
 use files::{HostTensor, TensorMap};
+use fixtures::{Tensors, assert_close, fixture, largest};
 use operations::parameters::{collect, gradients, load};
 use training::{
     discriminator::{Discriminator, DiscriminatorConfig},
@@ -24,20 +22,6 @@ use weights::Checkpoint;
 
 const BLUR_DOWN: DiscriminatorConfig = DiscriminatorConfig::BlurDown { hidden: 32, stages: 3 };
 const PATCH_GAN: DiscriminatorConfig = DiscriminatorConfig::PatchGan { channels: 4, layers: 3 };
-
-fn path(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "../../tests/fixtures", name].iter().collect()
-}
-
-fn fixture(name: &str) -> TensorMap {
-    safetensors::read(path(name)).unwrap()
-}
-
-/// The tensors under `section.`, without it.
-fn section(tensors: &TensorMap, section: &str) -> TensorMap {
-    let named = |name: &String| name.strip_prefix(section)?.strip_prefix('.').map(str::to_owned);
-    tensors.iter().filter_map(|(name, tensor)| Some((named(name)?, tensor.clone()))).collect()
-}
 
 /// The name here of a parameter in the authors' code; the blur's filter is none.
 fn from_released(name: &str) -> Option<String> {
@@ -58,36 +42,21 @@ fn renamed(tensors: TensorMap) -> TensorMap {
     tensors.into_iter().filter_map(named).collect()
 }
 
-fn assert_close(name: &str, got: &HostTensor, expected: &HostTensor, tolerance: f32) {
-    assert_eq!(got.shape, expected.shape, "shape of {name}");
-    let differs = |(index, (got, expected)): (usize, (&f32, &f32))| {
-        ((got - expected).abs() > tolerance).then_some((index, *got, *expected))
-    };
-    let pairs = got.values.iter().zip(&expected.values).enumerate();
-    let found: Vec<_> = pairs.filter_map(differs).collect();
-    assert!(
-        found.is_empty(),
-        "{name}: {} differ, {:?} …",
-        found.len(),
-        &found[..found.len().min(3)]
-    );
-}
-
 fn check(
     config: DiscriminatorConfig,
     parameters: TensorMap,
-    fixture: &TensorMap,
+    fixture: &Tensors,
     expected: TensorMap,
     loss: impl Fn(Tensor<4>) -> Tensor<1>,
 ) {
     let device = Device::flex().autodiff();
     let discriminator = load(config.initialize(0, &device), parameters).unwrap();
-    let images = fixture["images"].clone();
+    let images = fixture.floats("images");
     let images: Tensor<4> =
         Tensor::from_data(TensorData::new(images.values, images.shape), &device).require_grad();
     let logits = discriminator.forward(images.clone());
     let found = operations::parameters::host_tensor(logits.clone());
-    assert_close("logits", &found, &fixture["logits"], 1e-5);
+    assert_close("logits", &found, &fixture.floats("logits"), 1e-5);
 
     let mut found = loss(logits).backward();
     let for_images = operations::parameters::host_tensor(images.grad(&found).unwrap());
@@ -96,16 +65,15 @@ fn check(
     found.insert("images".into(), for_images);
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     for (name, expected) in &expected {
-        let largest = expected.values.iter().fold(0.0, |largest, v| v.abs().max(largest));
-        assert_close(name, &found[name], expected, 1e-4 * largest);
+        assert_close(name, &found[name], expected, 1e-4 * largest(expected));
     }
 }
 
 #[test]
 fn should_agree_with_the_released_discriminator() {
-    let checkpoint = Checkpoint::read(path("discriminator.pth")).unwrap();
-    let fixture = fixture("discriminator.safetensors");
-    let mut expected = section(&fixture, "grad");
+    let checkpoint = Checkpoint::read(fixture("discriminator.pth")).unwrap();
+    let fixture = Tensors::open("discriminator.safetensors");
+    let mut expected = fixture.floats_below("grad.");
     let for_images = expected.remove("images").unwrap();
     let mut expected = renamed(expected);
     expected.insert("images".into(), for_images);
@@ -115,14 +83,14 @@ fn should_agree_with_the_released_discriminator() {
 
 #[test]
 fn should_agree_with_a_patch_gan_of_pytorch() {
-    let fixture = fixture("patch_gan.safetensors");
-    let expected = section(&fixture, "grad");
-    let weights = fixture["weights"].clone();
+    let fixture = Tensors::open("patch_gan.safetensors");
+    let expected = fixture.floats_below("grad.");
+    let weights = fixture.floats("weights");
     let loss = |logits: Tensor<4>| {
         let data = TensorData::new(weights.values.clone(), weights.shape.clone());
         (logits.clone() * Tensor::from_data(data, &logits.device())).sum()
     };
-    check(PATCH_GAN, section(&fixture, "model"), &fixture, expected, loss);
+    check(PATCH_GAN, fixture.floats_below("model."), &fixture, expected, loss);
 }
 
 fn judge(discriminator: &Discriminator, images: Tensor<4>) -> Tensor<4> {

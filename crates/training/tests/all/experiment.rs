@@ -109,7 +109,7 @@ fn should_carry_a_plan_that_states_its_command() {
     let plan = experiment::read("small").unwrap();
     let order: Vec<String> = plan.units().iter().map(ToString::to_string).collect();
     assert_eq!(order[..4], ["A, seed 1", "B, seed 1", "D, seed 1", "F, seed 1"]);
-    let path = format!("{}/../../recipes/ablation/small.toml", env!("CARGO_MANIFEST_DIR"));
+    let path = fixtures::repository().join("recipes/ablation/small.toml");
     let text = std::fs::read_to_string(path).unwrap();
     assert!(text.contains("alitok experiment ablation --plan small --out "));
     let told = experiment::read("large").unwrap_err().to_string();

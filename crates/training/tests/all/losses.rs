@@ -1,29 +1,14 @@
 //! The first stage's loss against the released training's (tests/fixtures/tokenizer_stage1).
 
-use std::path::PathBuf;
-
 use burn::tensor::{Device, Tensor, TensorData};
-use files::HostTensor;
+use fixtures::{Tensors, fixture};
 use operations::parameters::load;
-use safetensors::SafeTensors;
 use tokenizer::{
     DecoderKind,
     reference::{Reconstruction, patch::patchify},
 };
 use training::losses::{StageOneLoss, picture_of_prefix};
 use weights::{Checkpoint, released::import_tokenizer};
-
-fn fixture(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "../../tests/fixtures", name].iter().collect()
-}
-
-fn floats(file: &[u8], name: &str) -> HostTensor {
-    let file = SafeTensors::deserialize(file).unwrap();
-    let view = file.tensor(name).unwrap();
-    let bytes = view.data().chunks_exact(4);
-    let values = bytes.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-    HostTensor::new(view.shape(), values)
-}
 
 #[test]
 fn should_weigh_the_terms_as_the_released_training_does() {
@@ -32,8 +17,8 @@ fn should_weigh_the_terms_as_the_released_training_does() {
     let released = import_tokenizer(checkpoint).unwrap();
     let config = released.config;
     let model = load(config.build(&device).unwrap(), released.tensors).unwrap();
-    let file = std::fs::read(fixture("tokenizer_stage1.safetensors")).unwrap();
-    let images = floats(&file, "images");
+    let expected = Tensors::open("tokenizer_stage1.safetensors");
+    let images = expected.floats("images");
     let images: Tensor<4> =
         Tensor::from_data(TensorData::new(images.values, images.shape), &device);
 
@@ -47,7 +32,7 @@ fn should_weigh_the_terms_as_the_released_training_does() {
     let terms = loss.forward(&config, reconstruction, &quantized, target);
 
     let scalar = |tensor: Tensor<1>| operations::parameters::host_tensor(tensor).values[0];
-    let expected = floats(&file, "train_loss").values[0];
+    let expected = expected.floats("train_loss").values[0];
     let total = scalar(terms.total);
     assert!((total - expected).abs() < 1e-5, "{total}, expected {expected}");
     let parts = scalar(terms.reconstruction)

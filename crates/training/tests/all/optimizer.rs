@@ -1,26 +1,20 @@
 //! AdamW against PyTorch's, through the released generator's three steps
 //! (tests/fixtures/generator.*), and its laws.
 
-use std::path::PathBuf;
-
 use burn::{
     optim::GradientsParams,
     tensor::{Device, Int, Tensor, TensorData},
 };
 use files::HostTensor;
+use fixtures::{Tensors, fixture};
 use generator::reference::{Generator, loss::cross_entropy};
 use operations::parameters::{collect, load};
-use safetensors::SafeTensors;
 use tokens::TokenLayout;
 use training::optimizer::{AdamW, AdamWConfig, Decay};
 use weights::{
     Checkpoint,
     released::{export_generator, import_generator},
 };
-
-fn fixture(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "../../tests/fixtures", name].iter().collect()
-}
 
 /// As the fixture was made: everything decays.
 const CONFIG: AdamWConfig = AdamWConfig {
@@ -33,7 +27,7 @@ const CONFIG: AdamWConfig = AdamWConfig {
 };
 
 struct Case {
-    bytes: Vec<u8>,
+    expected: Tensors,
     model: Generator,
     device: Device,
 }
@@ -44,23 +38,12 @@ impl Case {
         let checkpoint = Checkpoint::read(fixture("generator.pth")).unwrap();
         let (config, tensors) = import_generator(checkpoint, TokenLayout::new(17, 16, 16)).unwrap();
         let model = load(config.build(&device).unwrap(), tensors).unwrap();
-        Self { bytes: std::fs::read(fixture("generator.safetensors")).unwrap(), model, device }
-    }
-
-    fn floats(&self, name: &str) -> HostTensor {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let view = file.tensor(name).unwrap();
-        let bytes = view.data().chunks_exact(4);
-        let values = bytes.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-        HostTensor::new(view.shape(), values)
+        Self { expected: Tensors::open("generator.safetensors"), model, device }
     }
 
     fn integers<const D: usize>(&self, name: &str) -> Tensor<D, Int> {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let view = file.tensor(name).unwrap();
-        let bytes = view.data().chunks_exact(8);
-        let values: Vec<i64> = bytes.map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect();
-        Tensor::from_data(TensorData::new(values, view.shape()), &self.device)
+        let (values, shape) = (self.expected.integers(name), self.expected.shape(name));
+        Tensor::from_data(TensorData::new(values, shape), &self.device)
     }
 
     fn loss(&self, model: &Generator) -> Tensor<1> {
@@ -83,7 +66,7 @@ fn should_make_the_steps_that_pytorch_makes() {
     let mut optimizer = AdamW::new(CONFIG, &model);
     for step in 0..3 {
         let loss = case.loss(&model);
-        let expected = case.floats(&format!("adamw_loss_{step}")).values[0];
+        let expected = case.expected.floats(&format!("adamw_loss_{step}")).values[0];
         let got = scalar(loss.clone());
         assert!((got - expected).abs() < 2e-5, "loss {step} is {got}, expected {expected}");
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
@@ -93,7 +76,7 @@ fn should_make_the_steps_that_pytorch_makes() {
     for name in
         ["blocks.0.attn.qkv.weight", "blocks.1.mlp.w2.weight", "embeddings.weight", "norm.weight"]
     {
-        let expected = case.floats(&format!("after3.{name}"));
+        let expected = case.expected.floats(&format!("after3.{name}"));
         for (got, expected) in after[name].values.iter().zip(&expected.values) {
             assert!((got - expected).abs() < 1e-5, "{name}: {got}, expected {expected}");
         }

@@ -1,13 +1,13 @@
 //! The recipes of this repository: they parse, are of the published sizes, and state what they are.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use generator::GeneratorConfig;
 use tokenizer::{DecoderKind, TokenizerConfig, presets};
 use training::recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe};
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
+    fixtures::repository().join("recipes")
 }
 
 fn read<R: Recipe>(name: &str) -> R {

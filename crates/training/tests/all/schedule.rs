@@ -5,7 +5,7 @@ use training::schedule::WarmupCosine;
 
 #[test]
 fn should_follow_the_released_schedule_at_every_step() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/lr_schedule.json");
+    let path = fixtures::fixture("lr_schedule.json");
     let fixture: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let number = |key: &str| fixture[key].as_f64().unwrap();
     let schedule = WarmupCosine {

@@ -2,39 +2,34 @@
 #![allow(dead_code)] // each test file uses its part
 
 use std::{
-    path::{Path, PathBuf},
+    ops::Deref,
     process::{Command, Output},
 };
 
+pub(crate) use fixtures::{fixture, home};
 use pixels::Picture;
 use safetensors::{Dtype, SafeTensors};
 
-pub(crate) fn fixture(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
-    path.canonicalize().unwrap()
-}
-
-/// The root of bundled things: this source tree.
-pub(crate) fn home() -> files::Home {
-    files::Home::at(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-}
-
 pub(crate) struct Scratch {
-    folder: tempfile::TempDir,
+    folder: fixtures::Scratch,
+}
+
+impl Deref for Scratch {
+    type Target = fixtures::Scratch;
+
+    fn deref(&self) -> &fixtures::Scratch {
+        &self.folder
+    }
 }
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        Self { folder: fixtures::Scratch::new() }
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_alitok"));
-        command.args(arguments).current_dir(self.folder.path());
+        command.args(arguments).current_dir(self.folder());
         command
     }
 
@@ -59,26 +54,6 @@ impl Scratch {
         assert!(!told.contains("panicked"), "{arguments:?}: {told}");
         assert_eq!(self.files(), before, "{arguments:?} left something behind: {told}");
         told
-    }
-
-    pub(crate) fn files(&self) -> Vec<PathBuf> {
-        fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    walk(&path, found);
-                }
-                found.push(path);
-            }
-        }
-        let mut found = Vec::new();
-        walk(self.folder.path(), &mut found);
-        found.sort();
-        found
-    }
-
-    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap()
     }
 
     pub(crate) fn picture(&self, name: &str) -> Vec<u8> {

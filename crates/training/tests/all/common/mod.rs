@@ -5,6 +5,7 @@
 use std::{cell::RefCell, collections::VecDeque, path::Path, sync::Arc};
 
 use burn::tensor::Device;
+pub(crate) use fixtures::home;
 use model::Model;
 use pixels::{DataSet, Picture, PixelsError};
 use token_cache::Shard;
@@ -46,11 +47,6 @@ impl DataSet for Checkers {
 
 pub(crate) fn data() -> Arc<dyn DataSet> {
     Arc::new(Checkers { classes: vec!["even".into(), "odd".into()] })
-}
-
-/// The root of bundled things: this source tree.
-pub(crate) fn home() -> files::Home {
-    files::Home::at(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 pub(crate) const SMALL: [&str; 10] = [

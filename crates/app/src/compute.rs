@@ -265,9 +265,10 @@ impl Drawing {
                 let drafts = match drafting {
                     Drafting::None => Drafts::None,
                     Drafting::Own => Drafts::Own,
-                    Drafting::Of(drafter) => Drafts::Of(drafter),
+                    Drafting::Of(drafter) => Drafts::Of(&**drafter),
                 };
-                let mut scheduler = Scheduler::with_drafts(generator, pictures, drafts, WINDOW)?;
+                let mut scheduler =
+                    Scheduler::new(&**generator, pictures)?.with_drafts(drafts, WINDOW)?;
                 let mut places = BTreeMap::new();
                 for (place, request) in requests.iter().enumerate() {
                     places.insert(scheduler.submit(request.clone(), *sampling)?, place);

@@ -2,13 +2,17 @@
 
 use std::{io, sync::Arc};
 
-use generator::{GenerateError, GeneratorConfig, NORM_EPSILON, Rotary};
+use generator::{
+    Condition, GenerateError, GeneratorConfig, NORM_EPSILON, Request, Rotary, SamplingConfig,
+};
+use tokens::TokenLayout;
 
 use crate::{
     kernels::{BLOCK, Entries, HeadLayout, Kernels, Memory, Pair, RowKernels, from_bf16, to_bf16},
     matrix::{Activations, Finish, Matrix, Outputs, Precision, grow},
     memory::{Arena, Piece},
     parallel::Pool,
+    sequence::{POSITIONS, SequenceModel, Step},
     tensors::{LoadError, Tensors, Weights},
 };
 
@@ -60,7 +64,7 @@ struct Layer {
     down: Matrix,
 }
 
-/// The AliTok generator with packed weights (`generator::Generator` is its reference).
+/// The AliTok generator with packed weights (`generator::reference::Generator` is its reference).
 ///
 /// It is immutable; what it has seen of some sequences is in a [`Session`].
 pub struct Generator {
@@ -110,6 +114,7 @@ impl Generator {
     ) -> io::Result<Self> {
         let kernels = Kernels::detect();
         let (width, hidden, head) = (config.width, config.hidden(), config.head());
+        let mixed = width + 2 * config.key_value_width();
         let mut layers = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
             let name = |part: &str| format!("blocks.{layer}.{part}");
@@ -119,7 +124,7 @@ impl Generator {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 tensors.matrix(&names, [outputs, inputs], precision)
             };
-            let query_key_value = matrix(&["attention.query_key_value"], 3 * width, width)?;
+            let query_key_value = matrix(&["attention.query_key_value"], mixed, width)?;
             let projection = matrix(&["attention.projection"], width, width)?;
             let gate_and_up = matrix(&["feed_forward.gate", "feed_forward.up"], hidden, width)?;
             let down = matrix(&["feed_forward.down"], width, hidden)?;
@@ -127,7 +132,7 @@ impl Generator {
             layers.push(Layer {
                 attention_norm: vector("attention_norm.weight", width),
                 query_key_value,
-                query_key_value_bias: vector("attention.query_key_value.bias", 3 * width),
+                query_key_value_bias: vector("attention.query_key_value.bias", mixed),
                 query_norm: vector("attention.query_norm.weight", head),
                 key_norm: vector("attention.key_norm.weight", head),
                 projection,
@@ -202,24 +207,33 @@ impl Generator {
 
     /// Bytes of keys and values of one position of one sequence.
     pub fn position_bytes(&self) -> usize {
-        let numbers = self.config.width * self.precision.bytes();
-        let scales = if self.precision == Precision::Int8 { 4 * self.config.heads } else { 0 };
+        let numbers = self.config.key_value_width() * self.precision.bytes();
+        let heads = self.config.key_value_heads();
+        let scales = if self.precision == Precision::Int8 { 4 * heads } else { 0 };
         2 * self.config.layers * (numbers + scales)
     }
 
-    /// Room for this many sequences side by side.
+    /// Room for this many sequences side by side, with conditions of one id: classes.
     ///
     /// # Errors
     /// If the operating system has no memory for that.
     pub fn session(&self, slots: usize) -> Result<Session, GenerateError> {
-        let shape = HeadShape::new(&self.config);
+        self.session_after(1, slots)
+    }
+
+    /// Room for this many sequences side by side, with conditions of up to `condition` ids.
+    ///
+    /// # Errors
+    /// If the operating system has no memory for that.
+    pub fn session_after(&self, condition: usize, slots: usize) -> Result<Session, GenerateError> {
+        let shape = HeadShape::new(&self.config, condition);
         let head = match self.precision {
             Precision::F32 => shape.bytes::<f32>(),
             Precision::Bf16 => shape.bytes::<Pair>(),
             Precision::Int8 => shape.bytes::<i32>(),
         };
         let caches = Arena::default()
-            .zeros(self.config.layers * slots * self.config.heads * head)
+            .zeros(self.config.layers * slots * self.config.key_value_heads() * head)
             .map_err(|_| GenerateError::Memory { sequences: slots })?;
         Ok(Session {
             slots,
@@ -258,11 +272,15 @@ impl Generator {
         for step in steps {
             let count = step.ids.len();
             assert!((1..=POSITIONS).contains(&count), "{count} positions in one step");
-            assert!(step.start + count <= self.config.layout.len(), "a sequence has an end");
+            let tokens = (step.start + count).saturating_sub(step.condition);
+            assert!(tokens < self.config.layout.len(), "a sequence has an end");
+            assert!(step.start + count <= session.shape.positions, "room for the condition");
             assert_eq!(session.firsts[step.slot].1, 0, "one step a slot");
             session.firsts[step.slot] = (session.rows.len(), count);
             for (offset, &id) in step.ids.iter().enumerate() {
-                session.rows.push(Row { slot: step.slot, offset, position: step.start + offset });
+                let position = step.start + offset;
+                let rotation = Rotary::row(step.condition, position);
+                session.rows.push(Row { slot: step.slot, offset, position, rotation });
                 let at = (session.rows.len() - 1) * width;
                 grow(&mut session.x, at + width, 0.0);
                 self.embedding.copy(id, &mut session.x[at..at + width]);
@@ -287,7 +305,10 @@ impl Generator {
     }
 
     fn layers<E: Entries>(&self, session: &mut Session) {
-        let (width, heads, head) = (self.config.width, self.config.heads, self.config.head());
+        let (width, heads, head) =
+            (self.config.width, self.config.key_value_heads(), self.config.head());
+        // Query heads that share a head of keys and values.
+        let group = self.config.heads / heads;
         let Session { shape, rows, firsts, x, activations, query_key_value, mixed, .. } = session;
         let (out, hidden, scratch) = (&mut session.out, &mut session.hidden, &mut session.scratch);
         let (pool, count, epsilon) = (&*self.pool, rows.len(), NORM_EPSILON as f32);
@@ -296,7 +317,7 @@ impl Generator {
         // Slots beyond the last one in use are not looked at.
         let slots = rows.iter().map(|row| row.slot + 1).max().unwrap_or(0);
         let most = firsts.iter().map(|&(_, count)| count).max().unwrap_or(0);
-        let (units, unit_len) = (slots * heads, most * head);
+        let (units, unit_len) = (slots * heads, group * most * head);
         grow(mixed, units * unit_len, 0.0);
         let entries = shape.entries::<E>();
         let caches: &mut [E] = bytemuck::cast_slice_mut(&mut session.caches);
@@ -332,16 +353,18 @@ impl Generator {
                         rotary: &self.rotary,
                         shape: *shape,
                         query_key_value,
-                        start: unit % heads * head,
+                        index: unit % heads,
+                        group,
                         width,
+                        key_value_width: heads * head,
                     };
-                    attention.run::<E>(first, rows, memory, mixed, scratch);
+                    attention.run::<E>(first, rows, memory, (mixed, most), scratch);
                 },
             );
             activations.set_pieces(pool, &layer.projection, count, |row, put| {
                 let Row { slot, offset, .. } = rows[row];
-                for part in 0..heads {
-                    let at = (slot * heads + part) * unit_len + offset * head;
+                for part in 0..heads * group {
+                    let at = ((slot * heads * group + part) * most + offset) * head;
                     put(part * head, &mixed[at..at + head]);
                 }
             });
@@ -368,21 +391,42 @@ impl Generator {
     }
 }
 
-/// Most positions that one sequence decodes in one step.
-pub const POSITIONS: usize = 32;
+impl SequenceModel for Generator {
+    type Session = Session;
 
-/// The next positions of one sequence.
-#[derive(Debug, Clone, Copy)]
-pub struct Step<'a> {
-    /// Where the session keeps the sequence.
-    pub slot: usize,
-    /// Position of the first identifier, 0 for the class. All before must have been decoded in
-    /// this slot; what was decoded from here on is forgotten.
-    pub start: usize,
-    /// Identifiers, see [`tokens::Vocabulary`].
-    pub ids: &'a [usize],
-    /// After how many of the last positions logits are wanted.
-    pub logits: usize,
+    fn layout(&self) -> TokenLayout {
+        self.config.layout
+    }
+
+    fn codes(&self) -> usize {
+        self.config.codes
+    }
+
+    fn condition_ids(&self, condition: &Condition) -> Result<[Vec<usize>; 2], GenerateError> {
+        let vocabulary = self.config.vocabulary();
+        condition.validate(vocabulary)?;
+        Ok([condition.ids(vocabulary)?, condition.unconditional_ids(vocabulary)])
+    }
+
+    fn validate(&self, request: &Request, sampling: &SamplingConfig) -> Result<(), GenerateError> {
+        request.validate(&self.config, sampling)
+    }
+
+    fn session(&self, condition: usize, slots: usize) -> Result<Session, GenerateError> {
+        self.session_after(condition, slots)
+    }
+
+    fn step(&self, session: &mut Session, steps: &[Step<'_>]) {
+        Generator::step(self, session, steps);
+    }
+
+    fn logits(&self, session: &Session, index: usize, out: &mut [f32]) {
+        session.logits(index, out);
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.pool
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -390,22 +434,28 @@ struct Row {
     slot: usize,
     offset: usize,
     position: usize,
+    /// Its row in the tables of rotary positions.
+    rotation: usize,
 }
 
 /// What one head of one layer keeps of one sequence.
 #[derive(Debug, Clone, Copy)]
 struct HeadShape {
     layout: HeadLayout,
-    /// Positions there is room for.
+    /// Positions of a sequence.
+    positions: usize,
+    /// Positions there is room for, in whole blocks.
     capacity: usize,
 }
 
 impl HeadShape {
-    fn new(config: &GeneratorConfig) -> Self {
-        // The class and all tokens but the last, which predicts nothing.
+    fn new(config: &GeneratorConfig, condition: usize) -> Self {
+        // The condition and all tokens but the last, which predicts nothing.
+        let positions = condition + config.layout.len() - 1;
         Self {
             layout: HeadLayout { head: config.head() },
-            capacity: config.layout.len().next_multiple_of(BLOCK),
+            positions,
+            capacity: positions.next_multiple_of(BLOCK),
         }
     }
 
@@ -423,7 +473,7 @@ impl HeadShape {
 pub struct Session {
     slots: usize,
     shape: HeadShape,
-    /// For each layer, slot and head, blocks of a [`HeadLayout`].
+    /// For each layer, slot and head of keys and values, blocks of a [`HeadLayout`].
     caches: Piece,
     rows: Vec<Row>,
     /// For each slot its first row in this step, and how many it has.
@@ -487,22 +537,28 @@ impl Scratch {
     }
 }
 
-/// Attention of one head for some positions of one sequence.
+/// Attention of the query heads that share one head of keys and values, for some positions of one
+/// sequence.
 struct HeadAttention<'a> {
     kernels: &'a RowKernels,
     layer: &'a Layer,
     rotary: &'a Rotary,
     shape: HeadShape,
     query_key_value: &'a Outputs,
-    /// First of the head's numbers in the width.
-    start: usize,
+    /// Number of the head of keys and values.
+    index: usize,
+    /// Query heads that share it.
+    group: usize,
+    /// Width of all queries.
     width: usize,
+    /// Width of all keys, or all values.
+    key_value_width: usize,
 }
 
 impl HeadAttention<'_> {
     /// Norm of a query or key, then its rotation.
-    fn prepare(&self, weight: &[f32], position: usize, x: &[f32], out: &mut [f32]) {
-        let (cosines, sines) = (self.rotary.cosines(position), self.rotary.sines(position));
+    fn prepare(&self, weight: &[f32], rotation: usize, x: &[f32], out: &mut [f32]) {
+        let (cosines, sines) = (self.rotary.cosines(rotation), self.rotary.sines(rotation));
         (self.kernels.norm_rotate)(x, weight, NORM_EPSILON as f32, cosines, sines, out);
     }
 
@@ -511,7 +567,7 @@ impl HeadAttention<'_> {
         first: usize,
         rows: &[Row],
         memory: &mut [E],
-        mixed: &mut [f32],
+        (mixed, most): (&mut [f32], usize),
         scratch: &mut Scratch,
     ) {
         let layout = self.shape.layout;
@@ -521,22 +577,27 @@ impl HeadAttention<'_> {
             &mut bytemuck::cast_slice_mut(numbers)[..layout.head]
         });
         // First all keys and values, then all queries: positions of one step see each other.
-        for (index, &Row { position, .. }) in rows.iter().enumerate() {
-            let key = self.query_key_value.get(first + index, self.width + self.start, copy);
-            self.prepare(&self.layer.key_norm, position, key, ready);
+        let key_start = self.width + self.index * layout.head;
+        for (row, &Row { position, rotation, .. }) in rows.iter().enumerate() {
+            let key = self.query_key_value.get(first + row, key_start, copy);
+            self.prepare(&self.layer.key_norm, rotation, key, ready);
             let key_scale = E::round(self.kernels, ready, rounded[0]);
-            let value = self.query_key_value.get(first + index, 2 * self.width + self.start, copy);
+            let value_start = key_start + self.key_value_width;
+            let value = self.query_key_value.get(first + row, value_start, copy);
             let scales = [key_scale, E::round(self.kernels, value, rounded[1])];
             layout.keep(memory, position, [&*rounded[0], &*rounded[1]], scales);
         }
         let attend = E::attend(self.kernels);
-        for (index, (&Row { position, .. }, out)) in
-            rows.iter().zip(mixed.chunks_exact_mut(layout.head)).enumerate()
-        {
-            let query = self.query_key_value.get(first + index, self.start, copy);
-            self.prepare(&self.layer.query_norm, position, query, ready);
-            let memory = Memory { entries: memory, length: position + 1, ahead };
-            attend(ready, memory, scores, out);
+        let heads = (self.index * self.group..).take(self.group);
+        for (query_head, mixed) in heads.zip(mixed.chunks_exact_mut(most * layout.head)) {
+            let outs = mixed.chunks_exact_mut(layout.head);
+            for (row, (&Row { position, rotation, .. }, out)) in rows.iter().zip(outs).enumerate() {
+                let query = query_head * layout.head;
+                let query = self.query_key_value.get(first + row, query, copy);
+                self.prepare(&self.layer.query_norm, rotation, query, ready);
+                let memory = Memory { entries: memory, length: position + 1, ahead };
+                attend(ready, memory, scores, out);
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! bf16 or int8 ([`Precision`]). `generator::Generator` and `tokenizer::Tokenizer` are the
 //! reference: in f32 the same seed draws the same tokens.
 
+pub mod drafts;
 pub mod generator;
 mod kernels;
 mod matrix;
@@ -12,15 +13,18 @@ pub mod measure;
 mod memory;
 mod parallel;
 pub mod scheduler;
+pub mod sequence;
 mod tensors;
 pub mod tokenizer;
 mod transformer;
 
 pub use crate::{
+    drafts::Drafts,
     generator::Generator,
     matrix::Precision,
     parallel::Pool,
-    scheduler::{Drafts, Event, JobId, Scheduler, generate},
+    scheduler::{Event, JobId, Scheduler, generate},
+    sequence::SequenceModel,
     tensors::{LoadError, Weights},
     tokenizer::{Decoder, DecoderError, Encoder},
     transformer::Workspace,

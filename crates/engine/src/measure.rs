@@ -14,10 +14,11 @@ use tokens::{
 };
 
 use crate::{
-    generator::{Generator, POSITIONS, Step},
+    generator::Generator,
     kernels::Kernels,
     matrix::{Activations, Finish, Matrix, Outputs, Precision},
     parallel::Pool,
+    sequence::{POSITIONS, Step},
 };
 
 /// Speeds of a machine with a pool of threads.
@@ -149,7 +150,10 @@ pub fn steps(
         for start in (first..=position).step_by(POSITIONS) {
             let end = (start + POSITIONS).min(position + 1);
             let logits = usize::from(end > position);
-            let step = |slot: usize| Step { slot, start, ids: &ids[slot][start..end], logits };
+            let step = |slot: usize| {
+                let ids = &ids[slot][start..end];
+                Step { slot, condition: 1, start, ids, logits }
+            };
             let steps: Vec<Step<'_>> = (0..rows).map(step).collect();
             generator.step(&mut session, &steps);
         }
@@ -203,7 +207,7 @@ pub fn teacher_forced(
     let mut logits = vec![0.0; tokens.len() * config.codes];
     for (piece, ids) in ids.chunks(POSITIONS).enumerate() {
         let start = piece * POSITIONS;
-        let step = Step { slot: 0, start, ids, logits: ids.len() };
+        let step = Step { slot: 0, condition: 1, start, ids, logits: ids.len() };
         generator.step(&mut session, &[step]);
         let logits = &mut logits[start * config.codes..];
         for (row, logits) in logits.chunks_exact_mut(config.codes).take(ids.len()).enumerate() {

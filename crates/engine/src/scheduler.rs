@@ -2,15 +2,15 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use generator::{GenerateError, GeneratorConfig, Request, SamplingConfig, choose, guidance};
+use generator::{GenerateError, Request, SamplingConfig, choose, guidance};
 use tokens::{
     CodebookIndex,
     noise::{Noise, Purpose},
 };
 
 use crate::{
-    generator::{Generator, POSITIONS, Session, Step},
-    parallel::Pool,
+    drafts::{Drafting, Drafts},
+    sequence::{POSITIONS, SequenceModel, Step},
 };
 
 /// A request that a [`Scheduler`] was given.
@@ -43,99 +43,70 @@ pub enum Event {
     },
 }
 
-/// Where the tokens come from that a step tries beside the next one (speculative decoding).
-///
-/// The noise of every token is fixed by its address, so that what a token will be is settled before
-/// it is computed. A step computes the logits after some drafted tokens too, in the same pass over
-/// the weights, and keeps them as far as the drafts are what was chosen. Rows have the same bits
-/// among any number of rows: the result is that of one token at a time, to the bit.
-#[derive(Debug, Clone, Copy)]
-pub enum Drafts<'a> {
-    /// Nothing is tried.
-    None,
-    /// What the step before chose for these places, after drafts that turned out wrong (Jacobi
-    /// decoding; Song et al. 2021, Santilli et al. 2023).
-    Own,
-    /// What another generator chooses with the same noise: a smaller one, or the same in a format
-    /// that is faster to read (speculative decoding; Leviathan et al. 2023).
-    Of(&'a Generator),
-}
-
-/// Most rows of a step that drafts may fill it up to: so many cost little more than one.
-const DRAFT_ROWS: usize = 16;
-
-/// The drafts' side of a scheduler.
+/// One sequence on its way through the model.
 #[derive(Debug)]
-struct Drafting<'a> {
-    drafts: Drafts<'a>,
-    /// Most tokens tried at a time.
-    window: usize,
-    /// What the other generator has seen, in the slots of the first one's session.
-    session: Option<Session>,
-}
-
-/// One sequence on its way through the generator.
-#[derive(Debug)]
-struct Stream {
-    slot: usize,
-    /// The class, the tokens decided so far, and those that are tried.
-    ids: Vec<usize>,
-    /// How many of them the generator has seen.
-    seen: usize,
-    /// How many of them the drafts' generator has seen.
-    seen_by_drafter: usize,
-    /// How many the generator reads in this step.
-    reads: usize,
+pub(crate) struct Stream {
+    pub(crate) slot: usize,
+    /// How many of the ids are the condition.
+    pub(crate) condition: usize,
+    /// The condition, the tokens decided so far, and those that are tried.
+    pub(crate) ids: Vec<usize>,
+    /// How many of them the model has seen.
+    pub(crate) seen: usize,
+    /// How many of them the drafts' model has seen.
+    pub(crate) seen_by_drafter: usize,
+    /// How many the model reads in this step.
+    pub(crate) reads: usize,
 }
 
 impl Stream {
-    fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.ids.len() - self.seen
     }
 }
 
 #[derive(Debug)]
-struct Job {
+pub(crate) struct Job {
     id: JobId,
     request: Request,
     sampling: SamplingConfig,
-    tokens: Vec<CodebookIndex>,
+    pub(crate) tokens: Vec<CodebookIndex>,
     /// What is tried after them.
-    drafts: Vec<CodebookIndex>,
+    pub(crate) drafts: Vec<CodebookIndex>,
     /// What the step before chose for the places after the next one.
-    guesses: Vec<CodebookIndex>,
-    conditional: Stream,
-    unconditional: Option<Stream>,
+    pub(crate) guesses: Vec<CodebookIndex>,
+    pub(crate) conditional: Stream,
+    pub(crate) unconditional: Option<Stream>,
     /// Of this step: its choices, one after each draft and one before.
-    choices: Range<usize>,
+    pub(crate) choices: Range<usize>,
 }
 
 impl Job {
     /// Whether the unconditional half has a part in a token.
-    fn is_guided(&self, token: usize, length: usize) -> bool {
+    pub(crate) fn is_guided(&self, token: usize, length: usize) -> bool {
         self.unconditional.is_some() && scale(&self.sampling, token, length) != 1.0
     }
 
     /// The sequences that have a part in the next token.
-    fn streams_mut(&mut self, length: usize) -> impl Iterator<Item = &mut Stream> {
+    pub(crate) fn streams_mut(&mut self, length: usize) -> impl Iterator<Item = &mut Stream> {
         let guided = self.is_guided(self.tokens.len(), length);
         let unconditional = self.unconditional.as_mut().filter(|_| guided);
         std::iter::once(&mut self.conditional).chain(unconditional)
     }
 
-    fn all_streams_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+    pub(crate) fn all_streams_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
         std::iter::once(&mut self.conditional).chain(&mut self.unconditional)
     }
 
     /// Tries a token more.
-    fn try_next(&mut self, token: CodebookIndex) {
+    pub(crate) fn try_next(&mut self, token: CodebookIndex) {
         self.drafts.push(token);
         self.all_streams_mut().for_each(|stream| stream.ids.push(token.into()));
     }
 
     /// How many tokens can be tried beside the next one: of no use are those beyond the end, and
     /// those whose halves are others.
-    fn room(&mut self, length: usize) -> usize {
+    pub(crate) fn room(&mut self, length: usize) -> usize {
         let next = self.tokens.len();
         let guided = self.is_guided(next, length);
         let alike = (next..length).take_while(|&token| self.is_guided(token, length) == guided);
@@ -147,22 +118,22 @@ impl Job {
 
 /// A token to be chosen in a step.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+pub(crate) struct Place {
     /// Whose it is among those running.
-    job: usize,
-    /// Its index in the sequence.
-    token: usize,
+    pub(crate) job: usize,
+    /// Its index among the picture's tokens.
+    pub(crate) token: usize,
     /// Which of the step's logits are the conditional ones.
-    conditional: usize,
+    pub(crate) conditional: usize,
     /// And which the unconditional ones, where they have a part.
-    unconditional: Option<usize>,
+    pub(crate) unconditional: Option<usize>,
 }
 
 /// What is chosen: a token, unless the logits are not numbers.
-type Choice = Option<CodebookIndex>;
+pub(crate) type Choice = Option<CodebookIndex>;
 
 #[derive(Debug)]
-struct Sampler {
+pub(crate) struct Sampler {
     /// Tokens of a sequence.
     length: usize,
     conditional: Vec<f32>,
@@ -170,16 +141,20 @@ struct Sampler {
 }
 
 /// Draws pictures on request, many at a time, each as if it were alone: a picture's tokens depend
-/// on its own [`Request`] and [`SamplingConfig`], to the bit within one precision.
+/// only on its own [`Request`] and [`SamplingConfig`], to the bit within one model and precision.
 ///
-/// A guided picture takes two slots of the generator's cache, another one. The unconditional half
-/// is left out of a step while its weight is exactly zero: at guidance 1, and for the first
-/// tokens of the schedule, whose positions it catches up on in one later step.
-#[derive(Debug)]
-pub struct Scheduler<'a> {
-    generator: &'a Generator,
-    session: Session,
-    drafting: Drafting<'a>,
+/// It owns the model that it drives, or a reference or [`Arc`](std::sync::Arc) of it.
+///
+/// A guided picture takes two slots of the model's session, any other one. The unconditional half is
+/// left out of a step while its weight is exactly zero: at guidance 1, and for the first tokens of
+/// the schedule, whose positions it catches up on in one later step.
+pub struct Scheduler<M: SequenceModel> {
+    model: M,
+    session: M::Session,
+    drafting: Drafting<M>,
+    /// Most ids of a condition.
+    condition: usize,
+    slots: usize,
     free: Vec<usize>,
     waiting: VecDeque<(JobId, Request, SamplingConfig)>,
     running: Vec<Job>,
@@ -189,75 +164,92 @@ pub struct Scheduler<'a> {
     next: u64,
 }
 
-impl<'a> Scheduler<'a> {
-    /// A scheduler with room for `pictures` guided pictures at a time, at least one.
+impl<M: SequenceModel> std::fmt::Debug for Scheduler<M> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (running, waiting) = (self.running.len(), self.waiting.len());
+        write!(formatter, "Scheduler {{ {running} running, {waiting} waiting }}")
+    }
+}
+
+impl<M: SequenceModel> Scheduler<M> {
+    /// A scheduler with room for `pictures` guided pictures at a time, at least one, whose
+    /// conditions have one id, as classes do.
     ///
     /// # Errors
     /// If there is no memory for so many.
-    pub fn new(generator: &'a Generator, pictures: usize) -> Result<Self, GenerateError> {
-        Self::with_drafts(generator, pictures, Drafts::None, 0)
+    pub fn new(model: M, pictures: usize) -> Result<Self, GenerateError> {
+        Self::with_conditions(model, pictures, 1)
     }
 
-    /// A scheduler that tries up to `window` drafted tokens a picture and step, fewer where many
-    /// pictures are drawn.
+    /// [`new`](Self::new) for conditions of up to `condition` ids.
     ///
     /// # Errors
-    /// If there is no memory for so many.
-    ///
-    /// # Panics
-    /// If the drafts' generator has other codes, classes or another layout.
-    pub fn with_drafts(
-        generator: &'a Generator,
+    /// If there is no memory for so many pictures.
+    pub fn with_conditions(
+        model: M,
         pictures: usize,
-        drafts: Drafts<'a>,
-        window: usize,
+        condition: usize,
     ) -> Result<Self, GenerateError> {
-        let slots = 2 * pictures.max(1);
-        let config = generator.config();
+        let (slots, condition) = (2 * pictures.max(1), condition.max(1));
         let sampler = || Sampler {
-            length: config.layout.len(),
-            conditional: vec![0.0; config.codes],
-            unconditional: vec![0.0; config.codes],
-        };
-        let session = match drafts {
-            Drafts::None | Drafts::Own => None,
-            Drafts::Of(drafter) => {
-                let of = |config: &GeneratorConfig| (config.layout, config.codes, config.classes);
-                assert_eq!(of(drafter.config()), of(config), "drafts are tokens of this model");
-                Some(drafter.session(slots)?)
-            }
+            length: model.layout().len(),
+            conditional: vec![0.0; model.codes()],
+            unconditional: vec![0.0; model.codes()],
         };
         Ok(Self {
-            generator,
-            session: generator.session(slots)?,
-            drafting: Drafting { drafts, window, session },
+            session: model.session(condition, slots)?,
+            drafting: Drafting::none(),
+            condition,
+            slots,
             free: (0..slots).rev().collect(),
             waiting: VecDeque::new(),
             running: Vec::new(),
             places: Vec::new(),
             choices: Vec::new(),
-            samplers: (0..generator.pool().threads()).map(|_| sampler()).collect(),
+            samplers: (0..model.pool().threads()).map(|_| sampler()).collect(),
             next: 0,
+            model,
         })
+    }
+
+    /// Tries up to `window` drafted tokens a picture and step, fewer where many pictures are drawn.
+    ///
+    /// # Errors
+    /// If there is no memory for what another model has seen.
+    ///
+    /// # Panics
+    /// If the drafts' model has other codes or another layout.
+    pub fn with_drafts(mut self, drafts: Drafts<M>, window: usize) -> Result<Self, GenerateError> {
+        self.drafting = Drafting::new(&self.model, drafts, window, (self.condition, self.slots))?;
+        Ok(self)
+    }
+
+    /// The model that it drives.
+    pub fn model(&self) -> &M {
+        &self.model
     }
 
     /// Takes a request; it waits until there is room.
     ///
     /// # Errors
-    /// If it asks for what the generator cannot draw.
+    /// If it asks for what the model cannot draw, or its condition is too long.
     pub fn submit(
         &mut self,
         request: Request,
         sampling: SamplingConfig,
     ) -> Result<JobId, GenerateError> {
-        request.validate(self.generator.config(), &sampling)?;
+        self.model.validate(&request, &sampling)?;
+        let [ids, _] = self.model.condition_ids(&request.condition)?;
+        if ids.len() > self.condition {
+            return Err(GenerateError::ConditionRoom { ids: ids.len(), room: self.condition });
+        }
         let id = JobId(self.next);
         self.next += 1;
         self.waiting.push_back((id, request, sampling));
         Ok(id)
     }
 
-    /// Forgets a request; nothing more is told of it. Whether it was still known.
+    /// Cancels a request; no more events follow. Returns whether it was still waiting or running.
     pub fn cancel(&mut self, job: JobId) -> bool {
         if let Some(place) = self.waiting.iter().position(|(id, ..)| *id == job) {
             self.waiting.remove(place);
@@ -298,10 +290,9 @@ impl<'a> Scheduler<'a> {
 
     /// Lets those in who have waited longest, as far as there is room.
     fn admit(&mut self, events: &mut Vec<Event>) {
-        let config = self.generator.config();
-        let vocabulary = config.vocabulary();
+        let length = self.model.layout().len();
         while let Some((_, request, sampling)) = self.waiting.front() {
-            if request.forced.len() == config.layout.len() {
+            if request.forced.len() == length {
                 if let Some((job, request, _)) = self.waiting.pop_front() {
                     events.push(Event::Finished { job, tokens: request.forced });
                 }
@@ -312,18 +303,20 @@ impl<'a> Scheduler<'a> {
                 return;
             }
             let Some((id, request, sampling)) = self.waiting.pop_front() else { return };
-            let mut stream = |condition: Vec<usize>| {
-                let mut ids = condition;
-                ids.reserve(config.layout.len());
+            let mut stream = |mut ids: Vec<usize>| {
+                let condition = ids.len();
+                ids.reserve(length);
                 ids.extend(request.forced.iter().map(|&token| usize::from(token)));
                 let slot = self.free.pop().expect("there are free slots, as was checked");
-                Stream { slot, ids, seen: 0, seen_by_drafter: 0, reads: 0 }
+                Stream { slot, condition, ids, seen: 0, seen_by_drafter: 0, reads: 0 }
             };
-            let condition = &request.condition;
-            let ids = condition.ids(vocabulary).expect("the request was validated");
+            let [ids, others] = self
+                .model
+                .condition_ids(&request.condition)
+                .expect("the condition was looked at when the request came");
             let conditional = stream(ids);
-            let unconditional = guided.then(|| stream(condition.unconditional_ids(vocabulary)));
-            let mut tokens = Vec::with_capacity(config.layout.len());
+            let unconditional = guided.then(|| stream(others));
+            let mut tokens = Vec::with_capacity(length);
             tokens.extend(&request.forced);
             self.running.push(Job {
                 id,
@@ -347,8 +340,8 @@ impl<'a> Scheduler<'a> {
             return;
         }
         self.draft();
-        let Self { generator, session, running, places, .. } = self;
-        let length = generator.config().layout.len();
+        let Self { model, session, running, places, .. } = self;
+        let length = model.layout().len();
         let mut logits = 0;
         places.clear();
         for (index, job) in running.iter_mut().enumerate() {
@@ -381,84 +374,31 @@ impl<'a> Scheduler<'a> {
                 let streams = std::iter::once(&job.conditional).chain(&job.unconditional);
                 streams.filter(|stream| stream.reads > 0).map(|stream| Step {
                     slot: stream.slot,
+                    condition: stream.condition,
                     start: stream.seen,
                     ids: &stream.ids[stream.seen..stream.seen + stream.reads],
                     logits: job.choices.len(),
                 })
             })
             .collect();
-        generator.step(session, &steps);
+        model.step(session, &steps);
         for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
             stream.seen += stream.reads;
         }
-        choose_all(
-            generator.pool(),
-            session,
-            running,
-            places,
-            &mut self.choices,
-            &mut self.samplers,
-        );
+        let (choices, samplers) = (&mut self.choices, &mut self.samplers);
+        choose_all(model, session, running, places, choices, samplers);
         self.tell(events);
     }
 
     /// Finds tokens to try after those that are decided.
     fn draft(&mut self) {
-        let Self { generator, session, drafting, running, places, choices, samplers, .. } = self;
-        let length = generator.config().layout.len();
-        let streams: usize = running.iter_mut().map(|job| job.streams_mut(length).count()).sum();
-        let window = drafting.window.min((DRAFT_ROWS / streams).saturating_sub(1));
-        match (drafting.drafts, &mut drafting.session) {
-            (Drafts::Of(drafter), Some(session)) => {
-                let wanted: Vec<usize> =
-                    running.iter_mut().map(|job| job.room(length).min(window)).collect();
-                for round in 0..wanted.iter().copied().max().unwrap_or(0) {
-                    let waiting = |job: &Job, index: usize| {
-                        job.drafts.len() == round && round < wanted[index]
-                    };
-                    read_with(drafter, session, running, waiting, places, length);
-                    choose_all(drafter.pool(), session, running, places, choices, samplers);
-                    for (place, choice) in places.iter().zip(choices.iter()) {
-                        if let Some(token) = choice {
-                            running[place.job].try_next(*token);
-                        }
-                    }
-                }
-            }
-            (Drafts::Own, _) => {
-                // The logits of the step before are still there: the last ones of a picture, with
-                // the noise of later tokens, make the first guess.
-                let mut guesses = Vec::new();
-                for (index, job) in running.iter_mut().enumerate() {
-                    let room = job.room(length).min(window);
-                    let last = job.choices.clone().last().map(|place| places[place]);
-                    let found = std::mem::take(&mut job.guesses);
-                    let Some(last) = last else { continue };
-                    found.into_iter().take(room).for_each(|token| job.try_next(token));
-                    let next = job.tokens.len();
-                    guesses.extend((next + job.drafts.len()..next + room).map(|token| Place {
-                        job: index,
-                        token,
-                        ..last
-                    }));
-                }
-                choose_all(generator.pool(), session, running, &guesses, choices, samplers);
-                for (place, choice) in guesses.iter().zip(choices.iter()) {
-                    let job = &mut running[place.job];
-                    if let (Some(token), true) =
-                        (choice, job.tokens.len() + job.drafts.len() == place.token)
-                    {
-                        job.try_next(*token);
-                    }
-                }
-            }
-            _ => {}
-        }
+        let Self { model, session, drafting, running, places, choices, samplers, .. } = self;
+        drafting.draft(model, session, running, places, choices, samplers);
     }
 
     /// Takes the choices in and tells of rows and pictures that are whole.
     fn tell(&mut self, events: &mut Vec<Event>) {
-        let layout = self.generator.config().layout;
+        let layout = self.model.layout();
         let mut place = 0;
         while place < self.running.len() {
             let job = &mut self.running[place];
@@ -486,9 +426,10 @@ impl<'a> Scheduler<'a> {
             let (count, known) = (job.tokens.len(), job.tokens.len().max(before + 1) - 1);
             let newest = job.tokens[known..count].first().copied();
             for stream in job.all_streams_mut() {
-                stream.ids.truncate(1 + known);
-                stream.seen = stream.seen.min(1 + known);
-                stream.seen_by_drafter = stream.seen_by_drafter.min(1 + known);
+                let valid = stream.condition + known;
+                stream.ids.truncate(valid);
+                stream.seen = stream.seen.min(valid);
+                stream.seen_by_drafter = stream.seen_by_drafter.min(valid);
                 stream.ids.extend(newest.map(usize::from));
             }
             if let Some(error) = failed {
@@ -504,74 +445,10 @@ impl<'a> Scheduler<'a> {
     }
 }
 
-/// Lets a drafts' generator read what it has not seen of the pictures that wait for a draft, and
-/// lists the tokens that it can then choose.
-fn read_with(
-    drafter: &Generator,
-    session: &mut Session,
-    running: &mut [Job],
-    waiting: impl Fn(&Job, usize) -> bool,
-    places: &mut Vec<Place>,
-    length: usize,
-) {
-    places.clear();
-    let unseen = |stream: &Stream| stream.ids.len() - stream.seen_by_drafter;
-    loop {
-        // Whoever is far behind comes first, so that all are ready together.
-        let mut far = false;
-        for (index, job) in running.iter_mut().enumerate() {
-            if waiting(job, index) {
-                far |= job.streams_mut(length).any(|stream| unseen(stream) > POSITIONS);
-            }
-        }
-        let mut logits = 0;
-        for (index, job) in running.iter_mut().enumerate() {
-            job.all_streams_mut().for_each(|stream| stream.reads = 0);
-            if !waiting(job, index) {
-                continue;
-            }
-            let mut parts = 0;
-            for stream in job.streams_mut(length) {
-                if !far || unseen(stream) > POSITIONS {
-                    stream.reads = unseen(stream).min(POSITIONS);
-                }
-                parts += 1;
-            }
-            if !far {
-                places.push(Place {
-                    job: index,
-                    token: job.tokens.len() + job.drafts.len(),
-                    conditional: logits,
-                    unconditional: (parts == 2).then_some(logits + 1),
-                });
-                logits += parts;
-            }
-        }
-        let steps: Vec<Step<'_>> = running
-            .iter()
-            .flat_map(|job| std::iter::once(&job.conditional).chain(&job.unconditional))
-            .filter(|stream| stream.reads > 0)
-            .map(|stream| Step {
-                slot: stream.slot,
-                start: stream.seen_by_drafter,
-                ids: &stream.ids[stream.seen_by_drafter..][..stream.reads],
-                logits: usize::from(!far),
-            })
-            .collect();
-        drafter.step(session, &steps);
-        for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
-            stream.seen_by_drafter += stream.reads;
-        }
-        if !far {
-            return;
-        }
-    }
-}
-
 /// Chooses the tokens of these places from a session's logits.
-fn choose_all(
-    pool: &Pool,
-    session: &Session,
+pub(crate) fn choose_all<M: SequenceModel>(
+    model: &M,
+    session: &M::Session,
     running: &[Job],
     places: &[Place],
     choices: &mut Vec<Choice>,
@@ -581,13 +458,13 @@ fn choose_all(
     choices.resize(places.len(), None);
     let Some(first) = samplers.first() else { return };
     // A number of the noise costs some forty multiplications.
-    let pool = pool.for_work(places.len() * first.conditional.len() * 40);
+    let pool = model.pool().for_work(places.len() * first.conditional.len() * 40);
     pool.pieces(choices, 1, samplers, |index, choice, sampler| {
         let place = places[index];
         let Job { request, sampling, .. } = &running[place.job];
-        session.logits(place.conditional, &mut sampler.conditional);
+        model.logits(session, place.conditional, &mut sampler.conditional);
         if let Some(unconditional) = place.unconditional {
-            session.logits(unconditional, &mut sampler.unconditional);
+            model.logits(session, unconditional, &mut sampler.unconditional);
             let scale = scale(sampling, place.token, sampler.length);
             guidance::guide(&mut sampler.conditional, &sampler.unconditional, scale);
         }
@@ -617,15 +494,15 @@ pub struct Progress {
 /// # Errors
 /// If an option, a class or a forced token is out of range or there is no memory, before anything
 /// is computed; or if the model's logits are not numbers.
-pub fn generate(
-    generator: &Generator,
+pub fn generate<M: SequenceModel>(
+    model: &M,
     requests: &[Request],
     sampling: &SamplingConfig,
     pictures: usize,
     mut progress: impl FnMut(Progress),
 ) -> Result<Vec<Vec<CodebookIndex>>, GenerateError> {
     sampling.validate()?;
-    let mut scheduler = Scheduler::new(generator, pictures.min(requests.len()))?;
+    let mut scheduler = Scheduler::new(model, pictures.min(requests.len()))?;
     for request in requests {
         scheduler.submit(request.clone(), *sampling)?;
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use engine::{
     Decoder, Drafts, Encoder, Event, Generator, JobId, Pool, Precision, Scheduler, Weights,
     generate,
-    generator::{POSITIONS, Step},
+    sequence::{POSITIONS, Step},
 };
 use generator::{Condition, GenerateError, GeneratorConfig, Request, SamplingConfig};
 use tokenizer::{
@@ -24,11 +24,24 @@ fn model(precision: Precision, threads: usize) -> Generator {
     model_of(2, precision, threads)
 }
 
-fn model_of(layers: usize, precision: Precision, threads: usize) -> Generator {
+fn config(layers: usize) -> GeneratorConfig {
     let layout = TokenLayout::new(5, 6, 7);
     // Heads that fill no block of 16, a hidden width of several panels.
-    let config = GeneratorConfig { layout, codes: 70, classes: 4, width: 48, layers, heads: 4 };
-    Generator::load(Weights::Random, &config, precision, Arc::new(Pool::new(threads))).unwrap()
+    let (codes, classes, width, heads) = (70, 4, 48, 4);
+    GeneratorConfig { layout, codes, classes, width, layers, heads, key_value_heads: None }
+}
+
+fn load(config: &GeneratorConfig, precision: Precision, threads: usize) -> Generator {
+    Generator::load(Weights::Random, config, precision, Arc::new(Pool::new(threads))).unwrap()
+}
+
+fn model_of(layers: usize, precision: Precision, threads: usize) -> Generator {
+    load(&config(layers), precision, threads)
+}
+
+/// A model whose query heads share two heads of keys and values.
+fn grouped(precision: Precision, threads: usize) -> Generator {
+    load(&GeneratorConfig { key_value_heads: Some(2), ..config(2) }, precision, threads)
 }
 
 fn request(index: u64, forced: usize) -> Request {
@@ -82,12 +95,13 @@ fn should_draw_the_same_whatever_is_tried_beside() {
 fn come_and_go(
     model: &Generator,
     expected: &[Vec<CodebookIndex>],
-    drafts: Drafts<'_>,
+    drafts: Drafts<&Generator>,
     window: usize,
     round: u64,
 ) {
     let mut noise = Noise::new(round, Purpose::Order, 0, 0);
-    let mut scheduler = Scheduler::with_drafts(model, 1 + noise.below(4), drafts, window).unwrap();
+    let mut scheduler =
+        Scheduler::new(model, 1 + noise.below(4)).unwrap().with_drafts(drafts, window).unwrap();
     let mut jobs: BTreeMap<JobId, usize> = BTreeMap::new();
     let mut cancelled = Vec::new();
     let (mut finished, mut events, mut next) = (Vec::new(), Vec::new(), 0);
@@ -128,7 +142,7 @@ fn should_save_steps_as_far_as_drafts_are_right() {
     let (model, other) = (model(Precision::F32, 1), model_of(1, Precision::F32, 1));
     let length = model.config().layout.len();
     let steps = |drafts, temperature, rows: &mut usize| {
-        let mut scheduler = Scheduler::with_drafts(&model, 1, drafts, 3).unwrap();
+        let mut scheduler = Scheduler::new(&model, 1).unwrap().with_drafts(drafts, 3).unwrap();
         let sampling = SamplingConfig { guidance: 3.0, temperature, ..SamplingConfig::default() };
         scheduler.submit(request(1, 0), sampling).unwrap();
         let (mut steps, mut events) = (0, Vec::new());
@@ -149,6 +163,23 @@ fn should_save_steps_as_far_as_drafts_are_right() {
     // Without a say of the model, the noise tells all at once.
     let own = steps(Drafts::Own, 50.0, &mut rows);
     assert!(own < length / 3, "{own}");
+}
+
+#[test]
+fn should_own_its_model_on_another_thread() {
+    let model = Arc::new(model(Precision::F32, 1));
+    let expected = alone(&model, &request(2, 0), &sampling(1));
+    let mut scheduler = Scheduler::new(model, 2).unwrap();
+    let drawn = std::thread::spawn(move || {
+        scheduler.submit(request(2, 0), sampling(1)).unwrap();
+        let mut events = Vec::new();
+        while !scheduler.is_idle() {
+            scheduler.step(&mut events);
+        }
+        events.pop()
+    });
+    let Some(Event::Finished { tokens, .. }) = drawn.join().unwrap() else { panic!("no picture") };
+    assert_eq!(tokens, expected);
 }
 
 #[test]
@@ -189,16 +220,18 @@ fn should_draw_the_same_on_any_number_of_threads() {
     }
 }
 
-/// Logits at every position, decoded in pieces of these lengths.
-fn logits(model: &Generator, ids: &[usize], pieces: &[usize]) -> Vec<Vec<f32>> {
-    let mut session = model.session(2).unwrap();
+/// Logits at every position of a sequence that begins with `condition` condition ids, decoded in
+/// pieces of these lengths.
+fn logits(model: &Generator, ids: &[usize], condition: usize, pieces: &[usize]) -> Vec<Vec<f32>> {
+    let mut session = model.session_after(condition, 2).unwrap();
     let (mut start, mut found) = (0, Vec::new());
     for &piece in pieces.iter().cycle() {
         let piece = piece.min(ids.len() - start);
         if piece == 0 {
             return found;
         }
-        let step = Step { slot: 1, start, ids: &ids[start..start + piece], logits: piece };
+        let ids = &ids[start..start + piece];
+        let step = Step { slot: 1, condition, start, ids, logits: piece };
         model.step(&mut session, &[step]);
         for index in 0..piece {
             let mut row = vec![0.0; model.config().codes];
@@ -210,33 +243,98 @@ fn logits(model: &Generator, ids: &[usize], pieces: &[usize]) -> Vec<Vec<f32>> {
     found
 }
 
+/// Ids of a sequence up to the last token but one.
+fn ids(model: &Generator, condition: usize) -> Vec<usize> {
+    (0..condition + model.config().layout.len() - 1).map(|at| at * 13 % 70).collect()
+}
+
 #[test]
 fn should_give_a_position_the_same_bits_alone_and_among_others_of_its_sequence() {
     for precision in PRECISIONS {
-        let model = model(precision, 2);
-        let length = model.config().layout.len();
-        let ids: Vec<usize> = (0..length).map(|at| at * 13 % 70).collect();
-        let one_by_one = logits(&model, &ids, &[1]);
-        assert_eq!(one_by_one.len(), length);
-        for pieces in [&[POSITIONS][..], &[2, 7, 1, 16]] {
-            assert!(logits(&model, &ids, pieces) == one_by_one, "{precision:?} {pieces:?}");
+        for (model, condition) in [(model(precision, 2), 1), (grouped(precision, 2), 9)] {
+            let ids = ids(&model, condition);
+            let one_by_one = logits(&model, &ids, condition, &[1]);
+            assert_eq!(one_by_one.len(), ids.len());
+            for pieces in [&[POSITIONS][..], &[2, 7, 1, 16]] {
+                let several = logits(&model, &ids, condition, pieces);
+                assert!(several == one_by_one, "{precision:?} {pieces:?}");
+            }
         }
     }
 }
 
 #[test]
-fn should_see_no_later_token_and_the_class_everywhere() {
-    let model = model(Precision::F32, 1);
-    let length = model.config().layout.len();
-    let ids: Vec<usize> = (0..length).map(|at| at * 13 % 70).collect();
-    let before = logits(&model, &ids, &[POSITIONS]);
-    for changed in [0, 3, 20, length - 1] {
-        let mut other = ids.clone();
-        other[changed] = (other[changed] + 1) % 70;
-        let after = logits(&model, &other, &[POSITIONS]);
-        for position in 0..length {
-            assert_eq!(before[position] == after[position], position < changed);
+fn should_see_no_later_id_and_the_condition_everywhere() {
+    for (model, condition) in [
+        (model(Precision::F32, 1), 1),
+        (model(Precision::F32, 1), 5),
+        (grouped(Precision::F32, 1), 3),
+    ] {
+        let ids = ids(&model, condition);
+        let before = logits(&model, &ids, condition, &[POSITIONS]);
+        for changed in 0..ids.len() {
+            let mut other = ids.clone();
+            other[changed] = (other[changed] + 1) % 70;
+            let after = logits(&model, &other, condition, &[POSITIONS]);
+            for position in 0..ids.len() {
+                assert_eq!(before[position] == after[position], position < changed);
+            }
         }
+    }
+}
+
+#[test]
+fn should_compute_the_same_bits_with_as_many_shared_heads_as_heads() {
+    for precision in PRECISIONS {
+        let all = GeneratorConfig { key_value_heads: Some(4), ..config(2) };
+        let (all, plain) = (load(&all, precision, 2), model(precision, 2));
+        assert_eq!(all.position_bytes(), plain.position_bytes());
+        assert!(grouped(precision, 2).position_bytes() < plain.position_bytes());
+        let ids = ids(&plain, 1);
+        assert!(logits(&all, &ids, 1, &[7]) == logits(&plain, &ids, 1, &[7]), "{precision:?}");
+    }
+}
+
+#[test]
+fn should_draw_after_conditions_of_any_length_side_by_side() {
+    let model = grouped(Precision::Bf16, 2);
+    let vocabulary = model.config().vocabulary();
+    let of = |conditional: Vec<usize>, index| {
+        let unconditional = vec![vocabulary.unconditional(); conditional.len()];
+        Request { condition: Condition::Ids { conditional, unconditional }, ..request(index, 3) }
+    };
+    let class = of(vec![vocabulary.class(1).unwrap()], 1);
+    let long: Vec<usize> = (0..2 * POSITIONS).map(|at| (at * 7) % vocabulary.len()).collect();
+    let requests = [class, request(1, 3), of(long.clone(), 2), of(long[..5].to_vec(), 3)];
+    let draw = |requests: &[Request], pictures: usize| {
+        let sampling = sampling(1);
+        let mut scheduler = Scheduler::with_conditions(&model, pictures, long.len()).unwrap();
+        let jobs: Vec<JobId> =
+            requests.iter().map(|of| scheduler.submit(of.clone(), sampling).unwrap()).collect();
+        let (mut drawn, mut events) = (vec![Vec::new(); jobs.len()], Vec::new());
+        while !scheduler.is_idle() {
+            scheduler.step(&mut events);
+            for event in events.drain(..) {
+                if let Event::Finished { job, tokens } = event {
+                    drawn[jobs.iter().position(|&of| of == job).unwrap()] = tokens;
+                }
+            }
+        }
+        drawn
+    };
+    let together = draw(&requests, 4);
+    assert_eq!(together[0], together[1], "the ids of a class are the class");
+    for (request, tokens) in requests.iter().zip(&together) {
+        assert_eq!(draw(std::slice::from_ref(request), 1), [tokens.clone()]);
+    }
+    assert_ne!(together[2], together[3]);
+
+    let mut scheduler = Scheduler::new(&model, 1).unwrap();
+    let error = scheduler.submit(requests[3].clone(), sampling(0)).unwrap_err();
+    assert_eq!(error, GenerateError::ConditionRoom { ids: 5, room: 1 });
+    for (ids, others) in [(vec![], vec![]), (vec![1], vec![1, 2]), (vec![1], vec![76])] {
+        let condition = Condition::Ids { conditional: ids, unconditional: others };
+        assert!(scheduler.submit(Request { condition, ..request(0, 0) }, sampling(0)).is_err());
     }
 }
 

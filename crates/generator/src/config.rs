@@ -25,6 +25,10 @@ pub struct GeneratorConfig {
     pub layers: usize,
     /// Number of attention heads in each block.
     pub heads: usize,
+    /// Number of heads of keys and values, each shared by equally many query heads (grouped-query
+    /// attention; Ainslie et al. 2023). `None`: as many as `heads`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_value_heads: Option<usize>,
 }
 
 /// An architecture that cannot be built.
@@ -43,6 +47,17 @@ pub enum ConfigError {
         width: usize,
         /// Number of heads.
         heads: usize,
+    },
+    /// The query heads cannot share the heads of keys and values equally.
+    #[error(
+        "generator: {heads} `heads` cannot share {key_value_heads} `key_value_heads` equally; \
+         change either"
+    )]
+    KeyValueHeads {
+        /// Number of query heads.
+        heads: usize,
+        /// Number of heads of keys and values.
+        key_value_heads: usize,
     },
     /// A head cannot hold two halves of rotated pairs.
     #[error(
@@ -69,6 +84,19 @@ impl GeneratorConfig {
         self.width / self.heads
     }
 
+    /// Number of heads of keys and values.
+    pub const fn key_value_heads(&self) -> usize {
+        match self.key_value_heads {
+            Some(heads) => heads,
+            None => self.heads,
+        }
+    }
+
+    /// Width of all keys, or all values, of a position.
+    pub const fn key_value_width(&self) -> usize {
+        self.key_value_heads() * self.head()
+    }
+
     /// Hidden width of the feed-forward: ⌊8·width/3⌋ rounded up to a multiple of 256.
     pub const fn hidden(&self) -> usize {
         (8 * self.width / 3).next_multiple_of(HIDDEN_MULTIPLE)
@@ -83,7 +111,7 @@ impl GeneratorConfig {
     pub const fn parameter_count(&self) -> usize {
         let width = self.width;
         let embedding = self.vocabulary().len() * width;
-        let query_key_value = 3 * width * width + 3 * width;
+        let query_key_value = (width + 1) * (width + 2 * self.key_value_width());
         let projection = width * width + width;
         let feed_forward = 3 * width * self.hidden();
         let norms = 2 * width + 2 * self.head();
@@ -107,6 +135,7 @@ impl GeneratorConfig {
             ("width", self.width),
             ("layers", self.layers),
             ("heads", self.heads),
+            ("key_value_heads", self.key_value_heads()),
         ];
         if let Some((field, _)) = sizes.into_iter().find(|&(_, size)| size == 0) {
             return Err(ConfigError::Zero { field });
@@ -117,6 +146,10 @@ impl GeneratorConfig {
         }
         if !self.width.is_multiple_of(self.heads) {
             return Err(ConfigError::Heads { width: self.width, heads: self.heads });
+        }
+        let key_value_heads = self.key_value_heads();
+        if !self.heads.is_multiple_of(key_value_heads) {
+            return Err(ConfigError::KeyValueHeads { heads: self.heads, key_value_heads });
         }
         if !self.head().is_multiple_of(4) {
             return Err(ConfigError::Head { head: self.head() });
@@ -146,6 +179,10 @@ mod tests {
         assert_eq!(refused(|c| c.heads = 0), ConfigError::Zero { field: "heads" });
         assert_eq!(refused(|c| c.heads = 5), ConfigError::Heads { width: 192, heads: 5 });
         assert_eq!(refused(|c| c.heads = 96), ConfigError::Head { head: 2 });
+        let shared = ConfigError::KeyValueHeads { heads: 3, key_value_heads: 2 };
+        assert_eq!(refused(|c| c.key_value_heads = Some(2)), shared);
+        let none = ConfigError::Zero { field: "key_value_heads" };
+        assert_eq!(refused(|c| c.key_value_heads = Some(0)), none);
         assert!(matches!(refused(|c| c.codes = 65537), ConfigError::Codes { .. }));
         assert_eq!(
             refused(|c| c.layout = TokenLayout::new(2, 0, 4)),
@@ -163,6 +200,11 @@ mod tests {
     fn should_survive_json_and_refuse_unknown_fields() {
         let text = serde_json::to_string(&small()).unwrap();
         assert_eq!(serde_json::from_str::<GeneratorConfig>(&text).unwrap(), small());
+        // A config without shared heads is what it was before there were any.
+        assert!(!text.contains("key_value_heads"));
+        let shared = GeneratorConfig { key_value_heads: Some(1), ..small() };
+        let text_of_shared = serde_json::to_string(&shared).unwrap();
+        assert_eq!(serde_json::from_str::<GeneratorConfig>(&text_of_shared).unwrap(), shared);
         let extended = text.replace("\"codes\"", "\"depth\":1,\"codes\"");
         assert!(serde_json::from_str::<GeneratorConfig>(&extended).is_err());
     }

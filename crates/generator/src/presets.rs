@@ -9,22 +9,54 @@ use crate::config::GeneratorConfig;
 
 /// AliTok-B (paper, A.4): width 768, depth 24.
 pub const fn b(layout: TokenLayout, codes: usize, classes: usize) -> GeneratorConfig {
-    GeneratorConfig { layout, codes, classes, width: 768, layers: 24, heads: 16 }
+    GeneratorConfig {
+        layout,
+        codes,
+        classes,
+        width: 768,
+        layers: 24,
+        heads: 16,
+        key_value_heads: None,
+    }
 }
 
 /// AliTok-L (paper, A.4): width 1024, depth 24.
 pub const fn l(layout: TokenLayout, codes: usize, classes: usize) -> GeneratorConfig {
-    GeneratorConfig { layout, codes, classes, width: 1024, layers: 24, heads: 16 }
+    GeneratorConfig {
+        layout,
+        codes,
+        classes,
+        width: 1024,
+        layers: 24,
+        heads: 16,
+        key_value_heads: None,
+    }
 }
 
 /// AliTok-XL (paper, A.4): width 1280, depth 32.
 pub const fn xl(layout: TokenLayout, codes: usize, classes: usize) -> GeneratorConfig {
-    GeneratorConfig { layout, codes, classes, width: 1280, layers: 32, heads: 16 }
+    GeneratorConfig {
+        layout,
+        codes,
+        classes,
+        width: 1280,
+        layers: 32,
+        heads: 16,
+        key_value_heads: None,
+    }
 }
 
 /// Ours, for pictures of 64 × 64 pixels on a machine without a GPU: width 192, depth 6.
 pub const fn mini(layout: TokenLayout, codes: usize, classes: usize) -> GeneratorConfig {
-    GeneratorConfig { layout, codes, classes, width: 192, layers: 6, heads: 3 }
+    GeneratorConfig {
+        layout,
+        codes,
+        classes,
+        width: 192,
+        layers: 6,
+        heads: 3,
+        key_value_heads: None,
+    }
 }
 
 #[cfg(test)]

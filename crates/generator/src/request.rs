@@ -13,6 +13,13 @@ use crate::{
 pub enum Condition {
     /// Something of a class, by its label from 0.
     Class(usize),
+    /// What a sequence of input ids stands for. The generator must have learned such sequences.
+    Ids {
+        /// The ids, at least one.
+        conditional: Vec<usize>,
+        /// Those in the unconditional half of guidance, as many.
+        unconditional: Vec<usize>,
+    },
 }
 
 impl Condition {
@@ -23,6 +30,15 @@ impl Condition {
     pub fn ids(&self, vocabulary: Vocabulary) -> Result<Vec<usize>, VocabularyError> {
         match self {
             Self::Class(label) => Ok(vec![vocabulary.class(*label)?]),
+            Self::Ids { conditional, .. } => Ok(conditional.clone()),
+        }
+    }
+
+    /// Number of input ids that come before the picture's tokens.
+    pub fn length(&self) -> usize {
+        match self {
+            Self::Class(_) => 1,
+            Self::Ids { conditional, .. } => conditional.len(),
         }
     }
 
@@ -30,6 +46,7 @@ impl Condition {
     pub fn unconditional_ids(&self, vocabulary: Vocabulary) -> Vec<usize> {
         match self {
             Self::Class(_) => vec![vocabulary.unconditional()],
+            Self::Ids { unconditional, .. } => unconditional.clone(),
         }
     }
 
@@ -37,7 +54,30 @@ impl Condition {
     pub fn label(&self) -> Option<usize> {
         match self {
             Self::Class(label) => Some(*label),
+            Self::Ids { .. } => None,
         }
+    }
+
+    /// Checks that a generator of this vocabulary can read it.
+    ///
+    /// # Errors
+    /// If there are no ids, or one is out of range.
+    pub fn validate(&self, vocabulary: Vocabulary) -> Result<(), GenerateError> {
+        match self {
+            Self::Class(label) => vocabulary.class(*label).map(drop)?,
+            Self::Ids { conditional, unconditional } => {
+                let (ids, others) = (conditional.len(), unconditional.len());
+                if ids == 0 || ids != others {
+                    return Err(GenerateError::ConditionIds { ids, others });
+                }
+                let limit = vocabulary.len();
+                let unknown = conditional.iter().chain(unconditional).find(|&&id| id >= limit);
+                if let Some(&id) = unknown {
+                    return Err(GenerateError::ConditionId { id, limit });
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -68,7 +108,7 @@ impl Request {
     ) -> Result<(), GenerateError> {
         sampling.validate()?;
         let (vocabulary, length) = (config.vocabulary(), config.layout.len());
-        self.condition.ids(vocabulary)?;
+        self.condition.validate(vocabulary)?;
         for &token in &self.forced {
             vocabulary.token(i64::from(token))?;
         }
@@ -88,6 +128,33 @@ pub enum GenerateError {
     /// A class label or a forced token is out of range.
     #[error(transparent)]
     Vocabulary(#[from] VocabularyError),
+    /// A condition has no input ids, or not as many in the unconditional half.
+    #[error(
+        "the condition has {ids} input ids and {others} for the unconditional half; give at least \
+         one, and as many"
+    )]
+    ConditionIds {
+        /// Input ids of the condition.
+        ids: usize,
+        /// Those of the unconditional half.
+        others: usize,
+    },
+    /// An input id of the condition is out of range.
+    #[error("input id {id} of the condition is out of range: the generator has {limit}")]
+    ConditionId {
+        /// The offending id.
+        id: usize,
+        /// Number of input ids.
+        limit: usize,
+    },
+    /// A condition is longer than there is room for.
+    #[error("the condition has {ids} input ids, and there is room for {room}")]
+    ConditionRoom {
+        /// Input ids of the condition.
+        ids: usize,
+        /// Input ids that there is room for.
+        room: usize,
+    },
     /// More tokens are forced than a picture has.
     #[error("{forced} tokens are given for a picture of {length}; give at most all of them")]
     TooManyForced {

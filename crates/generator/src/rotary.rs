@@ -3,15 +3,16 @@
 //! Numbers 2i and 2i + 1 of a query or key form a pair that is rotated by its token's position
 //! times the pair's frequency. Prefix tokens have one position for all pairs of a head; grid
 //! tokens turn the first half of the pairs by their row and the second half by their column.
-//! The class token stands at no position: its cosine and sine are both zero, as in LlamaGen and
-//! the released code, so its query and key vanish, and whoever looks at it gives it a score of 0.
+//! The class token, and any other condition id, has no position: its cosine and sine are both zero,
+//! as in LlamaGen and the released code. So its query and key vanish, and every query gives it a
+//! score of 0.
 
 use tokens::{TokenLayout, TokenPosition};
 
 /// Base of the frequencies (Su et al. 2024).
 const BASE: f64 = 10000.0;
 
-/// Cosines and sines of every position of a sequence, the class token first. Kept on the host,
+/// Cosines and sines of every position of a picture, after those of a condition id. Kept on the host,
 /// because a table on one device would not follow the model to another.
 #[derive(Debug, Clone)]
 pub struct Rotary {
@@ -53,15 +54,21 @@ impl Rotary {
         self.head
     }
 
-    /// What each number of a head is multiplied with at `position` of the sequence, where the
-    /// class token is position 0 and token t is position t + 1: each pair's cosine twice.
-    pub fn cosines(&self, position: usize) -> &[f32] {
-        &self.cosines[position * self.head..][..self.head]
+    /// The row of the tables for `position` of a sequence that begins with `condition` condition
+    /// ids: 0 for each of these, t + 1 for token t of the picture.
+    pub const fn row(condition: usize, position: usize) -> usize {
+        (position + 1).saturating_sub(condition)
     }
 
-    /// What the other number of its pair is multiplied with at `position`: each pair's sine
-    /// twice, the first one negated.
-    pub fn sines(&self, position: usize) -> &[f32] {
-        &self.sines[position * self.head..][..self.head]
+    /// What each number of a head is multiplied with in a [`row`](Self::row): each pair's cosine
+    /// twice.
+    pub fn cosines(&self, row: usize) -> &[f32] {
+        &self.cosines[row * self.head..][..self.head]
+    }
+
+    /// What the other number of its pair is multiplied with in a [`row`](Self::row): each pair's
+    /// sine twice, the first one negated.
+    pub fn sines(&self, row: usize) -> &[f32] {
+        &self.sines[row * self.head..][..self.head]
     }
 }

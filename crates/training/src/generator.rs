@@ -84,6 +84,7 @@ impl GeneratorTrainer {
             width: recipe.architecture.width,
             layers: recipe.architecture.layers,
             heads: recipe.architecture.heads,
+            key_value_heads: None,
         };
         let device = device.clone().autodiff();
         let model = config.initialize(recipe.schedule.seed, &device)?;

@@ -67,6 +67,8 @@ pub struct Attention {
     pub projection: Linear,
     #[module(skip)]
     heads: usize,
+    #[module(skip)]
+    key_value_heads: usize,
 }
 
 impl Attention {
@@ -75,12 +77,9 @@ impl Attention {
     fn forward(&self, x: Tensor<3>, context: &mut Context<'_>) -> Tensor<3> {
         let [batch, positions, width] = x.dims();
         let layer = context.layer;
+        let packed = self.share(project(&self.query_key_value, x));
         let Some((cache, position)) = &mut context.memory else {
-            let packed = context.rotation.apply_to_all(
-                project(&self.query_key_value, x),
-                &self.query_norm,
-                &self.key_norm,
-            );
+            let packed = context.rotation.apply_to_all(packed, &self.query_norm, &self.key_norm);
             let place = Place::Probabilities { layer };
             let dropout = context.dropout.and_then(|dropout| dropout.of_attention(place));
             let mixed = fused::self_attention(packed, self.heads, true, dropout.as_ref());
@@ -88,10 +87,8 @@ impl Attention {
         };
         let head = width / self.heads;
         let split = |part: Tensor<3>| part.reshape([batch, positions, self.heads, head]);
-        let [query, key, value] = project(&self.query_key_value, x)
-            .chunk(3, 2)
-            .try_into()
-            .expect("three chunks of three widths");
+        let [query, key, value] =
+            packed.chunk(3, 2).try_into().expect("three chunks of three widths");
         let rotation = context.rotation;
         let query = rotation.apply(normalize(&self.query_norm, split(query)).swap_dims(1, 2));
         let key = rotation.apply(normalize(&self.key_norm, split(key)).swap_dims(1, 2));
@@ -102,6 +99,29 @@ impl Attention {
         let mixed = attention(query, key, value, Visibility::Bidirectional);
         let mixed = mixed.swap_dims(1, 2).reshape([batch, positions, width]);
         context.drop(project(&self.projection, mixed), Place::Attention { layer })
+    }
+
+    /// Gives each query head a key and value of its own, by repeating those that it shares.
+    ///
+    /// # Shapes
+    /// `[batch, positions, width + 2·key_value_width]` → `[batch, positions, 3·width]`.
+    fn share(&self, packed: Tensor<3>) -> Tensor<3> {
+        if self.key_value_heads == self.heads {
+            return packed;
+        }
+        let [batch, positions, all] = packed.dims();
+        let head = all / (self.heads + 2 * self.key_value_heads);
+        let (width, shared) = (self.heads * head, self.key_value_heads * head);
+        let part = |start: usize, length: usize| {
+            packed.clone().slice([0..batch, 0..positions, start..start + length])
+        };
+        let repeated = |start: usize| {
+            part(start, shared)
+                .reshape([batch, positions, self.key_value_heads, 1, head])
+                .repeat_dim(3, self.heads / self.key_value_heads)
+                .reshape([batch, positions, width])
+        };
+        Tensor::cat(vec![part(0, width), repeated(width), repeated(width + shared)], 2)
     }
 }
 
@@ -144,11 +164,12 @@ impl Block {
         Self {
             attention_norm: rms_norm(width, device),
             attention: Attention {
-                query_key_value: linear(width, 3 * width, true, device),
+                query_key_value: linear(width, width + 2 * config.key_value_width(), true, device),
                 query_norm: rms_norm(config.head(), device),
                 key_norm: rms_norm(config.head(), device),
                 projection: linear(width, width, true, device),
                 heads: config.heads,
+                key_value_heads: config.key_value_heads(),
             },
             feed_forward_norm: rms_norm(width, device),
             feed_forward: FeedForward {
@@ -199,7 +220,7 @@ mod tests {
             Some(HostTensor::new(shape, noise(count, name.len() as u64)))
         });
         let x = TensorData::new(noise(160, 0), [2, 5, 16]);
-        let rotation = Rotation::new(&Rotary::new(&LAYOUT, config.head()), 0..5, device);
+        let rotation = Rotation::new(&Rotary::new(&LAYOUT, config.head()), 1, 0..5, device);
         (block, Tensor::from_data(x, device), rotation)
     }
 

@@ -13,6 +13,7 @@ use crate::config::GeneratorConfig;
 pub struct KeyValueCache {
     pub(crate) layers: Vec<LayerCache>,
     rows: usize,
+    condition: usize,
     length: usize,
     capacity: usize,
 }
@@ -26,13 +27,18 @@ pub(crate) struct LayerCache {
 }
 
 impl KeyValueCache {
-    /// An empty cache for `rows` sequences of a model.
-    pub(crate) fn new(config: &GeneratorConfig, rows: usize, device: &Device) -> Self {
-        let capacity = config.layout.len();
+    /// An empty cache for `rows` sequences of a model, which begin with `condition` condition ids.
+    pub(crate) fn new(
+        config: &GeneratorConfig,
+        rows: usize,
+        condition: usize,
+        device: &Device,
+    ) -> Self {
+        let capacity = condition + config.layout.len() - 1;
         let zeros = || Some(Tensor::zeros([rows, config.heads, capacity, config.head()], device));
         let layers =
             (0..config.layers).map(|_| LayerCache { key: zeros(), value: zeros() }).collect();
-        Self { layers, rows, length: 0, capacity }
+        Self { layers, rows, condition, length: 0, capacity }
     }
 
     /// Number of sequences.
@@ -40,17 +46,22 @@ impl KeyValueCache {
         self.rows
     }
 
-    /// Number of positions seen, the class included.
+    /// Number of condition ids that the sequences begin with.
+    pub fn condition(&self) -> usize {
+        self.condition
+    }
+
+    /// Number of positions seen, the condition included.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether nothing was seen yet, not even the class.
+    /// Whether nothing was seen yet, not even the condition.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Number of positions there is room for: the class and all tokens but the last, which
+    /// Number of positions there is room for: the condition and all tokens but the last, which
     /// predicts nothing.
     pub fn capacity(&self) -> usize {
         self.capacity

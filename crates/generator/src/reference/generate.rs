@@ -65,7 +65,11 @@ pub fn generate(
         request.validate(model.config(), sampling)?;
     }
 
-    let batches: Vec<&[Request]> = requests.chunks(pictures_per_batch(sampling)).collect();
+    // Sequences of a batch go on in step, so their conditions must be of one length.
+    let batches: Vec<&[Request]> = requests
+        .chunk_by(|one, next| one.condition.length() == next.condition.length())
+        .flat_map(|alike| alike.chunks(pictures_per_batch(sampling)))
+        .collect();
     let total = requests.len() * length;
     let progress = Mutex::new((0, progress));
     let next = AtomicUsize::new(0);
@@ -137,14 +141,26 @@ fn decode(
     let padded = |slot: usize| slot.min(requests.len() - 1);
 
     // Conditional rows first, then, under guidance, the unconditional ones.
-    let mut ids = Vec::with_capacity(ROWS);
-    for slot in 0..slots {
-        let condition = requests[padded(slot)].condition.ids(vocabulary)?;
-        ids.extend(condition.into_iter().map(|id| id as i64));
+    let mut conditions = Vec::with_capacity(ROWS);
+    for row in 0..ROWS {
+        let condition = &requests[padded(row % slots)].condition;
+        conditions.push(match row < slots {
+            true => condition.ids(vocabulary)?,
+            false => condition.unconditional_ids(vocabulary),
+        });
     }
-    ids.resize(ROWS, vocabulary.unconditional() as i64);
+    let count = requests[0].condition.length();
+    let mut cache = model.cache_after(count, ROWS);
+    let mut ids = vec![0; ROWS];
+    for position in 0..count {
+        if position > 0 {
+            model.step(Tensor::<1, Int>::from_data(ids.as_slice(), &device), &mut cache);
+        }
+        for (id, condition) in ids.iter_mut().zip(&conditions) {
+            *id = condition[position] as i64;
+        }
+    }
 
-    let mut cache = model.cache(ROWS);
     let mut pictures = vec![Vec::with_capacity(length); requests.len()];
     for token in 0..length {
         let logits = model.step(Tensor::<1, Int>::from_data(ids.as_slice(), &device), &mut cache);
@@ -196,7 +212,8 @@ mod tests {
         let layout = TokenLayout::new(3, 3, 4);
         // So wide that a product with one row takes another kernel, with other last bits.
         let (codes, classes, width, layers, heads) = (48, 5, 256, 2, 4);
-        let config = GeneratorConfig { layout, codes, classes, width, layers, heads };
+        let config =
+            GeneratorConfig { layout, codes, classes, width, layers, heads, key_value_heads: None };
         // Weights so large that every token and the class matter for the next token.
         replace(config.build(&Device::flex()).unwrap(), |name, shape| {
             let mut noise = Noise::new(name.len() as u64, Purpose::Initialization, 0, 0);

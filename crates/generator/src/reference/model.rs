@@ -75,9 +75,18 @@ impl Generator {
         &self.config
     }
 
-    /// An empty cache for `rows` sequences, on the model's device.
+    /// An empty cache for `rows` sequences that begin with a class, on the model's device.
     pub fn cache(&self, rows: usize) -> KeyValueCache {
-        KeyValueCache::new(&self.config, rows, &self.embedding.weight.device())
+        self.cache_after(1, rows)
+    }
+
+    /// An empty cache for `rows` sequences that begin with `condition` condition ids, at least one.
+    ///
+    /// # Panics
+    /// If there is no condition id.
+    pub fn cache_after(&self, condition: usize, rows: usize) -> KeyValueCache {
+        assert!(condition > 0, "a sequence begins with a condition");
+        KeyValueCache::new(&self.config, rows, condition, &self.embedding.weight.device())
     }
 
     /// Logits at the class and after each token: position i predicts token i. Training needs no
@@ -109,21 +118,39 @@ impl Generator {
         dropout: Option<&Dropout>,
         tape: Option<&mut Tape<'a>>,
     ) -> Tensor<3> {
-        let [batch, length] = tokens.dims();
+        self.forward_after(class_ids.unsqueeze_dim(1), tokens, dropout, tape)
+    }
+
+    /// [`forward_on`](Self::forward_on), after a condition of any length: also logits after each
+    /// condition id.
+    ///
+    /// # Shapes
+    /// `condition [batch, count]`, `tokens [batch, length]` → `[batch, count + length, codes]`.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn forward_after<'a>(
+        &'a self,
+        condition: Tensor<2, Int>,
+        tokens: Tensor<2, Int>,
+        dropout: Option<&Dropout>,
+        tape: Option<&mut Tape<'a>>,
+    ) -> Tensor<3> {
+        let ([_, condition_length], [_, length]) = (condition.dims(), tokens.dims());
         assert!(length <= self.config.layout.len(), "{length} tokens in one sequence");
-        let class_ids = class_ids.reshape([batch, 1]);
-        let ids = if length == 0 { class_ids } else { Tensor::cat(vec![class_ids, tokens], 1) };
+        let ids = if length == 0 { condition } else { Tensor::cat(vec![condition, tokens], 1) };
         let x = self.embedding.forward(ids);
         let x = match dropout {
             Some(dropout) => dropout.apply(x, Place::Embedding),
             None => x,
         };
         let device = x.device();
-        let rotation = Rotation::new(&self.rotary, 0..length + 1, &device);
+        let rotation = |device: &Device| {
+            Rotation::new(&self.rotary, condition_length, 0..condition_length + length, device)
+        };
         // Blocks on a tape run without gradients first.
-        let plain = tape
-            .is_some()
-            .then(|| Rotation::new(&self.rotary, 0..length + 1, &device.without_autodiff()));
+        let plain = tape.is_some().then(|| rotation(&device.clone().without_autodiff()));
+        let rotation = rotation(&device);
         let dropout = dropout.copied();
         let x = stack(tape, &self.blocks, x, move |block, layer, x| {
             let rotation = plain.as_ref().filter(|_| !x.is_autodiff()).unwrap_or(&rotation);
@@ -133,7 +160,7 @@ impl Generator {
         project(&self.output, normalize(&self.norm, x))
     }
 
-    /// Decodes one more position of each sequence: the class first, then its tokens one by one.
+    /// Decodes one more position of each sequence: the condition first, then its tokens one by one.
     ///
     /// # Shapes
     /// `ids [rows]` → logits of the token that follows, `[rows, codes]`.
@@ -146,7 +173,8 @@ impl Generator {
         let position = cache.len();
         assert!(position < cache.capacity(), "the cache is full: {position} positions");
         let mut x = self.embedding.forward(ids.reshape([rows, 1]));
-        let rotation = Rotation::new(&self.rotary, position..position + 1, &x.device());
+        let rotation =
+            Rotation::new(&self.rotary, cache.condition(), position..position + 1, &x.device());
         for ((layer, block), memory) in self.blocks.iter().enumerate().zip(&mut cache.layers) {
             let memory = Some((memory, position));
             let context = Context { rotation: &rotation, layer, dropout: None, memory };

@@ -19,12 +19,17 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// The rotations of positions `range` of the sequence, where the class token is position 0
-    /// and token t is position t + 1.
-    pub(crate) fn new(rotary: &Rotary, range: Range<usize>, device: &Device) -> Self {
+    /// The rotations of positions `range` of sequences that begin with `condition` condition ids.
+    pub(crate) fn new(
+        rotary: &Rotary,
+        condition: usize,
+        range: Range<usize>,
+        device: &Device,
+    ) -> Self {
         let head = rotary.head();
         let table = |row: fn(&Rotary, usize) -> &[f32]| {
-            let values = range.clone().flat_map(|position| row(rotary, position)).copied();
+            let rows = range.clone().map(|position| Rotary::row(condition, position));
+            let values = rows.flat_map(|place| row(rotary, place)).copied();
             let values: Vec<f32> = values.collect();
             Tensor::from_data(TensorData::new(values, [1, 1, range.len(), head]), device)
         };
@@ -85,7 +90,7 @@ mod tests {
         let positions = layout.len() + 1;
         let x: Vec<f32> = x.iter().copied().cycle().take(positions * head).collect();
         let x = Tensor::<4>::from_data(TensorData::new(x, [1, 1, positions, head]), &device);
-        let rotation = Rotation::new(&Rotary::new(layout, head), 0..positions, &device);
+        let rotation = Rotation::new(&Rotary::new(layout, head), 1, 0..positions, &device);
         rotation.apply(x).into_data().try_into_vec().unwrap()
     }
 

@@ -23,11 +23,16 @@ const CONFIG: GeneratorConfig = GeneratorConfig {
     width: 24,
     layers: 2,
     heads: 2,
+    key_value_heads: None,
 };
 
 /// A model all of whose parameters are noise.
 fn noisy(device: &Device) -> Generator {
-    replace(CONFIG.build(device).unwrap(), |name, shape| {
+    noisy_of(&CONFIG, device)
+}
+
+fn noisy_of(config: &GeneratorConfig, device: &Device) -> Generator {
+    replace(config.build(device).unwrap(), |name, shape| {
         let mut noise = Noise::new(name.len() as u64, Purpose::Initialization, 0, 0);
         let values = (0..shape.iter().product()).map(|_| 0.3 * noise.normal() as f32);
         Some(HostTensor::new(shape, values.collect()))
@@ -113,9 +118,150 @@ fn should_decode_with_the_cache_what_it_predicts_without() {
 
 #[test]
 fn should_count_the_parameters_it_has() {
-    let values = collect(&CONFIG.build(&Device::flex()).unwrap());
-    let count: usize = values.values().map(|tensor| tensor.values.len()).sum();
-    assert_eq!(count, CONFIG.parameter_count());
+    for config in [CONFIG, GeneratorConfig { key_value_heads: Some(1), ..CONFIG }] {
+        let values = collect(&config.build(&Device::flex()).unwrap());
+        let count: usize = values.values().map(|tensor| tensor.values.len()).sum();
+        assert_eq!(count, config.parameter_count());
+    }
+}
+
+/// Condition ids `[2, count]`.
+fn condition(count: usize, device: &Device) -> Tensor<2, Int> {
+    let ids: Vec<i64> = (0..2 * count as i64).map(|at| at * 5 % 22).collect();
+    Tensor::<1, Int>::from_data(ids.as_slice(), device).reshape([2, count])
+}
+
+#[test]
+fn should_share_keys_and_values_between_heads() {
+    let device = Device::flex();
+    // Heads of their own with equal parameters compute what a shared head computes.
+    let shared = GeneratorConfig { key_value_heads: Some(1), ..CONFIG };
+    let grouped = noisy_of(&shared, &device);
+    let parameters = collect(&grouped);
+    let (width, head) = (CONFIG.width, CONFIG.head());
+    let repeated = replace(CONFIG.build(&device).unwrap(), |name, shape| {
+        let tensor = &parameters[name];
+        if !name.contains("query_key_value") {
+            return Some(tensor.clone());
+        }
+        let row = tensor.values.len() / (width + 2 * head);
+        let (queries, others) = tensor.values.split_at(width * row);
+        let (keys, values) = others.split_at(head * row);
+        Some(HostTensor::new(shape, [queries, keys, keys, values, values].concat()))
+    });
+    let tokens = random_tokens(&device);
+    let want = logits(&repeated, classes(&device), tokens.clone());
+    assert_eq!(logits(&grouped, classes(&device), tokens.clone()), want);
+
+    // As many shared heads as heads are what there was before.
+    let all = noisy_of(&GeneratorConfig { key_value_heads: Some(2), ..CONFIG }, &device);
+    let plain = logits(&noisy(&device), classes(&device), tokens.clone());
+    assert_eq!(logits(&all, classes(&device), tokens), plain);
+}
+
+#[test]
+fn should_learn_shared_keys_and_values_in_every_parameter() {
+    let device = Device::flex().autodiff();
+    let model = noisy_of(&GeneratorConfig { key_value_heads: Some(1), ..CONFIG }, &device);
+    let tokens = random_tokens(&device);
+    let inputs = tokens.clone().slice([0..2, 0..CONFIG.layout.len() - 1]);
+    let loss = loss::cross_entropy(model.forward(classes(&device), inputs, None), tokens);
+    let gradients = gradients(&model, &GradientsParams::from_grads(loss.backward(), &model));
+    for (name, gradient) in gradients {
+        assert!(gradient.values.iter().any(|&value| value != 0.0), "{name}");
+    }
+}
+
+#[test]
+fn should_see_no_later_id_after_a_condition_of_any_length() {
+    let device = Device::flex();
+    let model = noisy_of(&GeneratorConfig { key_value_heads: Some(1), ..CONFIG }, &device);
+    let (count, tokens) = (3, random_tokens(&device));
+    let run = |condition, tokens| {
+        let logits = model.forward_after(condition, tokens, None, None);
+        operations::parameters::host_tensor(logits)
+    };
+    let before = run(condition(count, &device), tokens.clone());
+    let change = |ids: &Tensor<2, Int>, place: usize, limit: i64| {
+        let column = [0..2, place..place + 1];
+        let other = (ids.clone().slice(column.clone()) + 1).remainder_scalar(limit);
+        ids.clone().slice_assign(column, other)
+    };
+    for place in 0..count + CONFIG.layout.len() {
+        let after = match place.checked_sub(count) {
+            None => run(change(&condition(count, &device), place, 22), tokens.clone()),
+            Some(token) => run(condition(count, &device), change(&tokens, token, 16)),
+        };
+        let differences = differences(&before, &after);
+        assert!(differences[..place].iter().all(|&difference| difference == 0.0), "{place}");
+        assert!(differences[place..].iter().all(|&difference| difference > 1e-4), "{place}");
+    }
+}
+
+#[test]
+fn should_compute_as_the_engine_with_shared_heads_and_conditions_of_any_length() {
+    let device = Device::flex();
+    let tokens = random_tokens(&device);
+    let length = CONFIG.layout.len();
+    for (key_value_heads, count) in [(None, 1), (None, 4), (Some(1), 1), (Some(1), 37)] {
+        let config = GeneratorConfig { key_value_heads, ..CONFIG };
+        let model = noisy_of(&config, &device);
+        let mut file = Vec::new();
+        files::safetensors::write_to(
+            &mut file,
+            &collect(&model),
+            files::safetensors::StorageFormat::F32,
+            &Default::default(),
+        )
+        .unwrap();
+        let file = files::safetensors::TensorFile::from_bytes("noisy", file);
+        let pool = std::sync::Arc::new(engine::Pool::new(2));
+        let engine = engine::Generator::load(file, &config, engine::Precision::F32, pool).unwrap();
+
+        let known = tokens.clone().slice([0..2, 0..length - 1]);
+        let condition = condition(count, &device);
+        let want = model.forward_after(condition.clone(), known.clone(), None, None);
+        let want = operations::parameters::host_tensor(want);
+
+        // The same with the cache, which both sequences fill side by side.
+        let all = Tensor::cat(vec![condition, known], 1);
+        let mut cache = model.cache_after(count, 2);
+        let mut steps: Vec<Tensor<3>> = Vec::new();
+        for position in 0..cache.capacity() {
+            let ids = all.clone().slice([0..2, position..position + 1]).reshape([2]);
+            steps.push(model.step(ids, &mut cache).unsqueeze_dim(1));
+        }
+        let cached = operations::parameters::host_tensor(Tensor::cat(steps, 1));
+        let worst = differences(&cached, &want).into_iter().fold(0.0, f32::max);
+        assert!(worst < 1e-5, "{worst} from the cache");
+
+        let ids: Vec<i64> = all.into_data().convert::<i64>().try_into_vec().unwrap();
+        let ids: Vec<usize> = ids.into_iter().map(|id| id as usize).collect();
+        let mut session = engine.session_after(count, 2).unwrap();
+        let mut got = vec![Vec::new(); 2];
+        let positions = count + length - 1;
+        for start in (0..positions).step_by(5) {
+            let end = (start + 5).min(positions);
+            let step = |slot: usize| engine::sequence::Step {
+                slot,
+                condition: count,
+                start,
+                ids: &ids[slot * positions..][start..end],
+                logits: end - start,
+            };
+            engine.step(&mut session, &[step(0), step(1)]);
+            let mut row = vec![0.0; CONFIG.codes];
+            for (slot, got) in got.iter_mut().enumerate() {
+                for place in 0..end - start {
+                    session.logits(slot * (end - start) + place, &mut row);
+                    got.extend(&row);
+                }
+            }
+        }
+        let got = HostTensor::new(want.shape.clone(), got.concat());
+        let worst = differences(&got, &want).into_iter().fold(0.0, f32::max);
+        assert!(worst < 1e-5, "{worst} from the engine, {key_value_heads:?} {count}");
+    }
 }
 
 #[test]

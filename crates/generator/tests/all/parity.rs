@@ -23,6 +23,7 @@ const CONFIG: GeneratorConfig = GeneratorConfig {
     width: 64,
     layers: 2,
     heads: 4,
+    key_value_heads: None,
 };
 
 /// A parameter's name in the released files.

@@ -97,6 +97,7 @@ fn should_keep_a_generator_and_forget_the_classes_of_its_old_pictures() {
         width: recipe.architecture.width,
         layers: recipe.architecture.layers,
         heads: recipe.architecture.heads,
+        key_value_heads: None,
     };
     for old in [classes, 7] {
         let config = config(old);

@@ -141,6 +141,7 @@ fn should_train_generators_of_the_published_sizes_as_long_as_published() {
             width: recipe.architecture.width,
             layers: recipe.architecture.layers,
             heads: recipe.architecture.heads,
+            key_value_heads: None,
         };
         config.validate().unwrap();
         parameters.inspect(|&count| assert_eq!(config.parameter_count(), count, "{name}"));

@@ -37,7 +37,15 @@ fn infer(tensors: &TensorMap, layout: TokenLayout) -> Result<GeneratorConfig, Re
         });
     }
     let layers = count_layers(tensors, "blocks.");
-    let config = GeneratorConfig { layout, codes, classes, width, layers, heads: width / head };
+    let config = GeneratorConfig {
+        layout,
+        codes,
+        classes,
+        width,
+        layers,
+        heads: width / head,
+        key_value_heads: None,
+    };
     config.validate().map_err(|error| ReleasedError::Impossible(error.to_string()))?;
     Ok(config)
 }

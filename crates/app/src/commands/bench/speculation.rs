@@ -26,10 +26,10 @@ fn draw(
     generator: &Generator,
     requests: &[Request],
     sampling: &SamplingConfig,
-    drafts: Drafts<'_>,
+    drafts: Drafts<&Generator>,
     window: usize,
 ) -> Result<Drawn> {
-    let mut scheduler = Scheduler::with_drafts(generator, 1, drafts, window)?;
+    let mut scheduler = Scheduler::new(generator, 1)?.with_drafts(drafts, window)?;
     let (mut tokens, mut passes, mut events) = (Vec::new(), 0, Vec::new());
     let started = Instant::now();
     for request in requests {
@@ -83,7 +83,7 @@ pub(super) fn run(args: &BenchSpeculationArgs) -> Result<()> {
         let file = folder.generator_file()?;
         drafters.push((name.clone(), Generator::load(file, small, precision, Arc::clone(&pool))?));
     }
-    let mut ways: Vec<(&str, Drafts<'_>)> = vec![("own", Drafts::Own)];
+    let mut ways: Vec<(&str, Drafts<&Generator>)> = vec![("own", Drafts::Own)];
     ways.extend(drafters.iter().map(|(name, drafter)| (name.as_str(), Drafts::Of(drafter))));
 
     let requests: Vec<Request> = (0..u64::from(args.pictures))

@@ -1,0 +1,133 @@
+//! What a scheduler drives: a model that reads a condition and a picture's tokens one after the other.
+
+use std::{ops::Deref, sync::Arc};
+
+use generator::{Condition, GenerateError, Request, SamplingConfig};
+use tokens::TokenLayout;
+
+use crate::parallel::Pool;
+
+/// A model that predicts a picture's tokens from left to right, many sequences at a time.
+///
+/// A sequence is the ids of a condition, then the picture's tokens as ids. What the model has seen
+/// of some sequences is in a session, which the caller owns.
+///
+/// A sequence's logits must be the same to the bit whatever other sequences are in a step, and
+/// whether its positions come one by one or several at a time.
+pub trait SequenceModel: Send + Sync {
+    /// What the model has seen of some sequences, each in a slot of its own, and the logits of the
+    /// last step.
+    type Session: Send + Sync;
+
+    /// The layout of a picture's tokens.
+    fn layout(&self) -> TokenLayout;
+
+    /// Number of codes, each of which has a logit.
+    fn codes(&self) -> usize;
+
+    /// The input ids of a condition, and those that take their place in the unconditional half of
+    /// guidance; at least one, and equally many.
+    ///
+    /// # Errors
+    /// If the model does not know what the condition names.
+    fn condition_ids(&self, condition: &Condition) -> Result<[Vec<usize>; 2], GenerateError>;
+
+    /// Checks that the model can draw a picture.
+    ///
+    /// # Errors
+    /// If a sampling option, the condition or a known token is out of range.
+    fn validate(&self, request: &Request, sampling: &SamplingConfig) -> Result<(), GenerateError>;
+
+    /// Room for `slots` sequences side by side, whose conditions have up to `condition` ids.
+    ///
+    /// # Errors
+    /// If there is no memory for so many.
+    fn session(&self, condition: usize, slots: usize) -> Result<Self::Session, GenerateError>;
+
+    /// Decodes the next positions of some sequences in one pass over the weights.
+    ///
+    /// # Panics
+    /// If a step is not one that the session has room for.
+    fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]);
+
+    /// Copies the `index`-th wanted logits of the last step, in the order of its steps, one a code.
+    ///
+    /// # Panics
+    /// If there are fewer, or `out` is not as long as there are codes.
+    fn logits(&self, session: &Self::Session, index: usize, out: &mut [f32]);
+
+    /// The threads that choose tokens.
+    fn pool(&self) -> &Pool;
+}
+
+/// Most positions that one sequence decodes in one step.
+pub const POSITIONS: usize = 32;
+
+/// The next positions of one sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// Where the session keeps the sequence.
+    pub slot: usize,
+    /// Ids of the condition that the sequence begins with.
+    pub condition: usize,
+    /// Position of the first identifier, counted from the start of the condition. All before must
+    /// have been decoded in this slot; what was decoded from here on is forgotten.
+    pub start: usize,
+    /// Identifiers, see [`tokens::Vocabulary`].
+    pub ids: &'a [usize],
+    /// After how many of the last positions logits are wanted.
+    pub logits: usize,
+}
+
+macro_rules! through_a_pointer {
+    ($($pointer:ty),*) => {$(
+        impl<M: SequenceModel + ?Sized> SequenceModel for $pointer {
+            type Session = M::Session;
+
+            fn layout(&self) -> TokenLayout {
+                self.deref().layout()
+            }
+
+            fn codes(&self) -> usize {
+                self.deref().codes()
+            }
+
+            fn condition_ids(
+                &self,
+                condition: &Condition,
+            ) -> Result<[Vec<usize>; 2], GenerateError> {
+                self.deref().condition_ids(condition)
+            }
+
+            fn validate(
+                &self,
+                request: &Request,
+                sampling: &SamplingConfig,
+            ) -> Result<(), GenerateError> {
+                self.deref().validate(request, sampling)
+            }
+
+            fn session(
+                &self,
+                condition: usize,
+                slots: usize,
+            ) -> Result<Self::Session, GenerateError> {
+                self.deref().session(condition, slots)
+            }
+
+            fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]) {
+                self.deref().step(session, steps);
+            }
+
+            fn logits(&self, session: &Self::Session, index: usize, out: &mut [f32]) {
+                self.deref().logits(session, index, out);
+            }
+
+            fn pool(&self) -> &Pool {
+                self.deref().pool()
+            }
+        }
+    )*};
+}
+
+through_a_pointer!(&M, Arc<M>, Box<M>);

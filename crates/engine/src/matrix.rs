@@ -18,10 +18,11 @@ use crate::{
 
 /// Number format of weights, and of the activations that they are multiplied with. Norms,
 /// softmax, attention and logits are computed in f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floating point.
+    #[default]
     F32,
     /// bf16 weights, summed in f32; keys and values are kept in bf16. Activations, and in attention
     /// queries and the softmax's weights, are rounded to bf16 where the processor is faster so.

@@ -1,0 +1,126 @@
+//! What computes.
+
+use std::sync::Arc;
+
+use engine::{Pool, Precision};
+use model::Model;
+use tokenizer::{DecoderKind, TokenizerConfig};
+
+use crate::{
+    Decode, Device, DeviceError, Draw, Encode, PipelineError,
+    cpu::{CpuDecoder, CpuEncoder},
+};
+
+/// A device, and how it computes. It opens the parts of models; the parts share its threads.
+#[derive(Debug, Clone, Default)]
+pub struct Compute {
+    device: Device,
+    precision: Precision,
+    pool: Arc<Pool>,
+}
+
+impl Compute {
+    /// Computes on a device, in f32 unless another precision is asked for, with all of the machine's
+    /// threads unless fewer are asked for.
+    ///
+    /// # Errors
+    /// If this program was built without the device, or it does not have the precision.
+    pub fn new(
+        device: Device,
+        precision: Option<Precision>,
+        threads: Option<usize>,
+    ) -> Result<Self, DeviceError> {
+        device.check()?;
+        let precision = precision.unwrap_or_default();
+        if device != Device::Cpu && precision != Precision::F32 {
+            return Err(DeviceError::Precision { device });
+        }
+        let pool = threads.map_or_else(Arc::default, |threads| Arc::new(Pool::new(threads)));
+        Ok(Self { device, precision, pool })
+    }
+
+    /// The device.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The precision of weights and products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What a result's bits depend on, beside the model and the request.
+    pub fn name(&self) -> String {
+        match self.device {
+            Device::Reference { .. } => "burn".to_owned(),
+            _ => format!("packed {}", self.precision.name()),
+        }
+    }
+
+    /// The half of a model's tokenizer that makes tokens.
+    ///
+    /// # Errors
+    /// If its weights cannot be read, or do not fit the architecture.
+    pub fn encoder(&self, model: &Model) -> Result<Box<dyn Encode>, PipelineError> {
+        #[cfg(feature = "reference")]
+        if let Device::Reference { backend, index } = self.device {
+            let device = crate::reference::device(backend, index);
+            return Ok(Box::new(model.tokenizer(&device)?.frozen_encoder()));
+        }
+        let config = &model.config.tokenizer;
+        let file = model.tokenizer_file()?;
+        let pool = Arc::clone(&self.pool);
+        Ok(Box::new(CpuEncoder::new(engine::Encoder::load(file, config, self.precision, pool)?)))
+    }
+
+    /// One of a model's decoders; the best one unless another is asked for.
+    ///
+    /// # Errors
+    /// If the model does not have it, its weights cannot be read, or do not fit the architecture.
+    pub fn decoder(
+        &self,
+        model: &Model,
+        kind: Option<DecoderKind>,
+    ) -> Result<Box<dyn Decode>, PipelineError> {
+        let config = &model.config.tokenizer;
+        let kind = decoder_kind(config, kind)?;
+        #[cfg(feature = "reference")]
+        if let Device::Reference { backend, index } = self.device {
+            let tokenizer = model.tokenizer(&crate::reference::device(backend, index))?;
+            let config = config.clone();
+            return Ok(Box::new(crate::reference::ReferenceDecoder { tokenizer, config, kind }));
+        }
+        let file = model.tokenizer_file()?;
+        let pool = Arc::clone(&self.pool);
+        let decoder = engine::Decoder::load(file, config, kind, self.precision, pool)?;
+        Ok(Box::new(CpuDecoder::new(decoder)))
+    }
+
+    /// A model's generator.
+    ///
+    /// # Errors
+    /// If the model has none, its weights cannot be read, or do not fit the architecture.
+    pub fn drawer(&self, model: &Model) -> Result<Box<dyn Draw>, PipelineError> {
+        let config = model.generator_config()?;
+        #[cfg(feature = "reference")]
+        if let Device::Reference { backend, index } = self.device {
+            return Ok(Box::new(model.generator(&crate::reference::device(backend, index))?));
+        }
+        let file = model.generator_file()?;
+        let pool = Arc::clone(&self.pool);
+        Ok(Box::new(engine::Generator::load(file, config, self.precision, pool)?))
+    }
+}
+
+/// The decoder that was asked for, or the model's best.
+///
+/// # Errors
+/// If the model does not have it.
+pub fn decoder_kind(
+    config: &TokenizerConfig,
+    kind: Option<DecoderKind>,
+) -> Result<DecoderKind, PipelineError> {
+    let kind = kind.or_else(|| config.best_decoder()).ok_or(PipelineError::NoDecoder)?;
+    config.decoder(kind)?;
+    Ok(kind)
+}

@@ -1,0 +1,162 @@
+//! The engine for the CPU behind the pipeline's traits.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use engine::{JobId, Scheduler, Workspace, scheduler};
+use generator::{GenerateError, GeneratorConfig, Request, SamplingConfig};
+use pixels::Picture;
+use tokenizer::{DecoderKind, TokenizerConfig};
+use tokens::CodebookIndex;
+
+use crate::{
+    Batch, Decode, Draw, Encode, Event, PipelineError, decode::check_tokens, encode::check_size,
+};
+
+/// Most bytes of keys and values that pictures have side by side: more pictures at a time would
+/// not be drawn faster.
+const CACHE_BYTES: usize = 4 << 30;
+
+pub(crate) struct CpuEncoder {
+    encoder: engine::Encoder,
+    work: Mutex<Workspace>,
+}
+
+impl CpuEncoder {
+    pub(crate) fn new(encoder: engine::Encoder) -> Self {
+        Self { work: Mutex::new(encoder.workspace()), encoder }
+    }
+}
+
+impl Encode for CpuEncoder {
+    fn config(&self) -> &TokenizerConfig {
+        self.encoder.config()
+    }
+
+    fn encode(&self, picture: &Picture) -> Result<Vec<CodebookIndex>, PipelineError> {
+        check_size(picture, self.config())?;
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.encoder.encode(&picture.to_unit_planes(), &mut work))
+    }
+}
+
+pub(crate) struct CpuDecoder {
+    decoder: engine::Decoder,
+    work: Mutex<Workspace>,
+}
+
+impl CpuDecoder {
+    pub(crate) fn new(decoder: engine::Decoder) -> Self {
+        Self { work: Mutex::new(decoder.workspace()), decoder }
+    }
+}
+
+impl Decode for CpuDecoder {
+    fn config(&self) -> &TokenizerConfig {
+        self.decoder.config()
+    }
+
+    fn kind(&self) -> DecoderKind {
+        self.decoder.kind()
+    }
+
+    fn decode(&self, tokens: &[CodebookIndex]) -> Result<Picture, PipelineError> {
+        let config = self.config();
+        let rows = check_tokens(tokens, config, self.decodes_rows())?;
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let planes = self.decoder.decode(tokens, &mut work);
+        Ok(Picture::from_unit_planes(config.image.width, rows * config.patch, &planes)?)
+    }
+
+    fn decodes_rows(&self) -> bool {
+        self.kind() == DecoderKind::Causal
+    }
+}
+
+impl Draw for engine::Generator {
+    fn config(&self) -> &GeneratorConfig {
+        self.config()
+    }
+
+    fn batch(&self, pictures: usize) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
+        // A guided picture is two sequences.
+        let picture_bytes = 2 * self.config().layout.len() * self.position_bytes();
+        let pictures = pictures.min(CACHE_BYTES / picture_bytes);
+        Ok(Box::new(CpuBatch {
+            scheduler: Scheduler::new(self, pictures)?,
+            jobs: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            next: 0,
+            events: Vec::new(),
+        }))
+    }
+}
+
+/// A scheduler whose jobs are numbered.
+struct CpuBatch<'a> {
+    scheduler: Scheduler<&'a engine::Generator>,
+    jobs: BTreeMap<usize, JobId>,
+    numbers: BTreeMap<JobId, usize>,
+    /// The number of the next picture.
+    next: usize,
+    events: Vec<scheduler::Event>,
+}
+
+impl CpuBatch<'_> {
+    /// Forgets a job that has ended and gives its picture's number.
+    fn end(&mut self, job: JobId) -> Option<usize> {
+        let picture = self.numbers.remove(&job)?;
+        self.jobs.remove(&picture);
+        Some(picture)
+    }
+}
+
+impl Batch for CpuBatch<'_> {
+    fn submit(
+        &mut self,
+        request: &Request,
+        sampling: &SamplingConfig,
+    ) -> Result<usize, GenerateError> {
+        let job = self.scheduler.submit(request.clone(), *sampling)?;
+        let picture = self.next;
+        self.next += 1;
+        self.jobs.insert(picture, job);
+        self.numbers.insert(job, picture);
+        Ok(picture)
+    }
+
+    fn cancel(&mut self, picture: usize) -> bool {
+        let Some(job) = self.jobs.remove(&picture) else { return false };
+        self.numbers.remove(&job);
+        self.scheduler.cancel(job)
+    }
+
+    fn step(&mut self, events: &mut Vec<Event>) {
+        let mut happened = std::mem::take(&mut self.events);
+        self.scheduler.step(&mut happened);
+        events.extend(happened.drain(..).filter_map(|event| {
+            Some(match event {
+                scheduler::Event::Row { job, tokens } => {
+                    Event::Row { picture: *self.numbers.get(&job)?, tokens }
+                }
+                scheduler::Event::Finished { job, tokens } => {
+                    Event::Finished { picture: self.end(job)?, tokens }
+                }
+                scheduler::Event::Failed { job, error } => {
+                    Event::Failed { picture: self.end(job)?, error }
+                }
+            })
+        }));
+        self.events = happened;
+    }
+
+    fn is_idle(&self) -> bool {
+        self.scheduler.is_idle()
+    }
+
+    fn decided(&self) -> usize {
+        self.scheduler.decided()
+    }
+}

@@ -1,0 +1,66 @@
+//! From a request to pictures.
+//!
+//! [`Compute`] is what computes: a [`Device`], a precision and a number of threads. It opens the parts of a
+//! [`Model`](model::Model) as [`Encode`], [`Decode`] and [`Draw`], which do not say what is behind them:
+//! the engine for the CPU or, with the feature `reference`, the models on Burn. A [`Drawing`] is an
+//! iterator over what happens while pictures are drawn. The command line, a server and any other door
+//! use the same iterator.
+//!
+//! ```
+//! use files::Home;
+//! use model::Model;
+//! use pipeline::{Compute, Drawing, Event, SamplingChanges, class_requests, sampling};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let checkout = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+//! # let folder = tempfile::tempdir()?;
+//! # let out = folder.path();
+//! let model = Model::named("mini", &Home::at(checkout))?;
+//! let compute = Compute::default();
+//! let generator = compute.drawer(&model)?;
+//! let decoder = compute.decoder(&model, None)?;
+//!
+//! let class = model.classes.resolve("Flags")?;
+//! let requests = class_requests(&[class], 1, 42);
+//! let sampling = sampling(&model, &SamplingChanges::default())?;
+//! for event in Drawing::of(&*generator, &requests, &sampling, 1)? {
+//!     match event {
+//!         Event::Finished { picture, tokens } => {
+//!             decoder.decode(&tokens)?.write_png(out.join(format!("{picture}.png")))?;
+//!         }
+//!         Event::Failed { error, .. } => return Err(error.into()),
+//!         Event::Row { .. } | Event::Preview { .. } => {}
+//!     }
+//! }
+//! # assert!(out.join("0.png").exists());
+//! # Ok(())
+//! # }
+//! ```
+
+mod compute;
+mod cpu;
+mod decode;
+mod device;
+mod draw;
+mod encode;
+mod error;
+#[cfg(feature = "reference")]
+mod reference;
+mod request;
+#[cfg(feature = "write")]
+pub mod samples;
+#[cfg(feature = "write")]
+pub mod token_file;
+
+pub use compute::{Compute, decoder_kind};
+pub use decode::Decode;
+pub use device::{Device, DeviceError, ReferenceBackend};
+pub use draw::{Batch, Draw, Drawing, Event};
+pub use encode::Encode;
+pub use engine::Precision;
+pub use error::PipelineError;
+pub use request::{SamplingChanges, class_requests, sampling};
+#[cfg(feature = "write")]
+pub use samples::{PreviewWriter, SampleError, SampleWriter};
+#[cfg(feature = "write")]
+pub use token_file::TokenFileError;

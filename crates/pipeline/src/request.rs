@@ -1,0 +1,51 @@
+//! What is asked for, with the same defaults for every door.
+
+use generator::{Condition, Request, SamplingConfig};
+use model::Model;
+
+use crate::PipelineError;
+
+/// Sampling options that a person gave; `None` leaves the model's default.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SamplingChanges {
+    /// See [`SamplingConfig::guidance`].
+    pub guidance: Option<f64>,
+    /// See [`SamplingConfig::guidance_power`].
+    pub guidance_power: Option<f64>,
+    /// See [`SamplingConfig::temperature`].
+    pub temperature: Option<f64>,
+    /// See [`SamplingConfig::top_k`].
+    pub top_k: Option<usize>,
+    /// See [`SamplingConfig::top_p`].
+    pub top_p: Option<f64>,
+}
+
+/// The model's sampling defaults with these changes.
+///
+/// # Errors
+/// If an option is out of range.
+pub fn sampling(model: &Model, changes: &SamplingChanges) -> Result<SamplingConfig, PipelineError> {
+    let defaults = model.config.sampling;
+    let sampling = SamplingConfig {
+        guidance: changes.guidance.unwrap_or(defaults.guidance),
+        guidance_power: changes.guidance_power.unwrap_or(defaults.guidance_power),
+        temperature: changes.temperature.unwrap_or(defaults.temperature),
+        top_k: changes.top_k.unwrap_or(defaults.top_k),
+        top_p: changes.top_p.unwrap_or(defaults.top_p),
+    };
+    sampling.validate()?;
+    Ok(sampling)
+}
+
+/// `count` pictures of each class, in turn: picture i is of class i mod C and has index i of the seed's
+/// noise.
+pub fn class_requests(classes: &[usize], count: usize, seed: u64) -> Vec<Request> {
+    (0..count * classes.len())
+        .map(|index| Request {
+            condition: Condition::Class(classes[index % classes.len()]),
+            seed,
+            index: index as u64,
+            forced: Vec::new(),
+        })
+        .collect()
+}

@@ -1,0 +1,279 @@
+//! Pictures, or their tokens, on their way to files.
+
+use std::{
+    io,
+    panic::resume_unwind,
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, sync_channel},
+    thread,
+};
+
+use files::npz;
+use generator::GenerateError;
+use pixels::Picture;
+use tokens::CodebookIndex;
+
+use crate::{Decode, Event, PipelineError, TokenFileError, token_file};
+
+/// Why samples were not written.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// The name has an ending of which nothing is known.
+    #[error(
+        "{}: `.{ending}` is not written; name a .png, an .npz, a .safetensors or a folder",
+        path.display()
+    )]
+    Ending {
+        /// What was named.
+        path: PathBuf,
+        /// Its ending.
+        ending: String,
+    },
+    /// A folder was named that is a file.
+    #[error("{}: a file has this name", path.display())]
+    IsFile {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The folder of the file to write does not exist.
+    #[error("{}: there is no such folder", path.display())]
+    NoFolder {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The operating system refused to write.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A picture cannot be drawn.
+    #[error(transparent)]
+    Draw(#[from] GenerateError),
+    /// A picture cannot be decoded.
+    #[error(transparent)]
+    Decode(#[from] PipelineError),
+    /// A picture cannot be made or written.
+    #[error(transparent)]
+    Pixels(#[from] pixels::PixelsError),
+    /// Tokens cannot be written.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// Pictures were asked for without a decoder.
+    #[error("pictures need a decoder")]
+    NoDecoder,
+    /// The drawing ended before all pictures were drawn.
+    #[error("fewer pictures were drawn than asked for")]
+    TooFew,
+}
+
+/// What samples are written to, by the ending of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// One PNG of all pictures.
+    Grid,
+    /// A PNG for each picture.
+    Folder,
+    /// `arr_0` as uint8 `[count, height, width, 3]`, as the ADM evaluator reads.
+    Npz,
+    /// `tokens` and `labels`.
+    Tokens,
+}
+
+/// Writes samples to a `.png` (one grid), an `.npz`, a `.safetensors` (tokens) or a folder (PNG each).
+#[derive(Debug)]
+pub struct SampleWriter {
+    path: PathBuf,
+    format: Format,
+    columns: usize,
+    labels: Vec<usize>,
+}
+
+/// A picture of the rows so far, in a folder, for each row that is drawn.
+pub struct PreviewWriter<'a> {
+    folder: PathBuf,
+    decoder: &'a dyn Decode,
+}
+
+/// Samples that may wait to be decoded and written.
+const WAITING: usize = 64;
+
+impl<'a> PreviewWriter<'a> {
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// If it cannot be made, or the decoder cannot decode the first rows of a picture.
+    pub fn new(folder: &Path, decoder: &'a dyn Decode) -> Result<Self, SampleError> {
+        if !decoder.decodes_rows() {
+            return Err(PipelineError::NoPreviews { kind: decoder.kind() }.into());
+        }
+        make_folder(folder)?;
+        Ok(Self { folder: folder.to_owned(), decoder })
+    }
+
+    /// Writes the rows of the picture with this number among `count`.
+    fn write(
+        &self,
+        index: usize,
+        count: usize,
+        tokens: &[CodebookIndex],
+    ) -> Result<(), SampleError> {
+        let layout = self.decoder.config().layout();
+        let rows = (1..=layout.rows()).find(|&rows| layout.len_of_rows(rows) == tokens.len());
+        // The prefix alone shows nothing yet.
+        let Some(rows) = rows else { return Ok(()) };
+        let digits = layout.rows().to_string().len();
+        let name = numbered(&self.folder, index, count).with_extension("");
+        let name = format!("{}-{rows:0digits$}.png", name.display());
+        Ok(self.decoder.decode(tokens)?.write_png(name)?)
+    }
+}
+
+impl SampleWriter {
+    /// Prepares for samples with these labels, in a grid of `columns` where it is one.
+    ///
+    /// # Errors
+    /// If nothing can be written to a file or folder of this name.
+    pub fn new(path: &Path, labels: Vec<usize>, columns: usize) -> Result<Self, SampleError> {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        let format = match ending.as_deref() {
+            None => Format::Folder,
+            Some("png") => Format::Grid,
+            Some("npz") => Format::Npz,
+            Some("safetensors") => Format::Tokens,
+            _ if path.is_dir() || path.to_string_lossy().ends_with('/') => Format::Folder,
+            Some(other) => {
+                let ending = other.to_owned();
+                return Err(SampleError::Ending { path: path.to_owned(), ending });
+            }
+        };
+        if format == Format::Folder {
+            if path.is_file() {
+                return Err(SampleError::IsFile { path: path.to_owned() });
+            }
+        } else if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
+            && !parent.is_dir()
+        {
+            return Err(SampleError::NoFolder { path: path.to_owned() });
+        }
+        Ok(Self { path: path.to_owned(), format, columns, labels })
+    }
+
+    /// Whether a decoder is needed at all.
+    pub fn needs_pictures(&self) -> bool {
+        self.format != Format::Tokens
+    }
+
+    /// Pulls the pictures of a drawing, which must give them in order, and writes them. The drawing runs
+    /// on a thread beside: the next pictures are drawn while these are decoded. Few wait at a time, so
+    /// that fifty thousand need no memory.
+    ///
+    /// # Errors
+    /// If a picture cannot be drawn, decoded or written, or there are fewer than labels.
+    pub fn write(
+        self,
+        decoder: Option<&dyn Decode>,
+        previews: Option<&PreviewWriter<'_>>,
+        drawing: impl Iterator<Item = Event> + Send,
+    ) -> Result<(), SampleError> {
+        let (sender, receiver) = sync_channel(WAITING);
+        thread::scope(|scope| {
+            let drawer = scope.spawn(move || {
+                for event in drawing {
+                    // Nobody takes samples any more once one could not be written.
+                    if sender.send(event).is_err() {
+                        break;
+                    }
+                }
+            });
+            let written = self.receive(&receiver, decoder, previews);
+            drop(receiver);
+            drawer.join().unwrap_or_else(|panic| resume_unwind(panic));
+            written
+        })
+    }
+
+    fn receive(
+        &self,
+        receiver: &Receiver<Event>,
+        decoder: Option<&dyn Decode>,
+        previews: Option<&PreviewWriter<'_>>,
+    ) -> Result<(), SampleError> {
+        let count = self.labels.len();
+        let samples = (0..count).map(|_| {
+            loop {
+                match receiver.recv().map_err(|_| SampleError::TooFew)? {
+                    Event::Finished { picture, tokens } => return Ok((picture, tokens)),
+                    Event::Failed { error, .. } => return Err(error.into()),
+                    Event::Row { picture, tokens } => {
+                        if let Some(previews) = previews {
+                            previews.write(picture, count, &tokens)?;
+                        }
+                    }
+                    Event::Preview { .. } => {}
+                }
+            }
+        });
+        let decode = |tokens: &[CodebookIndex]| -> Result<Picture, SampleError> {
+            Ok(decoder.ok_or(SampleError::NoDecoder)?.decode(tokens)?)
+        };
+        match self.format {
+            Format::Folder => {
+                for sample in samples {
+                    let (index, tokens) = sample?;
+                    let picture = decode(&tokens)?;
+                    make_folder(&self.path)?;
+                    picture.write_png(numbered(&self.path, index, count))?;
+                }
+                Ok(())
+            }
+            Format::Tokens => {
+                let tokens: Vec<_> = samples
+                    .map(|sample| sample.map(|(_, tokens)| tokens))
+                    .collect::<Result<_, SampleError>>()?;
+                Ok(token_file::write(&self.path, &tokens, Some(&self.labels))?)
+            }
+            Format::Grid => {
+                let pictures: Vec<Picture> =
+                    samples.map(|sample| decode(&sample?.1)).collect::<Result<_, SampleError>>()?;
+                let gap = pictures.first().map_or(0, Picture::width) / 32;
+                let grid = Picture::grid(&pictures, self.columns, gap, [255; 3])?;
+                Ok(grid.write_png(&self.path)?)
+            }
+            Format::Npz => {
+                let image = decoder.ok_or(SampleError::NoDecoder)?.config().image;
+                let shape = [count, image.height, image.width, 3].map(|extent| extent as u64);
+                let mut stopped = None;
+                let written = npz::write(&self.path, |arrays| {
+                    let pieces = samples.map(|sample| {
+                        let rgb = sample.and_then(|(_, tokens)| Ok(decode(&tokens)?.into_rgb()));
+                        rgb.map_err(|error| {
+                            stopped = Some(error);
+                            io::Error::other("there are no more samples")
+                        })
+                    });
+                    arrays.add_pieces("arr_0", &shape, pieces)
+                });
+                let write = |source| SampleError::Write { path: self.path.clone(), source };
+                stopped.map_or_else(|| written.map_err(write), Err)
+            }
+        }
+    }
+}
+
+/// Makes the folder that pictures are written to.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn make_folder(folder: &Path) -> Result<(), SampleError> {
+    std::fs::create_dir_all(folder)
+        .map_err(|source| SampleError::Write { path: folder.to_owned(), source })
+}
+
+/// The file of the picture with this number among `count`, in a folder of pictures.
+pub fn numbered(folder: &Path, index: usize, count: usize) -> PathBuf {
+    let digits = count.saturating_sub(1).to_string().len().max(4);
+    folder.join(format!("{index:0digits$}.png"))
+}

@@ -1,0 +1,157 @@
+//! Tokens in a safetensors file: `tokens [N, L]` and, of drawn pictures, `labels [N]`, both i64.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use tokens::{CodebookIndex, Vocabulary, VocabularyError};
+
+/// Tokens that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFileError {
+    /// The name does not end as it should.
+    #[error("{}: tokens are written to a .safetensors file", path.display())]
+    Ending {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The folder of the file to write does not exist.
+    #[error("{}: there is no such folder", path.display())]
+    NoFolder {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The operating system refused to read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operating system refused to write.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is something else.
+    #[error("{} is no safetensors file ({source}); `alitok encode` writes one", path.display())]
+    NotSafetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: safetensors::SafeTensorError,
+    },
+    /// The file holds no tokens.
+    #[error("{} holds no tensor `tokens`; `alitok encode` writes one", path.display())]
+    NoTokens {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The tokens are not those of one model's pictures.
+    #[error("{}: `tokens` {what}", path.display())]
+    Tokens {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        what: String,
+    },
+    /// A token is no code of the model.
+    #[error("cannot decode {}: {source}", path.display())]
+    Vocabulary {
+        /// The file.
+        path: PathBuf,
+        /// Which token.
+        source: VocabularyError,
+    },
+}
+
+/// Checks, before any work, that tokens can be written to this name.
+///
+/// # Errors
+/// If it has another ending, or its folder does not exist.
+pub fn check_name(path: &Path) -> Result<(), TokenFileError> {
+    let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if ending != "safetensors" {
+        return Err(TokenFileError::Ending { path: path.to_owned() });
+    }
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) if !parent.is_dir() => Err(TokenFileError::NoFolder { path: path.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// Writes tokens, and labels where there are some; whole or not at all.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn write(
+    path: &Path,
+    tokens: &[Vec<CodebookIndex>],
+    labels: Option<&[usize]>,
+) -> Result<(), TokenFileError> {
+    let bytes = |values: &mut dyn Iterator<Item = i64>| -> Vec<u8> {
+        values.flat_map(i64::to_le_bytes).collect()
+    };
+    let length = tokens.first().map_or(0, Vec::len);
+    let values = bytes(&mut tokens.iter().flatten().map(|&token| i64::from(token)));
+    let labels = labels.map(|labels| bytes(&mut labels.iter().map(|&label| label as i64)));
+    let content = || {
+        let mut tensors = Vec::new();
+        if let Some(labels) = &labels {
+            tensors.push(("labels", TensorView::new(Dtype::I64, vec![tokens.len()], labels)?));
+        }
+        let shape = vec![tokens.len(), length];
+        tensors.push(("tokens", TensorView::new(Dtype::I64, shape, &values)?));
+        safetensors::serialize(tensors, None)
+    };
+    content()
+        .map_err(io::Error::other)
+        .and_then(|content| files::write_file(path, |file| file.write_all(&content)))
+        .map_err(|source| TokenFileError::Write { path: path.to_owned(), source })
+}
+
+/// Reads tokens of pictures of `length` tokens that a model with this vocabulary can decode.
+///
+/// # Errors
+/// If the file cannot be read, is something else, or holds other tokens.
+pub fn read(
+    path: &Path,
+    length: usize,
+    vocabulary: Vocabulary,
+) -> Result<Vec<Vec<CodebookIndex>>, TokenFileError> {
+    let own = || path.to_owned();
+    let content = fs::read(path).map_err(|source| TokenFileError::Read { path: own(), source })?;
+    let file = SafeTensors::deserialize(&content)
+        .map_err(|source| TokenFileError::NotSafetensors { path: own(), source })?;
+    let tensor = file.tensor("tokens").map_err(|_| TokenFileError::NoTokens { path: own() })?;
+    let wrong = |what| TokenFileError::Tokens { path: own(), what };
+    let [count, found] = tensor.shape() else {
+        let shape = tensor.shape();
+        return Err(wrong(format!("has shape {shape:?}, expected [N, {length}]")));
+    };
+    if *found != length {
+        return Err(wrong(format!(
+            "has {found} tokens a picture; this model's pictures have {length}"
+        )));
+    }
+    let values: Vec<i64> = match tensor.dtype() {
+        Dtype::I64 => tensor.data().as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect(),
+        Dtype::I32 => {
+            tensor.data().as_chunks().0.iter().map(|&b| i32::from_le_bytes(b).into()).collect()
+        }
+        other => return Err(wrong(format!("has type {other:?}, expected I64"))),
+    };
+    let tokens: Vec<CodebookIndex> = values
+        .into_iter()
+        .map(|value| vocabulary.token(value))
+        .collect::<Result<_, _>>()
+        .map_err(|source| TokenFileError::Vocabulary { path: own(), source })?;
+    Ok(tokens.chunks(length).take(*count).map(<[_]>::to_vec).collect())
+}

@@ -1,14 +1,22 @@
 //! Fast inference on the CPU, without Burn: the generator's cached decoding and both halves of the
 //! tokenizer, from the files of a model folder.
 //!
-//! Weights are packed once, at load, for the instruction set that is found at run time, in f32,
-//! bf16 or int8 ([`Precision`]). `generator::Generator` and `tokenizer::Tokenizer` are the
-//! reference: in f32 the same seed draws the same tokens.
+//! Weights come from a file, mapped or in memory ([`Weights`]), and are packed once, at load, for the
+//! instruction set that is found at run time, in f32, bf16 or int8 ([`Precision`]).
+//! `generator::reference` and `tokenizer::reference` are the reference: in f32 the same seed draws
+//! the same tokens.
+//!
+//! A [`Scheduler`] drives any [`SequenceModel`]; [`feed`] puts one on a thread of its own. Where there
+//! are no threads and no mappings, as in a browser, everything but [`feed`] and [`measure`] works on
+//! the caller's thread and the allocator's memory.
 
 pub mod drafts;
+#[cfg(not(target_family = "wasm"))] // there are no threads
+pub mod feed;
 pub mod generator;
 mod kernels;
 mod matrix;
+#[cfg(not(target_family = "wasm"))] // there is no clock
 pub mod measure;
 mod memory;
 mod parallel;

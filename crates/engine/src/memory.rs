@@ -1,107 +1,53 @@
-//! Memory of the operating system, for what is large and read from end to end.
-#![allow(unsafe_code)] // pieces of one mapping that are owned apart
+//! Memory for what is large and read from end to end: weights and caches.
 
-use std::{
-    io,
-    ops::{Deref, DerefMut},
-    sync::Arc,
-};
+#[cfg(any(test, not(any(unix, windows))))]
+mod heap;
+#[cfg(any(unix, windows))]
+mod mapped;
 
-use memmap2::{MmapMut, MmapRaw};
-
-/// Bytes of a large page.
-const LARGE_PAGE: usize = 1 << 21;
-
-/// Bytes that are taken from the system together.
-const CHUNK: usize = 16 * LARGE_PAGE;
+#[cfg(not(any(unix, windows)))]
+pub(crate) use heap::{Arena, Piece};
+#[cfg(any(unix, windows))]
+pub(crate) use mapped::{Arena, Piece};
 
 /// Where a piece may begin: on a cache line, and the next one, which is fetched with it.
 const ALIGNMENT: usize = 128;
-
-/// Hands out pieces of large mappings, one after the other.
-///
-/// The system backs only whole large pages by large pages, so what is allocated on its own has
-/// small ones at its ends, or everywhere; and with small pages alone a step that streams all
-/// weights takes almost half as long again, for address translations (docs/log.md).
-#[derive(Default)]
-pub(crate) struct Arena {
-    chunk: Option<Arc<MmapRaw>>,
-    used: usize,
-}
-
-impl Arena {
-    /// Zeros, which become memory when they are first touched.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub(crate) fn zeros(&mut self, bytes: usize) -> io::Result<Piece> {
-        let chunk = match &self.chunk {
-            Some(chunk) if bytes <= chunk.len() - self.used => chunk,
-            _ => {
-                self.used = 0;
-                self.chunk.insert(Arc::new(map(bytes)?))
-            }
-        };
-        let (chunk, start) = (Arc::clone(chunk), self.used);
-        self.used = (start + bytes).next_multiple_of(ALIGNMENT).min(chunk.len());
-        Ok(Piece { chunk, start, length: bytes })
-    }
-}
-
-/// A mapping with room for this many bytes.
-fn map(bytes: usize) -> io::Result<MmapRaw> {
-    let memory = MmapMut::map_anon(bytes.next_multiple_of(LARGE_PAGE).max(CHUNK))?;
-    #[cfg(target_os = "linux")]
-    {
-        // A wish: without large pages everything works as well, a little slower.
-        let _ = memory.advise(memmap2::Advice::HugePage);
-    }
-    Ok(memory.into())
-}
-
-/// A piece of a mapping, which goes when its last piece does.
-pub(crate) struct Piece {
-    chunk: Arc<MmapRaw>,
-    start: usize,
-    length: usize,
-}
-
-impl Deref for Piece {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: the range lies within the mapping, which lives as long as this, and belongs to no
-        // other piece.
-        unsafe { std::slice::from_raw_parts(self.chunk.as_ptr().add(self.start), self.length) }
-    }
-}
-
-impl DerefMut for Piece {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        let start = self.chunk.as_mut_ptr();
-        // SAFETY: as above; and who borrows it mutably is the only one to borrow it.
-        unsafe { std::slice::from_raw_parts_mut(start.add(self.start), self.length) }
-    }
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    macro_rules! pieces_of {
+        ($arena:ty, $lengths:expr) => {{
+            let (mut arena, lengths) = (<$arena>::default(), $lengths);
+            let mut pieces: Vec<_> = lengths.map(|length| arena.zeros(length).unwrap()).into();
+            drop(arena);
+            for (number, piece) in pieces.iter_mut().enumerate() {
+                assert_eq!(piece.len(), lengths[number]);
+                assert!(piece.as_ptr().align_offset(ALIGNMENT) == 0);
+                assert!(piece.iter().all(|&byte| byte == 0), "piece {number}");
+                piece.fill(number as u8 + 1);
+            }
+            for (number, piece) in pieces.iter().enumerate() {
+                assert!(piece.iter().all(|&byte| byte == number as u8 + 1), "piece {number}");
+            }
+        }};
+    }
+
     #[test]
+    #[cfg(any(unix, windows))]
     fn should_hand_out_zeros_that_lie_apart() {
-        let mut arena = Arena::default();
-        let lengths = [0, 1, 127, 128, 129, CHUNK - 1000, CHUNK, CHUNK + 1, 5, LARGE_PAGE];
-        let mut pieces: Vec<_> = lengths.map(|length| arena.zeros(length).unwrap()).into();
-        drop(arena);
-        for (number, piece) in pieces.iter_mut().enumerate() {
-            assert_eq!(piece.len(), lengths[number]);
-            assert!(piece.as_ptr().align_offset(ALIGNMENT) == 0);
-            assert!(piece.iter().all(|&byte| byte == 0), "piece {number}");
-            piece.fill(number as u8 + 1);
-        }
-        for (number, piece) in pieces.iter().enumerate() {
-            assert!(piece.iter().all(|&byte| byte == number as u8 + 1), "piece {number}");
-        }
+        use mapped::{CHUNK, LARGE_PAGE};
+
+        pieces_of!(
+            mapped::Arena,
+            [0, 1, 127, 128, 129, CHUNK - 1000, CHUNK, CHUNK + 1, 5, LARGE_PAGE]
+        );
+    }
+
+    #[test]
+    fn should_hand_out_zeros_where_there_are_no_mappings() {
+        pieces_of!(heap::Arena, [0, 1, 127, 128, 129, 5, 1 << 21]);
+        assert!(heap::Arena::default().zeros(usize::MAX / 2).is_err());
     }
 }

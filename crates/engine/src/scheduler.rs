@@ -224,6 +224,11 @@ impl<M: SequenceModel> Scheduler<M> {
         Ok(self)
     }
 
+    /// Most ids of a condition.
+    pub(crate) fn condition(&self) -> usize {
+        self.condition
+    }
+
     /// The model that it drives.
     pub fn model(&self) -> &M {
         &self.model
@@ -238,11 +243,7 @@ impl<M: SequenceModel> Scheduler<M> {
         request: Request,
         sampling: SamplingConfig,
     ) -> Result<JobId, GenerateError> {
-        self.model.validate(&request, &sampling)?;
-        let [ids, _] = self.model.condition_ids(&request.condition)?;
-        if ids.len() > self.condition {
-            return Err(GenerateError::ConditionRoom { ids: ids.len(), room: self.condition });
-        }
+        check(&self.model, self.condition, &request, &sampling)?;
         let id = JobId(self.next);
         self.next += 1;
         self.waiting.push_back((id, request, sampling));
@@ -267,6 +268,11 @@ impl<M: SequenceModel> Scheduler<M> {
     /// Whether there is nothing left to do.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Pictures that wait for room.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Pictures that are being drawn.
@@ -442,6 +448,24 @@ impl<M: SequenceModel> Scheduler<M> {
                 place += 1;
             }
         }
+    }
+}
+
+/// Checks that a model with room for conditions of `room` ids can draw a picture.
+///
+/// # Errors
+/// If the request asks for what the model cannot draw, or its condition is too long.
+pub(crate) fn check<M: SequenceModel>(
+    model: &M,
+    room: usize,
+    request: &Request,
+    sampling: &SamplingConfig,
+) -> Result<(), GenerateError> {
+    model.validate(request, sampling)?;
+    let [ids, _] = model.condition_ids(&request.condition)?;
+    match ids.len() {
+        ids if ids > room => Err(GenerateError::ConditionRoom { ids, room }),
+        _ => Ok(()),
     }
 }
 

@@ -5,7 +5,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, check_tile, rows};
+use super::{
+    Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, check_tile, checked_products, rows,
+    with_rows,
+};
 
 const LANES: usize = 8;
 const WIDTH: usize = 2 * LANES;
@@ -26,50 +29,15 @@ pub(super) fn kernels() -> Option<&'static Kernels> {
 
 rows::row_kernels!("avx2,fma");
 
-/// Calls a kernel with its number of rows as a constant.
-macro_rules! with_rows {
-    ($count:expr, $kernel:ident($($argument:expr),*)) => {
-        match $count {
-            1 => $kernel::<1>($($argument),*),
-            2 => $kernel::<2>($($argument),*),
-            3 => $kernel::<3>($($argument),*),
-            4 => $kernel::<4>($($argument),*),
-            5 => $kernel::<5>($($argument),*),
-            _ => $kernel::<6>($($argument),*),
-        }
-    };
-}
+checked_products!(WIDTH);
 
-fn product_f32(x: Rows<'_, f32>, panel: &[f32], _: Fetch, out: &mut [f32]) {
-    check_tile(&x, panel, WIDTH, out);
-    // SAFETY: a panel has `depth · 16` weights, every row `depth` numbers at its stride, the tile
-    // room for six rows; this table is handed out only where the processor has the instructions.
-    unsafe { with_rows!(x.count, tile_f32(&x, panel.as_ptr(), out)) }
-}
-
-fn product_bf16(x: Rows<'_, f32>, panel: &[u16], _: Fetch, out: &mut [f32]) {
-    check_tile(&x, panel, WIDTH, out);
-    assert_eq!(x.depth % 2, 0, "bf16 products read pairs");
-    // SAFETY: as above, with the depth in pairs.
-    unsafe { with_rows!(x.count, tile_bf16(&x, panel.as_ptr(), out)) }
-}
-
-fn product_int8(
-    x: Rows<'_, u8>,
-    scales: &[RowScale],
-    panel: Int8Panel<'_>,
+#[target_feature(enable = "avx2,fma")]
+unsafe fn tile_f32<const R: usize>(
+    x: &Rows<'_, f32>,
+    panel: *const f32,
     _: Fetch,
     out: &mut [f32],
 ) {
-    check_tile(&x, panel.weights, WIDTH, out);
-    assert_eq!(x.depth % 4, 0, "8-bit products read four at a time");
-    assert!(scales.len() >= x.count && panel.scales.len() == WIDTH && panel.sums.len() == WIDTH);
-    // SAFETY: as above, with the depth in fours; scales and sums are as many as are read.
-    unsafe { with_rows!(x.count, tile_int8(&x, scales, panel, out)) }
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn tile_f32<const R: usize>(x: &Rows<'_, f32>, panel: *const f32, out: &mut [f32]) {
     let (start, stride) = (x.values.as_ptr(), x.stride);
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
     for k in 0..x.depth {
@@ -89,7 +57,12 @@ unsafe fn tile_f32<const R: usize>(x: &Rows<'_, f32>, panel: *const f32, out: &m
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile_bf16<const R: usize>(x: &Rows<'_, f32>, panel: *const u16, out: &mut [f32]) {
+unsafe fn tile_bf16<const R: usize>(
+    x: &Rows<'_, f32>,
+    panel: *const u16,
+    _: Fetch,
+    out: &mut [f32],
+) {
     let (start, stride) = (x.values.as_ptr(), x.stride);
     let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
@@ -118,6 +91,7 @@ unsafe fn tile_int8<const R: usize>(
     x: &Rows<'_, u8>,
     scales: &[RowScale],
     panel: Int8Panel<'_>,
+    _: Fetch,
     out: &mut [f32],
 ) {
     let (start, stride, weights) = (x.values.as_ptr(), x.stride, panel.weights.as_ptr());

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use super::{
     BLOCK, Bf16Product, Entries, Fetch, HeadLayout, Int8Panel, Kernels, LINE, Memory, Pair,
-    RowScale, Rows, check_tile, rows,
+    RowScale, Rows, check_tile, checked_products, rows, with_rows,
 };
 
 const LANES: usize = 16;
@@ -36,8 +36,8 @@ static PAIRS: Kernels = Kernels {
 /// Both tables, where the processor has all of the instructions; the faster one first.
 ///
 /// AMD's Zen 4 multiplies pairs of bf16 twice as fast as f32. Intel's Golden Cove does both at
-/// about the same speed, and then the exact product is the better one. The choice hangs on the
-/// maker alone and not on a measurement, so that a machine always gives the same bits.
+/// about the same speed, and then the exact product is the better one. The choice depends only
+/// on the maker, not on a measurement, so that a machine always gives the same bits.
 pub(super) fn kernels() -> Vec<&'static Kernels> {
     if !is_supported() {
         return Vec::new();
@@ -59,53 +59,12 @@ fn is_supported() -> bool {
 
 rows::row_kernels!("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,avx2,fma");
 
-/// Calls a kernel with its number of rows as a constant.
-macro_rules! with_rows {
-    ($count:expr, $kernel:ident($($argument:expr),*)) => {
-        match $count {
-            1 => $kernel::<1>($($argument),*),
-            2 => $kernel::<2>($($argument),*),
-            3 => $kernel::<3>($($argument),*),
-            4 => $kernel::<4>($($argument),*),
-            5 => $kernel::<5>($($argument),*),
-            _ => $kernel::<6>($($argument),*),
-        }
-    };
-}
-
-fn product_f32(x: Rows<'_, f32>, panel: &[f32], fetch: Fetch, out: &mut [f32]) {
-    check_tile(&x, panel, WIDTH, out);
-    // SAFETY: a panel has `depth · 64` weights, every row `depth` numbers at its stride, the tile
-    // room for six rows; this table is handed out only where the processor has the instructions.
-    unsafe { with_rows!(x.count, tile_f32(&x, panel.as_ptr(), fetch, out)) }
-}
-
-fn product_bf16(x: Rows<'_, f32>, panel: &[u16], fetch: Fetch, out: &mut [f32]) {
-    check_tile(&x, panel, WIDTH, out);
-    assert_eq!(x.depth % 2, 0, "bf16 products read pairs");
-    // SAFETY: as above, with the depth in pairs.
-    unsafe { with_rows!(x.count, tile_bf16(&x, panel.as_ptr(), fetch, out)) }
-}
+checked_products!(WIDTH);
 
 fn product_bf16_pairs(x: Rows<'_, u16>, panel: &[u16], fetch: Fetch, out: &mut [f32]) {
-    check_tile(&x, panel, WIDTH, out);
-    assert_eq!(x.depth % 2, 0, "bf16 products read pairs");
-    // SAFETY: as above, with the depth in pairs.
+    check_tile(&x, panel, WIDTH, 2, out);
+    // SAFETY: as in the other products.
     unsafe { with_rows!(x.count, tile_bf16_pairs(&x, panel.as_ptr(), fetch, out)) }
-}
-
-fn product_int8(
-    x: Rows<'_, u8>,
-    scales: &[RowScale],
-    panel: Int8Panel<'_>,
-    fetch: Fetch,
-    out: &mut [f32],
-) {
-    check_tile(&x, panel.weights, WIDTH, out);
-    assert_eq!(x.depth % 4, 0, "8-bit products read four at a time");
-    assert!(scales.len() >= x.count && panel.scales.len() == WIDTH && panel.sums.len() == WIDTH);
-    // SAFETY: as above, with the depth in fours; scales and sums are as many as are read.
-    unsafe { with_rows!(x.count, tile_int8(&x, scales, panel, fetch, out)) }
 }
 
 impl Fetch {

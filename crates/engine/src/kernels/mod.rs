@@ -11,6 +11,8 @@
 //!
 //! `portable` is the definition: every other table is tested against it.
 
+use std::sync::LazyLock;
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -133,7 +135,8 @@ pub(crate) struct Kernels {
 impl Kernels {
     /// The fastest kernels that this processor runs.
     pub(crate) fn detect() -> &'static Self {
-        Self::available()[0]
+        static FASTEST: LazyLock<&Kernels> = LazyLock::new(|| Kernels::available()[0]);
+        *FASTEST
     }
 
     /// All that this processor runs, fastest first.
@@ -157,13 +160,70 @@ impl std::fmt::Debug for Kernels {
     }
 }
 
-/// Checks what a product kernel is about to read and write.
-fn check_tile<T, W>(x: &Rows<'_, T>, panel: &[W], width: usize, out: &[f32]) {
+/// Checks what a product kernel is about to read and write, where it reads `group` inputs together.
+fn check_tile<T, W>(x: &Rows<'_, T>, panel: &[W], width: usize, group: usize, out: &[f32]) {
     assert!((1..=TILE_ROWS).contains(&x.count()), "{} rows in one tile", x.count());
     assert!(width <= MAX_WIDTH, "a tile holds panels of {MAX_WIDTH}");
     assert_eq!(panel.len(), x.depth * width, "a panel of {width} outputs");
+    assert_eq!(x.depth % group, 0, "products read {group} inputs together");
     assert!(out.len() >= x.count() * width, "room for the results");
 }
+
+/// Calls a kernel with its number of rows as a constant.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! with_rows {
+    ($count:expr, $kernel:ident($($argument:expr),*)) => {
+        match $count {
+            1 => $kernel::<1>($($argument),*),
+            2 => $kernel::<2>($($argument),*),
+            3 => $kernel::<3>($($argument),*),
+            4 => $kernel::<4>($($argument),*),
+            5 => $kernel::<5>($($argument),*),
+            _ => $kernel::<6>($($argument),*),
+        }
+    };
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use with_rows;
+
+/// The products of a table with panels of this many outputs: they check their slices and call the
+/// module's `tile_f32`, `tile_bf16` and `tile_int8`.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! checked_products {
+    ($width:ident) => {
+        fn product_f32(x: Rows<'_, f32>, panel: &[f32], fetch: Fetch, out: &mut [f32]) {
+            check_tile(&x, panel, $width, 1, out);
+            // SAFETY: a panel has its width of weights for every input, every row `depth` numbers
+            // at its stride, the tile room for six rows; this table is handed out only where the
+            // processor has the instructions.
+            unsafe { with_rows!(x.count, tile_f32(&x, panel.as_ptr(), fetch, out)) }
+        }
+
+        fn product_bf16(x: Rows<'_, f32>, panel: &[u16], fetch: Fetch, out: &mut [f32]) {
+            check_tile(&x, panel, $width, 2, out);
+            // SAFETY: as above, with the depth in pairs.
+            unsafe { with_rows!(x.count, tile_bf16(&x, panel.as_ptr(), fetch, out)) }
+        }
+
+        fn product_int8(
+            x: Rows<'_, u8>,
+            scales: &[RowScale],
+            panel: Int8Panel<'_>,
+            fetch: Fetch,
+            out: &mut [f32],
+        ) {
+            check_tile(&x, panel.weights, $width, 4, out);
+            assert!(scales.len() >= x.count);
+            assert!(panel.scales.len() == $width && panel.sums.len() == $width);
+            // SAFETY: as above, with the depth in fours; scales and sums are as many as are read.
+            unsafe { with_rows!(x.count, tile_int8(&x, scales, panel, fetch, out)) }
+        }
+    };
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use checked_products;
 
 /// The bf16 that is nearest to a number, ties to even.
 #[inline(always)]

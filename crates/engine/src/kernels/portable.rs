@@ -14,7 +14,7 @@ pub(super) static KERNELS: Kernels = Kernels {
 };
 
 fn product_f32(x: Rows<'_, f32>, panel: &[f32], _: Fetch, out: &mut [f32]) {
-    check_tile(&x, panel, WIDTH, out);
+    check_tile(&x, panel, WIDTH, 1, out);
     let (groups, _) = panel.as_chunks::<WIDTH>();
     for row in 0..x.count() {
         let mut sums = [0.0; WIDTH];
@@ -28,7 +28,7 @@ fn product_f32(x: Rows<'_, f32>, panel: &[f32], _: Fetch, out: &mut [f32]) {
 }
 
 fn product_bf16(x: Rows<'_, f32>, panel: &[u16], _: Fetch, out: &mut [f32]) {
-    check_tile(&x, panel, WIDTH, out);
+    check_tile(&x, panel, WIDTH, 2, out);
     let (groups, _) = panel.as_chunks::<{ 2 * WIDTH }>();
     for row in 0..x.count() {
         let mut sums = [0.0; WIDTH];
@@ -49,7 +49,7 @@ fn product_int8(
     _: Fetch,
     out: &mut [f32],
 ) {
-    check_tile(&x, panel.weights, WIDTH, out);
+    check_tile(&x, panel.weights, WIDTH, 4, out);
     let (groups, _) = panel.weights.as_chunks::<{ 4 * WIDTH }>();
     for row in 0..x.count() {
         let mut sums = [0i32; WIDTH];

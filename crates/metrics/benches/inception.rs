@@ -1,5 +1,5 @@
 //! Features of Inception v3, weights at random: `cargo bench -p alitok-metrics --bench inception`.
-//! `tests/peers/metrics_speed.py` takes the same of torch-fidelity.
+//! `benches/peers/metrics_speed.py` takes the same of torch-fidelity.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use divan::{Bencher, black_box};

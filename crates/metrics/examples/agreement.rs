@@ -1,4 +1,4 @@
-//! Compares with what `tests/peers/metrics_agreement.py` wrote of the originals:
+//! Compares with what `benches/peers/metrics_agreement.py` wrote of the originals:
 //! `cargo run --release -p alitok-metrics --example agreement FILE`. Prints a table of differences, each
 //! relative to the largest number of its kind.
 

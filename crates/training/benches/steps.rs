@@ -1,4 +1,4 @@
-//! Training steps, for a race with `tests/peers/training_steps.py`: seconds a step and peak memory
+//! Training steps, for a race with `benches/peers/training_steps.py`: seconds a step and peak memory
 //! as one JSON object a line.
 //!
 //! ```sh

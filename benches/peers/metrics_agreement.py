@@ -1,6 +1,6 @@
 """What the originals of this repository's metrics compute, at their full widths, with weights at random.
 
-    python tests/peers/metrics_agreement.py OUT.safetensors GUIDED_DIFFUSION
+    python benches/peers/metrics_agreement.py OUT.safetensors GUIDED_DIFFUSION
     cargo run --release -p alitok-metrics --example agreement OUT.safetensors
 
 The first writes inputs and results, the second computes the same and prints the differences.

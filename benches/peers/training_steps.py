@@ -2,10 +2,10 @@
 crates/training/benches/steps.rs: seconds a step and peak memory as one JSON object a line.
 
     pip install torch==2.15.0
-    python tests/peers/training_steps.py mini-tokenizer
-    python tests/peers/training_steps.py mini-generator
-    python tests/peers/training_steps.py b-generator
-    python tests/peers/training_steps.py vit-blocks
+    python benches/peers/training_steps.py mini-tokenizer
+    python benches/peers/training_steps.py mini-generator
+    python benches/peers/training_steps.py b-generator
+    python benches/peers/training_steps.py vit-blocks
 
 Each contestant should have a process of its own, since memory is that of the process. Pictures and
 tokens are noise and lie ready in memory, so nothing but the step is timed. PyTorch gets its fastest

@@ -1,7 +1,7 @@
 """How long peers take for what crates/metrics/benches measure.
 
-    python tests/peers/metrics_speed.py inception   # torch-fidelity's extractor, weights at random
-    python tests/peers/metrics_speed.py frechet     # NumPy and SciPy: moments of 50,000 x 2048, and the distance
+    python benches/peers/metrics_speed.py inception   # torch-fidelity's extractor, weights at random
+    python benches/peers/metrics_speed.py frechet     # NumPy and SciPy: moments of 50,000 x 2048, and the distance
 
 Needs torch, torch-fidelity, numpy and scipy; no part of the tests. Each line is what was done and the median
 of its times in seconds; a first run warms up.

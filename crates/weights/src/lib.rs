@@ -2,7 +2,7 @@
 //!
 //! [`Checkpoint`] reads files of others: PyTorch's two formats, through a parser that never
 //! executes ([`pickle`]), and safetensors. [`released`] translates the authors' names into ours
-//! and back. A [`Model`] is how a model of ours lies on disk; [`import()`] makes one from
+//! and back. A [`model::Model`] is how a model of ours lies on disk; [`import()`] makes one from
 //! released files, [`export`] goes the other way. [`public`] fetches the weights of networks that
 //! training and evaluation compare pictures with.
 

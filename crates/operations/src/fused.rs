@@ -39,7 +39,7 @@ use rotary::RotaryOperations;
 pub use geometry::Geometry;
 pub use self_attention::AttentionDropout;
 
-/// Whether the device of this tensor has the operations of [`backend`].
+/// Whether the device of this tensor has the fused operations.
 pub fn is_fusible<const D: usize>(tensor: &Tensor<D>) -> bool {
     let device = tensor.device().without_autodiff();
     tensor.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))

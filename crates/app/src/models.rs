@@ -5,7 +5,6 @@ use std::{path::Path, sync::LazyLock};
 use anyhow::{Result, bail};
 use files::Home;
 use model::Model;
-pub(crate) use model::named::of_run;
 use tokenizer::{DecoderKind, TokenizerConfig};
 
 use crate::args::{DecoderArgs, DecoderName, StorageName};

@@ -8,11 +8,27 @@ mod reconstructions;
 use anyhow::Result;
 use burn::tensor::{Device, Tensor, TensorData};
 use charts::Format;
+use clap::Subcommand;
 use pixels::{DataSet, Picture, crop::Crop};
 use tokenizer::ImageSize;
 use tokens::TokenLayout;
 
-use crate::{args::AnalyzeVerb, device::DeviceName};
+use crate::{
+    commands::analyze::{
+        attention::AnalyzeAttentionArgs, codes::AnalyzeCodesArgs,
+        predictability::AnalyzePredictabilityArgs, reconstructions::AnalyzeReconstructionsArgs,
+    },
+    device::DeviceName,
+};
+
+/// Look into a model: figures, as PNG or SVG
+#[derive(Debug, Subcommand)]
+pub(crate) enum AnalyzeVerb {
+    Attention(AnalyzeAttentionArgs),
+    Codes(AnalyzeCodesArgs),
+    Predictability(AnalyzePredictabilityArgs),
+    Reconstructions(AnalyzeReconstructionsArgs),
+}
 
 pub(crate) fn run(verb: &AnalyzeVerb, name: DeviceName) -> Result<()> {
     // Before any work.

@@ -2,9 +2,15 @@
 
 mod speculation;
 
-use std::{fs, path::Path, sync::Arc, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
 use engine::{Decoder, Encoder, Generator, Pool, Weights, measure};
 use generator::{GeneratorConfig, presets};
 use serde_json::{Map, Value, json};
@@ -12,12 +18,101 @@ use tokenizer::TokenizerConfig;
 use tokens::TokenLayout;
 
 use crate::{
-    args::{
-        BenchArgs, BenchGeneratorArgs, BenchTokenizerArgs, BenchVerb, GeneratorPreset,
-        TokenizerPreset,
-    },
+    args::{GeneratorPreset, PrecisionName},
+    commands::bench::speculation::BenchSpeculationArgs,
     progress::{self, Progress},
 };
+
+/// Measure how fast the packed engine is on this machine
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchVerb {
+    Generator(BenchGeneratorArgs),
+    Tokenizer(BenchTokenizerArgs),
+    Speculation(BenchSpeculationArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Number format of the computation.
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    pub(crate) precision: PrecisionName,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// A peer's figures on this machine, a JSON object with some of the same keys, to be placed
+    /// beside.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) against: Option<PathBuf>,
+}
+
+/// Draw guided pictures with random weights (paper, Tables 11 and 12)
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alitok bench generator --preset b --precision bf16 --batch 1 --json
+  alitok bench generator --preset xl --size 512 --steps 20
+  alitok bench generator --preset b --no-cache --steps 8")]
+pub(crate) struct BenchGeneratorArgs {
+    /// Size of the generator.
+    #[arg(long, value_enum, default_value_t = GeneratorPreset::B)]
+    pub(crate) preset: GeneratorPreset,
+    /// Layout of the tokens.
+    #[arg(long, value_enum, default_value_t = TokenizerPreset::Paper)]
+    pub(crate) layout: TokenizerPreset,
+    /// Side of the pictures in pixels, in the paper's layout.
+    #[arg(long, default_value_t = 256, value_parser = side)]
+    pub(crate) size: usize,
+    /// Leave the prefix out.
+    #[arg(long)]
+    pub(crate) no_prefix: bool,
+    /// Compute all positions so far again in every step.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Pictures that are drawn side by side.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
+    /// Time only this many steps, evenly spread over the sequence. Default: all.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: Option<u32>,
+    #[command(flatten)]
+    pub(crate) bench: BenchArgs,
+}
+
+/// Encode and decode pictures with random weights
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  alitok bench tokenizer --preset paper --precision bf16 --json")]
+pub(crate) struct BenchTokenizerArgs {
+    /// Architecture.
+    #[arg(long, value_enum, default_value_t = TokenizerPreset::Paper)]
+    pub(crate) preset: TokenizerPreset,
+    /// Pictures a timing, one after the other: the halves take one picture at a time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
+    /// How often each half is timed; the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: u32,
+    #[command(flatten)]
+    pub(crate) bench: BenchArgs,
+}
+
+/// A tokenizer's architecture, and with it the layout of its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenizerPreset {
+    /// The paper's.
+    Paper,
+    /// The authors' released one: one prefix token more.
+    Released,
+    /// The bundled model's, at 64 pixels.
+    Mini,
+}
+
+fn side(text: &str) -> Result<usize, String> {
+    match text {
+        "256" => Ok(256),
+        "512" => Ok(512),
+        _ => Err("the paper's pictures have 256 or 512 pixels a side".to_owned()),
+    }
+}
 
 pub(crate) fn run(verb: &BenchVerb) -> Result<()> {
     match verb {

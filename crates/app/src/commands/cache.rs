@@ -1,12 +1,18 @@
 //! `alitok cache`
 
-use std::{collections::HashSet, io, path::Path, sync::Arc};
+use std::{
+    collections::HashSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
 use files::npz;
 use pixels::{DataSet, Picture};
 use token_cache::{
-    LeftOut, Shard, TokenCache,
+    LeftOut, TokenCache,
     exchange::{JsonLines, NpzFolder, TokenSource, export_json_lines, export_npz_folder},
 };
 use training::{
@@ -15,12 +21,94 @@ use training::{
 };
 
 use crate::{
-    args::{CacheBuildArgs, CacheImportArgs, CacheVerb, ComputeArgs},
+    args::{ComputeArgs, DataArgs, EngineName, ModelArgs, ShardArgs},
     compute::Compute,
     device::DeviceName,
     models,
     progress::{self, Progress},
 };
+
+/// Make and read token caches, on which generators train
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheVerb {
+    Build(CacheBuildArgs),
+    /// Describe a token cache
+    Info {
+        /// The cache.
+        cache: PathBuf,
+    },
+    /// Read every record of a token cache and say which shards are damaged
+    Verify {
+        /// The cache.
+        cache: PathBuf,
+    },
+    /// Write a token cache for other programs
+    #[command(after_help = "Examples:
+  alitok cache export C --out codes.npz
+  alitok cache export C --out tokens.jsonl
+  alitok cache export C --out folder/")]
+    Export {
+        /// The cache.
+        cache: PathBuf,
+        /// An .npz file for NumPy (`codes [N, views, L]`, `labels [N]`, `names [N]`), a .jsonl as
+        /// 1d-tokenizer has it (a line a view), or a new folder as AliTok has it (an .npz a
+        /// picture).
+        #[arg(long)]
+        out: PathBuf,
+    },
+    Import(CacheImportArgs),
+}
+
+/// Encode a data set once
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alitok cache build --data bundled --model runs/stage-2/model --out runs/cache
+  alitok cache build --data 'shards/*.tar' --model M --ten-crop --out C --shard 3/16")]
+pub(crate) struct CacheBuildArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// What computes. Default: `packed` on the CPU, `burn` on other devices.
+    #[arg(long, value_enum)]
+    pub(crate) engine: Option<EngineName>,
+    /// Ten views a picture: the corners and the centre at 1.1 times the size, and their mirror
+    /// images.
+    #[arg(long)]
+    pub(crate) ten_crop: bool,
+    /// Two views a picture: the centre and its mirror image.
+    #[arg(long, conflicts_with = "ten_crop")]
+    pub(crate) mirrored: bool,
+    /// Folder of the cache.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) shard: ShardArgs,
+    /// End at the first picture that cannot be read, instead of leaving it out and listing it.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+/// Make a token cache of tokens that another program cached
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alitok cache import cache_alitok/ --model models/alitok-b --out C
+  alitok cache import tokens.jsonl --views 10 --model M --out C")]
+pub(crate) struct CacheImportArgs {
+    /// A folder as AliTok's pretokenization writes it (an .npz a picture, in a folder a class),
+    /// or a .jsonl as 1d-tokenizer's does (a line a view).
+    pub(crate) source: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Lines that belong to one picture (.jsonl only).
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) views: u16,
+    /// Folder of the cache.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) shard: ShardArgs,
+}
 
 /// Most bad pictures that are listed; all are counted.
 const MOST_LISTED: usize = 10_000;
@@ -36,7 +124,7 @@ pub(crate) fn run(verb: &CacheVerb, device: DeviceName) -> Result<()> {
 }
 
 fn run_build(args: &CacheBuildArgs, device: DeviceName) -> Result<()> {
-    let shard: Shard = args.shard.parse()?;
+    let shard = args.shard.shard;
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
     let model = models::open(&args.model.model)?;
     // What is cached are the tokenizer's tokens, not those of a rounded one.
@@ -105,7 +193,7 @@ fn verify(path: &Path) -> Result<()> {
 }
 
 fn run_import(args: &CacheImportArgs) -> Result<()> {
-    let shard: Shard = args.shard.parse()?;
+    let shard = args.shard.shard;
     let model = models::open(&args.model.model)?;
     let path = &args.source;
     let mut source: Box<dyn TokenSource> = if path.is_dir() {

@@ -1,16 +1,49 @@
 //! `alitok complete`
 
+use std::path::PathBuf;
+
 use anyhow::{Result, ensure};
+use clap::Args;
 use generator::{Condition, Request};
 
 use super::generate::{Outputs, sampling};
 use crate::{
-    args::CompleteArgs,
+    args::{ComputeArgs, CropArgs, DecoderArgs, ModelArgs, OutputArgs, SamplingArgs},
     compute::Compute,
     device::DeviceName,
     images::{self, SampleWriter},
     models,
 };
+
+/// Keep the top of a picture and draw the rest
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  alitok complete cat.png --rows 4 --class 'Animals & Nature' --count 4 --out cats/")]
+pub(crate) struct CompleteArgs {
+    /// A picture of any size.
+    pub(crate) image: PathBuf,
+    /// Rows of patches to keep, at least 1.
+    #[arg(long)]
+    pub(crate) rows: usize,
+    /// Class, by name or number.
+    #[arg(long, value_name = "NAME_OR_ID")]
+    pub(crate) class: String,
+    /// Number of completions.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    #[command(flatten)]
+    pub(crate) crop: CropArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
 
 pub(crate) fn run(args: &CompleteArgs, device: DeviceName) -> Result<()> {
     let model = models::open(&args.model.model)?;
@@ -39,8 +72,9 @@ pub(crate) fn run(args: &CompleteArgs, device: DeviceName) -> Result<()> {
         })
         .collect();
     let columns = (count as f64).sqrt().ceil() as usize;
-    let samples = SampleWriter::new(&args.out, vec![class; count], columns)?;
+    let samples = SampleWriter::new(&args.output.out, vec![class; count], columns)?;
     let drawing = compute.drafting(&model, args.sampling.drafts)?;
-    let outputs = Outputs::new(samples, &compute, &model, &args.decoder, args.previews.as_deref())?;
-    outputs.draw(&drawing, &requests, &sampling, args.sampling.batch)
+    let outputs =
+        Outputs::new(samples, &compute, &model, &args.decoder, args.output.previews.as_deref())?;
+    outputs.draw(&drawing, &requests, &sampling, args.sampling.batch.batch)
 }

@@ -1,8 +1,13 @@
 //! `alitok data`
 
-use std::{path::Path, sync::Arc, thread};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
 use anyhow::Result;
+use clap::Subcommand;
 use pixels::{
     DataSet, Picture, bundle,
     crop::{center_crop, ten_crop},
@@ -11,10 +16,54 @@ use pixels::{
 };
 
 use crate::{
-    args::DataVerb,
     images,
     progress::{self, Progress},
 };
+
+/// Look at data, and rebuild the bundled data set
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataVerb {
+    /// Write the crops of a picture that training and caching see
+    #[command(after_help = "Example:
+  alitok data crops photo.jpg --size 256 --ten-crop --out crops/")]
+    Crops {
+        /// The picture.
+        image: PathBuf,
+        /// Side of a crop, in pixels.
+        #[arg(long)]
+        size: usize,
+        /// The ten crops instead of the centre.
+        #[arg(long)]
+        ten_crop: bool,
+        /// Folder for `0.png` and so on.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Read every picture of a data set: counts per class, sizes, and what cannot be read
+    #[command(after_help = "Example:
+  alitok data inspect /data/imagenet/train --sheet sheet.png")]
+    Inspect {
+        /// `bundled`, `bundled:heldout`, a folder, or a path or pattern of shards.
+        data: String,
+        /// PNG file for pictures from all over the data set.
+        #[arg(long)]
+        sheet: Option<PathBuf>,
+        /// Fail at the first picture that cannot be read.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Rebuild the bundled data set from the npm package emoji-datasource-google 16.0.0
+    #[command(after_help = "Example:
+  npm pack emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz
+  alitok data bundle package --out data/noto-emoji-64.tar")]
+    Bundle {
+        /// The unpacked package.
+        package: PathBuf,
+        /// The tar file.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
 
 pub(crate) fn run(verb: &DataVerb) -> Result<()> {
     match verb {

@@ -1,12 +1,37 @@
 //! `alitok decode`
 
+use std::path::PathBuf;
+
 use anyhow::Result;
+use clap::Args;
 use tokens::Vocabulary;
 
 use crate::{
-    args::DecodeArgs, compute::Compute, device::DeviceName, images, models, progress::Progress,
+    args::{ComputeArgs, DecoderArgs, ModelArgs},
+    compute::Compute,
+    device::DeviceName,
+    images, models,
+    progress::Progress,
     token_file,
 };
+
+/// Turn tokens into pictures
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  alitok decode tokens.safetensors --out pictures/")]
+pub(crate) struct DecodeArgs {
+    /// A .safetensors file with `tokens [N, L]`.
+    pub(crate) tokens: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    /// Folder for the pictures.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
 
 pub(crate) fn run(args: &DecodeArgs, device: DeviceName) -> Result<()> {
     let model = models::open(&args.model.model)?;

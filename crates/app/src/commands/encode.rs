@@ -1,11 +1,37 @@
 //! `alitok encode`
 
+use std::path::PathBuf;
+
 use anyhow::Result;
+use clap::Args;
 
 use crate::{
-    args::EncodeArgs, compute::Compute, device::DeviceName, images, models, progress::Progress,
+    args::{ComputeArgs, CropArgs, ModelArgs},
+    compute::Compute,
+    device::DeviceName,
+    images, models,
+    progress::Progress,
     token_file,
 };
+
+/// Turn pictures into tokens
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  alitok encode photo.jpg other.png --out tokens.safetensors")]
+pub(crate) struct EncodeArgs {
+    /// Pictures of any size.
+    #[arg(required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    #[command(flatten)]
+    pub(crate) crop: CropArgs,
+    /// A .safetensors file for `tokens [N, L]`.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
 
 pub(crate) fn run(args: &EncodeArgs, device: DeviceName) -> Result<()> {
     token_file::check_name(&args.out)?;

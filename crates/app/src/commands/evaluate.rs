@@ -9,8 +9,45 @@ mod sampling;
 mod sweep;
 
 use anyhow::Result;
+use clap::{Args, Subcommand};
 
-use crate::{args::EvaluateVerb, device::DeviceName};
+use crate::{
+    commands::evaluate::{
+        generation::{EvaluateGenerationArgs, EvaluateStatisticsArgs},
+        precision::EvaluatePrecisionArgs,
+        reconstruction::EvaluateReconstructionArgs,
+        run::EvaluateRunArgs,
+        sweep::EvaluateSweepArgs,
+    },
+    device::DeviceName,
+};
+
+/// Measure a model
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvaluateVerb {
+    Generation(EvaluateGenerationArgs),
+    Statistics(EvaluateStatisticsArgs),
+    Reconstruction(EvaluateReconstructionArgs),
+    Run(EvaluateRunArgs),
+    Precision(EvaluatePrecisionArgs),
+    Sweep(EvaluateSweepArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExtractorArgs {
+    /// Network that compares: `lite` (bundled; its distances are no FID), `inception` after `alitok
+    /// weights fetch inception`, or `inception=FILE` with pt_inception-2015-12-05-6726825d.pth.
+    #[arg(long, default_value = "lite")]
+    pub(crate) extractor: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LpipsArgs {
+    /// Also LPIPS by `vgg` or `alex`, after `alitok weights fetch`, or with files:
+    /// NAME=NETWORK,CHANNELS. May be given twice.
+    #[arg(long = "lpips", value_name = "NETWORK")]
+    pub(crate) networks: Vec<String>,
+}
 
 pub(crate) fn run(verb: &EvaluateVerb, device: DeviceName) -> Result<()> {
     match verb {

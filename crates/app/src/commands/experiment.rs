@@ -10,8 +10,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
+use clap::{Args, Subcommand};
+use measures::{Measurer, Measures};
 use model::Model;
 use pixels::{DataSet, Picture};
+use report::Report;
 use token_cache::Shard;
 use training::{
     TrainingError,
@@ -25,15 +28,45 @@ use training::{
 };
 
 use crate::{
-    args::{AblationArgs, ExperimentVerb},
     device::DeviceName,
     processes,
     progress::{self, Progress, TrainingProgress},
     tuning,
 };
 
-use measures::{Measurer, Measures};
-use report::Report;
+/// Train variants on equal budgets and compare them
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExperimentVerb {
+    Ablation(AblationArgs),
+}
+
+/// Does a causal decoder make tokens that are easier to predict? (the paper's Table 3, Fig. 2)
+///
+/// Trains a tokenizer and a generator a row and seed, measures them, and writes `report.md`,
+/// `report.json` and figures. Given again, it goes on where it was interrupted; a second process
+/// with the same folder takes rows that nobody works on.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alitok experiment ablation --out runs/ablation
+  alitok experiment ablation --plan mine.toml --row A B --out runs/mine
+  alitok experiment ablation --out runs/ablation --report-only")]
+pub(crate) struct AblationArgs {
+    /// A bundled plan (`small`), or a .toml file like those in `recipes/ablation`.
+    #[arg(long, default_value = "small")]
+    pub(crate) plan: String,
+    /// Folder of the experiment.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Work on these rows only. The report has all that are finished.
+    #[arg(long = "row", value_name = "NAME", num_args = 1..)]
+    pub(crate) rows: Vec<String>,
+    /// Train and measure nothing, only write the report of what is finished.
+    #[arg(long)]
+    pub(crate) report_only: bool,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 pub(crate) fn run(verb: &ExperimentVerb, device: DeviceName) -> Result<()> {
     tuning::for_training();

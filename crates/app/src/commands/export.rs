@@ -1,10 +1,48 @@
 //! `alitok export`
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use files::TensorMap;
 use model::{Model, ModelContents, tokenizer_digest};
 
-use crate::{args::ExportArgs, models};
+use crate::{
+    args::{DecoderArgs, StorageName},
+    models,
+};
+
+/// Write a model's weights under the released names
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alitok export models/alitok-b --tokenizer tokenizer.pth --generator generator.bin
+  alitok export runs/generator --folder models/mine --precision bf16
+  alitok export runs/generator --folder models/mine --decoder-from runs/sharp --share 0.5")]
+pub(crate) struct ExportArgs {
+    /// `mini`, or a model folder.
+    pub(crate) model: String,
+    /// Write the tokenizer with one decoder here, as .pth or .safetensors.
+    #[arg(long)]
+    pub(crate) tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    /// Write the generator here, as .bin or .safetensors.
+    #[arg(long)]
+    pub(crate) generator: Option<PathBuf>,
+    /// Write a model folder here, with weights stored as `--precision` says.
+    #[arg(long)]
+    pub(crate) folder: Option<PathBuf>,
+    /// How to store the weights of `--folder`.
+    #[arg(long, value_enum, default_value_t = StorageName::F32)]
+    pub(crate) precision: StorageName,
+    /// Give `--folder` the bidirectional decoder of this model or run, which must have the same encoder
+    /// and codebook.
+    #[arg(long, value_name = "MODEL", requires = "folder")]
+    pub(crate) decoder_from: Option<String>,
+    /// How far to go from the model's own decoder, 0, to that of `--decoder-from`, 1.
+    #[arg(long, value_name = "FRACTION", default_value_t = 1.0, requires = "decoder_from")]
+    pub(crate) share: f64,
+}
 
 pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     ensure!(

@@ -3,17 +3,43 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use clap::Args;
 use generator::{Condition, Request, SamplingConfig};
 use model::Model;
 
 use crate::{
-    args::{DecoderArgs, DecoderName, GenerateArgs, SamplingArgs},
+    args::{ComputeArgs, DecoderArgs, DecoderName, ModelArgs, OutputArgs, SamplingArgs},
     compute::{Compute, Decoding, Drawing},
     device::DeviceName,
     images::{Previews, SampleWriter},
     models,
     progress::Progress,
 };
+
+/// Draw pictures of classes
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alitok generate --class 'Food & Drink' --count 16 --seed 1 --out food.png
+  alitok generate --model models/alitok-b --class 207 --class 'red fox' --count 4 --out samples/
+  alitok generate --class 0 1 2 --count 100 --out samples.npz")]
+pub(crate) struct GenerateArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Classes, by name or number; `alitok inspect MODEL` lists them.
+    #[arg(long, required = true, num_args = 1.., value_name = "NAME_OR_ID")]
+    pub(crate) class: Vec<String>,
+    /// Pictures of each class; picture i has class i mod C.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
 
 /// The model's sampling defaults, changed by what the command line says.
 pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> Result<SamplingConfig> {
@@ -102,9 +128,10 @@ pub(crate) fn run(args: &GenerateArgs, device: DeviceName) -> Result<()> {
         several => several,
     };
     let labels = requests.iter().filter_map(|request| request.condition.label()).collect();
-    let samples = SampleWriter::new(&args.out, labels, columns)?;
+    let samples = SampleWriter::new(&args.output.out, labels, columns)?;
     let compute = Compute::new(&args.compute, device)?;
     let drawing = compute.drafting(&model, args.sampling.drafts)?;
-    let outputs = Outputs::new(samples, &compute, &model, &args.decoder, args.previews.as_deref())?;
-    outputs.draw(&drawing, &requests, &sampling, args.sampling.batch)
+    let outputs =
+        Outputs::new(samples, &compute, &model, &args.decoder, args.output.previews.as_deref())?;
+    outputs.draw(&drawing, &requests, &sampling, args.sampling.batch.batch)
 }

@@ -1,10 +1,23 @@
 //! `alitok inspect`
 
 use anyhow::Result;
+use clap::Args;
 use model::Model;
 use tokenizer::DecoderKind;
 
-use crate::{args::InspectArgs, models, progress::result};
+use crate::{models, progress::result};
+
+/// Describe a model folder
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  alitok inspect mini")]
+pub(crate) struct InspectArgs {
+    /// `mini`, or a model folder.
+    pub(crate) model: String,
+    /// List the names and shapes of all tensors too.
+    #[arg(long)]
+    pub(crate) tensors: bool,
+}
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let model = models::open(&args.model)?;

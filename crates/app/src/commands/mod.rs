@@ -21,9 +21,67 @@ mod weights;
 use std::io::Write;
 
 use anyhow::Result;
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::args::{Arguments, Verb};
+use crate::{
+    commands::{
+        analyze::AnalyzeVerb, bench::BenchVerb, cache::CacheVerb, complete::CompleteArgs,
+        data::DataVerb, decode::DecodeArgs, encode::EncodeArgs, evaluate::EvaluateVerb,
+        experiment::ExperimentVerb, export::ExportArgs, generate::GenerateArgs, import::ImportArgs,
+        inspect::InspectArgs, plot::PlotArgs, reconstruct::ReconstructArgs, train::TrainVerb,
+        weights::WeightsVerb,
+    },
+    device::DeviceName,
+};
+
+/// Autoregressive image generation with an aligned tokenizer.
+#[derive(Debug, Parser)]
+#[command(name = "alitok", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Device to compute on.
+    #[arg(long, global = true, value_enum, default_value_t = DeviceName::Flex)]
+    pub(crate) device: DeviceName,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Generate(GenerateArgs),
+    Encode(EncodeArgs),
+    Decode(DecodeArgs),
+    Reconstruct(ReconstructArgs),
+    Complete(CompleteArgs),
+    #[command(subcommand)]
+    Train(TrainVerb),
+    Plot(PlotArgs),
+    #[command(subcommand)]
+    Cache(CacheVerb),
+    #[command(subcommand)]
+    Data(DataVerb),
+    #[command(subcommand)]
+    Evaluate(EvaluateVerb),
+    #[command(subcommand)]
+    Experiment(ExperimentVerb),
+    #[command(subcommand)]
+    Analyze(AnalyzeVerb),
+    #[command(subcommand)]
+    Bench(BenchVerb),
+    Import(ImportArgs),
+    Export(ExportArgs),
+    #[command(subcommand)]
+    Weights(WeightsVerb),
+    Inspect(InspectArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:
+  alitok completions bash > ~/.local/share/bash-completion/completions/alitok")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
 
 /// Does what the command line says.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {

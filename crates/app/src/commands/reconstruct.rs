@@ -1,12 +1,37 @@
 //! `alitok reconstruct`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
+use clap::Args;
 
 use crate::{
-    args::ReconstructArgs, compute::Compute, device::DeviceName, images, models, progress,
+    args::{ComputeArgs, CropArgs, DecoderArgs, ModelArgs},
+    compute::Compute,
+    device::DeviceName,
+    images, models, progress,
 };
+
+/// Turn pictures into tokens and back, and say what was lost
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  alitok reconstruct photo.jpg --out rebuilt/ --decoder causal")]
+pub(crate) struct ReconstructArgs {
+    /// Pictures of any size.
+    #[arg(required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    #[command(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    #[command(flatten)]
+    pub(crate) crop: CropArgs,
+    /// Folder for the pictures.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
 
 pub(crate) fn run(args: &ReconstructArgs, device: DeviceName) -> Result<()> {
     let model = models::open(&args.model.model)?;

@@ -1,10 +1,14 @@
 //! `alitok train`
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use burn::tensor::Device;
-use model::Model;
+use clap::{Args, Subcommand};
+use model::{Model, named::of_run};
 use pixels::DataSet;
 use token_cache::TokenCache;
 use training::{
@@ -18,11 +22,85 @@ use training::{
 };
 
 use crate::{
-    args::{RunArgs, TrainGeneratorArgs, TrainTokenizerArgs, TrainVerb},
+    args::DataArgs,
     models, processes,
     progress::{self, TrainingProgress},
     tuning,
 };
+
+/// Train a tokenizer or a generator
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrainVerb {
+    Tokenizer(TrainTokenizerArgs),
+    Generator(TrainGeneratorArgs),
+}
+
+/// Train a tokenizer: its encoder and first decoder, or its second decoder
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alitok train tokenizer --stage 1 --recipe mini --data bundled --out runs/stage-1
+  alitok train tokenizer --stage 2 --from runs/stage-1 --recipe mini --data bundled --out runs/stage-2")]
+pub(crate) struct TrainTokenizerArgs {
+    /// 1: encoder, codebook and first decoder. 2: bidirectional decoder.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) stage: u8,
+    /// A run or model folder. Stage 1 goes on from its parameters, fitted to the size of the
+    /// recipe's pictures, instead of beginning at random. Stage 2 needs the first stage's.
+    #[arg(long, value_name = "MODEL", required_if_eq("stage", "2"))]
+    pub(crate) from: Option<PathBuf>,
+    /// Stage 2: begin with this model's bidirectional decoder, fitted to the size of the first
+    /// stage's pictures, instead of at random.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) decoder_from: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Train a generator on a token cache
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  alitok train generator --cache runs/cache --recipe mini --out runs/generator")]
+pub(crate) struct TrainGeneratorArgs {
+    /// The token cache.
+    #[arg(long)]
+    pub(crate) cache: PathBuf,
+    /// A run or model folder whose generator to go on from, instead of beginning at random; its
+    /// classes and the size of its pictures may differ.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) from: Option<PathBuf>,
+    /// The data set that was cached, to check that it has the cache's classes and pictures.
+    #[arg(long)]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A bundled recipe (`mini`, `quick`, or one of the paper's such as `paper` and `paper-b`; the
+    /// folder `recipes` has them all), or a .toml file.
+    #[arg(long)]
+    pub(crate) recipe: String,
+    /// Folder of the run.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Continue from the newest checkpoint, or start if there is none.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Data that are not trained on, as `--data` or, for a generator, a token cache; the recipe's
+    /// `evaluate_every` says when the loss on them is measured.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) heldout: Option<String>,
+    /// End at the first picture that cannot be read, instead of listing it and learning from
+    /// another in its place.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Change settings of the recipe.
+    #[arg(long = "set", value_name = "KEY=VALUE", num_args = 1..)]
+    pub(crate) overrides: Vec<String>,
+}
 
 /// The processes that train together.
 type Processes = Arc<dyn Communicator>;
@@ -54,7 +132,7 @@ fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
     if let Some(from) = &args.from {
-        let model = Model::read(models::of_run(from))?;
+        let model = Model::read(of_run(from))?;
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {
@@ -66,13 +144,13 @@ fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
 fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) -> Result<()> {
     let recipe: StageTwoRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
     let from = args.from.as_ref().context("--from is needed for stage 2")?;
-    let first_stage = Model::read(models::of_run(from))?.tokenizer(device)?;
+    let first_stage = Model::read(of_run(from))?.tokenizer(device)?;
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
     let mut trainer = StageTwo::new(recipe.clone(), first_stage, data, models::home(), device)?
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
     if let Some(from) = &args.decoder_from {
-        let model = Model::read(models::of_run(from))?;
+        let model = Model::read(of_run(from))?;
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {
@@ -100,7 +178,7 @@ fn generator(args: &TrainGeneratorArgs, device: &Device, processes: &Processes) 
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
     if let Some(from) = &args.from {
-        let model = Model::read(models::of_run(from))?;
+        let model = Model::read(of_run(from))?;
         trainer = trainer.begin_with(model.generator_config()?, model.generator_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {

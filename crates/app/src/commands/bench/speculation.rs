@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use anyhow::{Result, ensure};
+use clap::Args;
 use engine::{Drafts, Event, Generator, Pool, Precision, Scheduler, Weights};
 use generator::{Condition, Request, SamplingConfig};
 use serde_json::json;
@@ -10,10 +11,46 @@ use tokens::CodebookIndex;
 
 use super::preset_config;
 use crate::{
-    args::{BenchSpeculationArgs, GeneratorPreset},
+    args::{GeneratorPreset, ModelArgs, PrecisionName},
     models,
     progress::{self, Progress},
 };
+
+/// Draw pictures one at a time while later tokens are tried in the same pass (speculative decoding)
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alitok bench speculation --model mini --guidance 1 5 11
+  alitok bench speculation --preset b --precision bf16 --guidance 11 --pictures 1
+
+Drafts are the step before's own choices (Jacobi decoding), those of the same model in int8, or those of
+--drafter. The tokens must be those of a picture drawn without, or it fails. With random weights
+(--preset) the noise decides nearly alone, so that nearly all drafts are right: then only the seconds
+of a pass mean something, not the tokens that it makes.")]
+pub(crate) struct BenchSpeculationArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Random weights in this size and the paper's layout, instead of a model.
+    #[arg(long, value_enum, conflicts_with = "model")]
+    pub(crate) preset: Option<GeneratorPreset>,
+    /// A smaller model that drafts: of the same tokenizer and classes.
+    #[arg(long, value_name = "MODEL", conflicts_with = "preset")]
+    pub(crate) drafter: Option<String>,
+    /// Number format of the computation.
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    pub(crate) precision: PrecisionName,
+    /// Strengths of guidance.
+    #[arg(long, num_args = 1.., default_values_t = [1.0, 3.0, 5.0, 7.0, 11.0])]
+    pub(crate) guidance: Vec<f64>,
+    /// Tokens that are tried at a time, beside the next one.
+    #[arg(long, num_args = 1.., default_values_t = [1, 3, 7], value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) window: Vec<u32>,
+    /// Pictures, drawn one after the other.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pictures: u32,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// What was drawn one picture at a time, in how many passes over the weights, and how long it took.
 struct Drawn {

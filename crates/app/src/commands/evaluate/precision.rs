@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Int, Tensor};
+use clap::Args;
 use engine::{Pool, Precision, measure};
 use generator::{Condition, Request, SamplingConfig};
 use metrics::{Mean, divergence, log_softmax};
@@ -14,10 +15,35 @@ use tokenizer::DecoderKind;
 use tokens::CodebookIndex;
 
 use crate::{
-    args::EvaluatePrecisionArgs,
+    args::{DataArgs, ModelArgs},
     models,
     progress::{self, Progress},
 };
+
+/// Say what the packed engine's number formats change, against f32 and against the reference
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  alitok evaluate precision --model mini --data bundled:heldout --json
+
+Logits are those of the pictures' own tokens (teacher forcing), without guidance. Divergence is the
+mean over tokens of the Kullback-Leibler divergence from f32, in nats. PSNR is that of decoded pictures
+against f32's from the same tokens, of values before they become 8 bits.")]
+pub(crate) struct EvaluatePrecisionArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Take only this many pictures, from all over the data. Default: all.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pictures: Option<u32>,
+    /// How many of the pictures are also compared with the reference on Burn, which is slow; and
+    /// how many are drawn with both, with and without guidance.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) reference: u32,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 const DECODERS: [DecoderKind; 2] = [DecoderKind::Causal, DecoderKind::Bidirectional];

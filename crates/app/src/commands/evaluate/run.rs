@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
+use clap::Args;
 use metrics::{FeatureExtractor, Purpose};
 use model::Model;
 use pixels::DataSet;
@@ -20,7 +21,8 @@ use super::{
     sampling::{self, Sampler},
 };
 use crate::{
-    args::{DecoderArgs, EvaluateRunArgs},
+    args::{BatchArgs, ComputeArgs, DecoderArgs, ModelArgs, ShardArgs},
+    commands::evaluate::LpipsArgs,
     compute::Compute,
     device::DeviceName,
     extractor::{self, Extractor},
@@ -30,6 +32,52 @@ use crate::{
     protocol::{ExtractorName, Kind, Protocol},
     reconstruction::{self as rebuilding, PerceptualMeasure, Rebuilder, ReconstructionSums},
 };
+
+/// Measure a model as a published number was measured, and put both side by side
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alitok evaluate run --model mini --protocol mini mini-stage-2 mini-limit --out evaluation/mini
+  alitok evaluate run --model models/alitok-b --protocol paper --reference VIRTUAL_imagenet256_labeled.npz --extractor inception --out evaluation/b
+  alitok evaluate run --model models/alitok-b --protocol paper --set count=5000 --set sampling.guidance=16 --reference R --out evaluation/b-16
+
+A protocol is a file: one of the folder `protocols`, by name, or another by path. `paper` is the paper's
+guided generation with a model of this architecture. Work is kept in parts of 64 pictures: after an
+interruption give the command again; on several machines that share --out, give each its --shard.
+Whatever departs from the protocol is refused, unless --set changes the protocol.")]
+pub(crate) struct EvaluateRunArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Protocols; with several, each has a folder of its own in --out.
+    #[arg(long, required = true, num_args = 1..)]
+    pub(crate) protocol: Vec<String>,
+    /// Change settings of the protocol, as key=value; then it is another one.
+    #[arg(long = "set", num_args = 1.., value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// What is compared with, where the protocol does not say where that is.
+    #[arg(long)]
+    pub(crate) reference: Option<String>,
+    /// What is reconstructed, where the protocol does not say where that is.
+    #[arg(long)]
+    pub(crate) data: Option<String>,
+    /// The protocol's network: `lite`, `inception` after `alitok weights fetch inception`, or
+    /// `inception=FILE`.
+    #[arg(long)]
+    pub(crate) extractor: Option<String>,
+    #[command(flatten)]
+    pub(crate) lpips: LpipsArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    #[command(flatten)]
+    pub(crate) batch: BatchArgs,
+    #[command(flatten)]
+    pub(crate) shard: ShardArgs,
+    /// Folder for finished parts and the result.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// A protocol with all that it needs, checked before anything long begins.
 struct Job<'a> {
@@ -46,7 +94,7 @@ struct Job<'a> {
 }
 
 pub(super) fn run(args: &EvaluateRunArgs, device: DeviceName) -> Result<()> {
-    let shard: Shard = args.shard.parse()?;
+    let shard = args.shard.shard;
     let model = models::open(&args.model.model)?;
     let compute = Compute::new(&args.compute, device)?;
     let device = device.device();
@@ -194,10 +242,10 @@ impl<'a> Job<'a> {
             }
         }
         ensure!(
-            protocol.kind == Kind::Reconstruction || args.lpips.is_empty(),
+            protocol.kind == Kind::Reconstruction || args.lpips.networks.is_empty(),
             "--lpips compares pictures with their reconstructions; the protocol {name} has none"
         );
-        let perceptual = perceptual(&args.lpips, device)?;
+        let perceptual = perceptual(&args.lpips.networks, device)?;
         Ok(Self {
             args,
             name,
@@ -318,7 +366,7 @@ impl<'a> Job<'a> {
         let protocol = &self.protocol;
         let mut progress = |done: usize| progress.set(done as u64);
         if let Some(sampling) = &protocol.sampling {
-            let sampler = Sampler::open(compute, self.model, &decoder, self.args.batch)?;
+            let sampler = Sampler::open(compute, self.model, &decoder, self.args.batch.batch)?;
             return parts.work(
                 shard,
                 |range, done| sampler.part(&self.extractor, sampling, protocol.seed, range, done),

@@ -1,10 +1,36 @@
 //! Arguments that several verbs share.
 
-use std::path::PathBuf;
+use std::{convert::Infallible, path::PathBuf};
 
 use clap::{Args, ValueEnum};
+use pipeline::Device;
 use serde::{Deserialize, Serialize};
 use token_cache::Shard;
+
+/// What holds for every verb.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// What computes: `cpu`, or `reference[:NAME[:INDEX]]` for the models on Burn; `alitok devices`
+    /// lists all. Default: `reference` for verbs that train, `cpu` for all others.
+    #[arg(long, global = true)]
+    pub(crate) device: Option<Device>,
+    /// Threads to compute on. Default: all that the machine, or the container's quota, allows.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+    /// `--device` took its place.
+    #[arg(long, global = true, hide = true, value_parser = engine_is_a_device)]
+    engine: Option<Infallible>,
+}
+
+fn engine_is_a_device(engine: &str) -> Result<Infallible, String> {
+    Err(match engine {
+        "packed" => {
+            "write `--device cpu`, or nothing: the packed engine is the device `cpu`".to_owned()
+        }
+        "burn" => "write `--device reference`: the models on Burn are a device".to_owned(),
+        _ => "write `--device`; `alitok devices` lists what it takes".to_owned(),
+    })
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
@@ -37,15 +63,6 @@ pub(crate) struct CropArgs {
     pub(crate) no_crop: bool,
 }
 
-/// What computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum EngineName {
-    /// Packed weights and kernels of our own, on the CPU.
-    Packed,
-    /// The models on Burn, on any device: the reference.
-    Burn,
-}
-
 /// Number format of the computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PrecisionName {
@@ -59,9 +76,6 @@ pub(crate) enum PrecisionName {
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct ComputeArgs {
-    /// What computes. Default: `packed` on the CPU, `burn` on other devices.
-    #[arg(long, value_enum)]
-    pub(crate) engine: Option<EngineName>,
     /// Number format of the computation. Each draws the same pictures from the same seed, every
     /// time; from one format to another they differ. Default: `f32`.
     #[arg(long, value_enum)]

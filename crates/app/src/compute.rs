@@ -7,10 +7,11 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use burn::tensor::Device;
+use burn::tensor::Device as BurnDevice;
 use engine::{Drafts, Event, Pool, Precision, Scheduler, Workspace};
 use generator::{GeneratorConfig, Request, SamplingConfig, reference::Generator};
 use model::Model;
+use pipeline::{Device, DeviceError};
 use pixels::Picture;
 use tokenizer::{
     DecoderKind, ImageSize, TokenizerConfig,
@@ -19,9 +20,8 @@ use tokenizer::{
 use tokens::CodebookIndex;
 
 use crate::{
-    args::{ComputeArgs, DecoderArgs, DraftsName, EngineName, PrecisionName},
-    device::DeviceName,
-    models,
+    args::{ComputeArgs, DecoderArgs, DraftsName, PrecisionName},
+    models, reference, tuning,
 };
 
 impl From<PrecisionName> for Precision {
@@ -37,7 +37,7 @@ impl From<PrecisionName> for Precision {
 /// What was asked to compute.
 pub(crate) enum Compute {
     Engine { precision: Precision, pool: Arc<Pool> },
-    Burn { device: Device },
+    Burn { device: BurnDevice },
 }
 
 /// What there is to tell of pictures that are drawn.
@@ -49,26 +49,20 @@ pub(crate) enum Drawn {
 }
 
 impl Compute {
-    pub(crate) fn new(args: &ComputeArgs, device: DeviceName) -> Result<Self> {
-        let on_cpu = device == DeviceName::Flex;
-        let default = if on_cpu { EngineName::Packed } else { EngineName::Burn };
-        match args.engine.unwrap_or(default) {
-            EngineName::Packed => {
-                ensure!(on_cpu, "--engine packed computes on the CPU only; leave out --device");
-                let precision = args.precision.map_or(Precision::F32, Precision::from);
-                Ok(Self::Engine { precision, pool: Arc::default() })
-            }
-            EngineName::Burn => {
-                ensure!(
-                    matches!(args.precision, None | Some(PrecisionName::F32)),
-                    "--engine burn computes in f32 only; leave out --precision or --engine"
-                );
-                Ok(Self::Burn { device: device.device() })
-            }
+    pub(crate) fn new(args: &ComputeArgs, device: Option<Device>) -> Result<Self> {
+        let device = device.unwrap_or_default();
+        device.check()?;
+        if device == Device::Cpu {
+            let precision = args.precision.map_or(Precision::F32, Precision::from);
+            return Ok(Self::Engine { precision, pool: tuning::pool() });
         }
+        if !matches!(args.precision, None | Some(PrecisionName::F32)) {
+            return Err(DeviceError::Precision { device }.into());
+        }
+        Ok(Self::Burn { device: reference::device(Some(device), "this")? })
     }
 
-    /// What the bits of a result hang on beside the model.
+    /// What the bits of a result depend on beside the model.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Engine { precision, .. } => format!("packed {}", precision.name()),
@@ -138,7 +132,7 @@ impl Compute {
             Self::Burn { device } => {
                 ensure!(
                     drafts == DraftsName::None,
-                    "--drafts needs the packed engine; leave out --engine and --device"
+                    "--drafts needs the device `cpu`; leave out --device"
                 );
                 Drawing::Burn(Box::new(model.generator(device)?))
             }

@@ -1,18 +1,18 @@
-//! The program `alitok`. It alone knows the command line and the devices that are compiled in;
-//! all else is in the libraries.
+//! The program `alitok`: arguments, progress and exit codes. What it does is in the libraries.
 
 mod args;
 mod commands;
 mod compute;
-mod device;
 mod extractor;
 mod images;
+mod machine;
 mod models;
 mod parts;
 mod processes;
 mod progress;
 mod protocol;
 mod reconstruction;
+mod reference;
 mod token_file;
 mod tuning;
 
@@ -26,11 +26,25 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match commands::run(commands::Arguments::parse()) {
+    let done = if asks_for_build_facts() {
+        progress::result(&machine::report())
+    } else {
+        commands::run(commands::Arguments::parse())
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             progress::error(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the command line is `--version --verbose`: clap itself ends at `--version`.
+fn asks_for_build_facts() -> bool {
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    arguments.sort();
+    arguments == ["--verbose", "--version"]
+        || arguments == ["--verbose", "-V"]
+        || arguments == ["-V", "--verbose"]
 }

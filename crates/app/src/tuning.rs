@@ -1,16 +1,52 @@
-//! How a process that trains for long uses memory and threads.
+//! How a process uses memory and threads.
 
-use std::{ffi::c_int, num::NonZero, thread};
+use std::{
+    ffi::c_int,
+    num::NonZero,
+    sync::{Arc, OnceLock},
+    thread,
+};
 
-/// Sets both for training. To be called before anything is computed, on the thread that trains.
-pub(crate) fn for_training() {
-    keep_freed_memory();
-    work_along();
+use engine::Pool;
+
+/// What `--threads` says.
+static LIMIT: OnceLock<usize> = OnceLock::new();
+
+/// Limits every pool that is made from now on to this many threads.
+pub(crate) fn limit_threads(threads: usize) {
+    // Only the first call counts; the command line is read once.
+    let _ = LIMIT.set(threads);
 }
 
-/// Keeps what is freed from now on for the next allocation, instead of giving it back to the kernel
-/// after some milliseconds. A training step frees and takes the same memory as the one before: getting
-/// zeroed pages for it anew costs some percent of its time. The process stays as large as it ever was.
+/// Threads to compute on: `--threads`, or as many as the machine runs at a time. On Linux the standard
+/// library counts a container's processor quota and the process's affinity, too.
+pub(crate) fn threads() -> usize {
+    LIMIT.get().copied().unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get))
+}
+
+/// The engine's threads.
+pub(crate) fn pool() -> Arc<Pool> {
+    Arc::new(Pool::new(threads()))
+}
+
+/// Makes Burn's backend for the CPU follow `--threads`. To be called before anything is computed.
+pub(crate) fn for_inference() {
+    if LIMIT.get().is_some() {
+        // It fails only where the pool exists already.
+        drop(rayon::ThreadPoolBuilder::new().num_threads(threads()).build_global());
+    }
+}
+
+/// Sets memory and threads for training. To be called before anything is computed, on the thread that
+/// trains.
+pub(crate) fn for_training() {
+    keep_freed_memory();
+    train_on_this_thread_too();
+}
+
+/// Keeps freed memory for the next allocation instead of returning it to the kernel after some
+/// milliseconds. A training step frees and allocates the same memory as the step before; fresh zeroed
+/// pages would cost some percent of its time. The process never shrinks.
 fn keep_freed_memory() {
     /// `mi_option_purge_delay` of `mimalloc.h`.
     const PURGE_DELAY: c_int = 15;
@@ -22,18 +58,20 @@ fn keep_freed_memory() {
     }
 }
 
-/// Makes this thread one of those that share parallel work. Otherwise it sleeps while they do it, and every
-/// operation costs two changes of threads. Of one thread alone it would be the only one, and
-/// whoever handed it work from elsewhere while it waits for him would wait for ever.
-fn work_along() {
-    let wanted = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
-    let threads = match wanted {
-        Some(threads) if threads > 0 => threads,
-        _ => thread::available_parallelism().map_or(1, NonZero::get),
+/// Makes this thread one of rayon's workers. Otherwise it sleeps while they work, and every operation
+/// costs two context switches. In a one-thread pool this would be the only worker; a caller that it is
+/// itself waiting on would deadlock.
+fn train_on_this_thread_too() {
+    let variable = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
+    let threads = match (LIMIT.get(), variable) {
+        (None, Some(threads)) if threads > 0 => threads,
+        _ => threads(),
     };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    // Both fail only where the pool exists already; then it works as it is.
     if threads > 1 {
-        // It fails where threads were started before; then they work as ever.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         drop(pool.use_current_thread().build_global());
+    } else {
+        drop(pool.build_global());
     }
 }

@@ -26,6 +26,11 @@ mod tensors;
 pub mod tokenizer;
 mod transformer;
 
+/// The instruction set of the fastest kernels that this processor runs.
+pub fn instruction_set() -> &'static str {
+    kernels::Kernels::detect().name
+}
+
 pub use crate::{
     drafts::Drafts,
     generator::Generator,

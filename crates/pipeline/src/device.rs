@@ -52,7 +52,10 @@ pub enum DeviceError {
         name: String,
     },
     /// The device had this name before the devices `cpu`, `gpu` and `cuda` came.
-    #[error("the device `{name}` is now called `reference:{name}`")]
+    #[error(
+        "the device `{name}` is now called `reference:{name}`{}",
+        if name == "flex" { "; its default engine is now the device `cpu`" } else { "" }
+    )]
     Renamed {
         /// Its old name.
         name: String,

@@ -59,6 +59,8 @@ pub use draw::{Batch, Draw, Drawing, Event};
 pub use encode::Encode;
 pub use engine::Precision;
 pub use error::PipelineError;
+#[cfg(feature = "reference")]
+pub use reference::device as reference_device;
 pub use request::{SamplingChanges, class_requests, sampling};
 #[cfg(feature = "write")]
 pub use samples::{PreviewWriter, SampleError, SampleWriter};

@@ -134,7 +134,7 @@ impl Batch for ReferenceBatch<'_> {
 }
 
 /// The device on Burn. [`Device::check`](crate::Device::check) has refused what is not compiled in.
-pub(crate) fn device(backend: ReferenceBackend, index: Option<usize>) -> burn::tensor::Device {
+pub fn device(backend: ReferenceBackend, index: Option<usize>) -> burn::tensor::Device {
     #[cfg(any(
         feature = "reference-metal",
         feature = "reference-vulkan",

@@ -18,7 +18,7 @@ use crate::{
         attention::AnalyzeAttentionArgs, codes::AnalyzeCodesArgs,
         predictability::AnalyzePredictabilityArgs, reconstructions::AnalyzeReconstructionsArgs,
     },
-    device::DeviceName,
+    reference,
 };
 
 /// Look into a model: figures, as PNG or SVG
@@ -30,7 +30,7 @@ pub(crate) enum AnalyzeVerb {
     Reconstructions(AnalyzeReconstructionsArgs),
 }
 
-pub(crate) fn run(verb: &AnalyzeVerb, name: DeviceName) -> Result<()> {
+pub(crate) fn run(verb: &AnalyzeVerb, name: Option<pipeline::Device>) -> Result<()> {
     // Before any work.
     Format::of(match verb {
         AnalyzeVerb::Attention(args) => &args.out,
@@ -39,9 +39,13 @@ pub(crate) fn run(verb: &AnalyzeVerb, name: DeviceName) -> Result<()> {
         AnalyzeVerb::Reconstructions(args) => &args.out,
     })?;
     match verb {
-        AnalyzeVerb::Attention(args) => attention::run(args, &name.device()),
+        AnalyzeVerb::Attention(args) => {
+            attention::run(args, &reference::device(name, "analyze attention")?)
+        }
         AnalyzeVerb::Codes(args) => codes::run(args, name),
-        AnalyzeVerb::Predictability(args) => predictability::run(args, &name.device()),
+        AnalyzeVerb::Predictability(args) => {
+            predictability::run(args, &reference::device(name, "analyze predictability")?)
+        }
         AnalyzeVerb::Reconstructions(args) => reconstructions::run(args, name),
     }
 }

@@ -9,10 +9,11 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use engine::{Decoder, Encoder, Generator, Pool, Weights, measure};
 use generator::{GeneratorConfig, presets};
+use pipeline::Device;
 use serde_json::{Map, Value, json};
 use tokenizer::TokenizerConfig;
 use tokens::TokenLayout;
@@ -21,6 +22,7 @@ use crate::{
     args::{GeneratorPreset, PrecisionName},
     commands::bench::speculation::BenchSpeculationArgs,
     progress::{self, Progress},
+    tuning,
 };
 
 /// Measure how fast the packed engine is on this machine
@@ -114,7 +116,11 @@ fn side(text: &str) -> Result<usize, String> {
     }
 }
 
-pub(crate) fn run(verb: &BenchVerb) -> Result<()> {
+pub(crate) fn run(verb: &BenchVerb, device: Option<Device>) -> Result<()> {
+    ensure!(
+        matches!(device, None | Some(Device::Cpu)),
+        "bench measures the engine for the CPU; write --device cpu, or leave --device out"
+    );
     match verb {
         BenchVerb::Generator(args) => generator(args),
         BenchVerb::Tokenizer(args) => tokenizer(args),
@@ -153,7 +159,7 @@ fn generator_config(args: &BenchGeneratorArgs) -> GeneratorConfig {
 fn generator(args: &BenchGeneratorArgs) -> Result<()> {
     let config = generator_config(args);
     let precision = args.bench.precision.into();
-    let pool = Arc::<Pool>::default();
+    let pool = tuning::pool();
     let limits = measure::limits(&pool, precision)?;
     let generator = Generator::load(Weights::Random, &config, precision, Arc::clone(&pool))?;
     let (length, batch) = (config.layout.len(), args.batch as usize);
@@ -194,7 +200,7 @@ fn generator(args: &BenchGeneratorArgs) -> Result<()> {
 fn tokenizer(args: &BenchTokenizerArgs) -> Result<()> {
     let config = architecture(args.preset, 256);
     let precision = args.bench.precision.into();
-    let pool = Arc::<Pool>::default();
+    let pool = tuning::pool();
     let limits = measure::limits(&pool, precision)?;
     let mut progress = Progress::new("rounds", u64::from(2 * args.steps));
     let mut rounds = 0;

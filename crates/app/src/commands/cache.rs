@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use files::npz;
+use pipeline::Device;
 use pixels::{DataSet, Picture};
 use token_cache::{
     LeftOut, TokenCache,
@@ -21,9 +22,8 @@ use training::{
 };
 
 use crate::{
-    args::{ComputeArgs, DataArgs, EngineName, ModelArgs, ShardArgs},
+    args::{ComputeArgs, DataArgs, ModelArgs, ShardArgs},
     compute::Compute,
-    device::DeviceName,
     models,
     progress::{self, Progress},
 };
@@ -69,9 +69,6 @@ pub(crate) struct CacheBuildArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// What computes. Default: `packed` on the CPU, `burn` on other devices.
-    #[arg(long, value_enum)]
-    pub(crate) engine: Option<EngineName>,
     /// Ten views a picture: the corners and the centre at 1.1 times the size, and their mirror
     /// images.
     #[arg(long)]
@@ -113,7 +110,7 @@ pub(crate) struct CacheImportArgs {
 /// Most bad pictures that are listed; all are counted.
 const MOST_LISTED: usize = 10_000;
 
-pub(crate) fn run(verb: &CacheVerb, device: DeviceName) -> Result<()> {
+pub(crate) fn run(verb: &CacheVerb, device: Option<Device>) -> Result<()> {
     match verb {
         CacheVerb::Build(args) => run_build(args, device),
         CacheVerb::Info { cache } => info(cache),
@@ -123,13 +120,12 @@ pub(crate) fn run(verb: &CacheVerb, device: DeviceName) -> Result<()> {
     }
 }
 
-fn run_build(args: &CacheBuildArgs, device: DeviceName) -> Result<()> {
+fn run_build(args: &CacheBuildArgs, device: Option<Device>) -> Result<()> {
     let shard = args.shard.shard;
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
     let model = models::open(&args.model.model)?;
     // What is cached are the tokenizer's tokens, not those of a rounded one.
-    let compute = ComputeArgs { engine: args.engine, ..ComputeArgs::default() };
-    let encoding = Compute::new(&compute, device)?.encoding(&model)?;
+    let encoding = Compute::new(&ComputeArgs::default(), device)?.encoding(&model)?;
     let encode = |picture: &Picture| encoding.tokens(picture);
     let views = match (args.ten_crop, args.mirrored) {
         (true, _) => Views::TenCrop,

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Args;
 use generator::{Condition, Request};
+use pipeline::Device;
 
 use super::generate::{Outputs, sampling};
 use crate::{
     args::{ComputeArgs, CropArgs, DecoderArgs, ModelArgs, OutputArgs, SamplingArgs},
     compute::Compute,
-    device::DeviceName,
     images::{self, SampleWriter},
     models,
 };
@@ -45,7 +45,7 @@ pub(crate) struct CompleteArgs {
     pub(crate) output: OutputArgs,
 }
 
-pub(crate) fn run(args: &CompleteArgs, device: DeviceName) -> Result<()> {
+pub(crate) fn run(args: &CompleteArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
     model.generator_config()?;
     let sampling = sampling(&model, &args.sampling)?;

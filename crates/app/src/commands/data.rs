@@ -3,7 +3,6 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
 };
 
 use anyhow::Result;
@@ -18,6 +17,7 @@ use pixels::{
 use crate::{
     images,
     progress::{self, Progress},
+    tuning,
 };
 
 /// Look at data, and rebuild the bundled data set
@@ -92,7 +92,7 @@ fn crops(image: &Path, size: usize, ten: bool, out: &Path) -> Result<()> {
 
 fn inspect(source: &str, sheet: Option<&Path>, strict: bool) -> Result<()> {
     let data: Arc<dyn DataSet> = pixels::data::open(source, crate::models::home())?.into();
-    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let threads = tuning::threads();
     let mut progress = Progress::new("reading", data.len() as u64);
     let survey = survey(Arc::clone(&data), threads, strict, |read| progress.set(read as u64))?;
     progress.finish();

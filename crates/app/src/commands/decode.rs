@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use pipeline::Device;
 use tokens::Vocabulary;
 
 use crate::{
     args::{ComputeArgs, DecoderArgs, ModelArgs},
     compute::Compute,
-    device::DeviceName,
     images, models,
     progress::Progress,
     token_file,
@@ -33,7 +33,7 @@ pub(crate) struct DecodeArgs {
     pub(crate) out: PathBuf,
 }
 
-pub(crate) fn run(args: &DecodeArgs, device: DeviceName) -> Result<()> {
+pub(crate) fn run(args: &DecodeArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
     let config = &model.config.tokenizer;
     models::decoder_kind(config, &args.decoder)?;

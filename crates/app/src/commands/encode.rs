@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use pipeline::Device;
 
 use crate::{
     args::{ComputeArgs, CropArgs, ModelArgs},
     compute::Compute,
-    device::DeviceName,
     images, models,
     progress::Progress,
     token_file,
@@ -33,7 +33,7 @@ pub(crate) struct EncodeArgs {
     pub(crate) out: PathBuf,
 }
 
-pub(crate) fn run(args: &EncodeArgs, device: DeviceName) -> Result<()> {
+pub(crate) fn run(args: &EncodeArgs, device: Option<Device>) -> Result<()> {
     token_file::check_name(&args.out)?;
     let model = models::open(&args.model.model)?;
     let encoding = Compute::new(&args.compute, device)?.encoding(&model)?;

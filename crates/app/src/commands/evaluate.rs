@@ -10,6 +10,7 @@ mod sweep;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use pipeline::Device;
 
 use crate::{
     commands::evaluate::{
@@ -19,7 +20,7 @@ use crate::{
         run::EvaluateRunArgs,
         sweep::EvaluateSweepArgs,
     },
-    device::DeviceName,
+    reference,
 };
 
 /// Measure a model
@@ -49,10 +50,12 @@ pub(crate) struct LpipsArgs {
     pub(crate) networks: Vec<String>,
 }
 
-pub(crate) fn run(verb: &EvaluateVerb, device: DeviceName) -> Result<()> {
+pub(crate) fn run(verb: &EvaluateVerb, device: Option<Device>) -> Result<()> {
     match verb {
-        EvaluateVerb::Generation(args) => generation::run(args, &device.device()),
-        EvaluateVerb::Statistics(args) => generation::make_statistics(args, &device.device()),
+        EvaluateVerb::Generation(args) => generation::run(args, &reference::networks(device)?),
+        EvaluateVerb::Statistics(args) => {
+            generation::make_statistics(args, &reference::networks(device)?)
+        }
         EvaluateVerb::Reconstruction(args) => reconstruction::run(args, device),
         EvaluateVerb::Run(args) => run::run(args, device),
         EvaluateVerb::Precision(args) => precision::run(args),

@@ -28,10 +28,9 @@ use training::{
 };
 
 use crate::{
-    device::DeviceName,
     processes,
     progress::{self, Progress, TrainingProgress},
-    tuning,
+    reference, tuning,
 };
 
 /// Train variants on equal budgets and compare them
@@ -68,7 +67,7 @@ pub(crate) struct AblationArgs {
     pub(crate) json: bool,
 }
 
-pub(crate) fn run(verb: &ExperimentVerb, device: DeviceName) -> Result<()> {
+pub(crate) fn run(verb: &ExperimentVerb, device: Option<pipeline::Device>) -> Result<()> {
     tuning::for_training();
     let ExperimentVerb::Ablation(args) = verb;
     let plan = experiment::read(&args.plan)?;
@@ -76,13 +75,14 @@ pub(crate) fn run(verb: &ExperimentVerb, device: DeviceName) -> Result<()> {
         let known: Vec<&str> = plan.rows.iter().map(|row| row.name.as_str()).collect();
         ensure!(known.contains(&name.as_str()), "no row `{name}`; rows are {}", known.join(", "));
     }
-    let laboratory = Laboratory { args, plan: &plan, device: device.device() };
+    let laboratory =
+        Laboratory { args, plan: &plan, device: reference::device(device, "training")? };
     if !args.report_only {
         ensure!(
             processes::communicator()?.ranks() == 1,
             "each process of an experiment works on rows of its own; start it without a launcher"
         );
-        laboratory.work(&mut Measurer::new(&plan, device))?;
+        laboratory.work(&mut Measurer::new(&plan, device, laboratory.device.clone()))?;
     }
     let report = laboratory.report()?;
     progress::result(&if args.json { report.to_json()? } else { report.to_markdown() })

@@ -6,11 +6,11 @@ use anyhow::{Result, bail};
 use clap::Args;
 use generator::{Condition, Request, SamplingConfig};
 use model::Model;
+use pipeline::Device;
 
 use crate::{
     args::{ComputeArgs, DecoderArgs, DecoderName, ModelArgs, OutputArgs, SamplingArgs},
     compute::{Compute, Decoding, Drawing},
-    device::DeviceName,
     images::{Previews, SampleWriter},
     models,
     progress::Progress,
@@ -81,7 +81,7 @@ impl Outputs {
                 Some(Previews::new(folder, compute.decoding(model, &causal)?, layout)?)
             }
             (Some(_), Compute::Burn { .. }) => {
-                bail!("--previews need the packed engine; leave out --engine and --device")
+                bail!("--previews need the device `cpu`; leave out --device")
             }
         };
         Ok(Self { samples, decoding, previews })
@@ -107,7 +107,7 @@ impl Outputs {
     }
 }
 
-pub(crate) fn run(args: &GenerateArgs, device: DeviceName) -> Result<()> {
+pub(crate) fn run(args: &GenerateArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
     model.generator_config()?;
     let sampling = sampling(&model, &args.sampling)?;

@@ -6,6 +6,7 @@ mod cache;
 mod complete;
 mod data;
 mod decode;
+mod devices;
 mod encode;
 mod evaluate;
 mod experiment;
@@ -25,6 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
+    args::GlobalArgs,
     commands::{
         analyze::AnalyzeVerb, bench::BenchVerb, cache::CacheVerb, complete::CompleteArgs,
         data::DataVerb, decode::DecodeArgs, encode::EncodeArgs, evaluate::EvaluateVerb,
@@ -32,16 +34,21 @@ use crate::{
         inspect::InspectArgs, plot::PlotArgs, reconstruct::ReconstructArgs, train::TrainVerb,
         weights::WeightsVerb,
     },
-    device::DeviceName,
+    tuning,
 };
 
 /// Autoregressive image generation with an aligned tokenizer.
 #[derive(Debug, Parser)]
-#[command(name = "alitok", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "alitok",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "`alitok --version --verbose` says what a bug report needs: revision, compiler, features, machine."
+)]
 pub(crate) struct Arguments {
-    /// Device to compute on.
-    #[arg(long, global = true, value_enum, default_value_t = DeviceName::Flex)]
-    pub(crate) device: DeviceName,
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
 
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -74,6 +81,8 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Weights(WeightsVerb),
     Inspect(InspectArgs),
+    /// List what this program can compute on, on this machine
+    Devices,
     /// Print a completion script for a shell
     #[command(after_help = "Example:
   alitok completions bash > ~/.local/share/bash-completion/completions/alitok")]
@@ -85,26 +94,33 @@ pub(crate) enum Verb {
 
 /// Does what the command line says.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
-    let name = arguments.device;
-    let device = name.device();
+    let GlobalArgs { device, threads, .. } = arguments.global;
+    if let Some(threads) = threads {
+        tuning::limit_threads(threads.into());
+    }
+    // Training sets its threads up by itself.
+    if !matches!(arguments.verb, Verb::Train(_) | Verb::Experiment(_)) {
+        tuning::for_inference();
+    }
     match arguments.verb {
-        Verb::Generate(args) => generate::run(&args, name),
-        Verb::Encode(args) => encode::run(&args, name),
-        Verb::Decode(args) => decode::run(&args, name),
-        Verb::Reconstruct(args) => reconstruct::run(&args, name),
-        Verb::Complete(args) => complete::run(&args, name),
-        Verb::Train(verb) => train::run(&verb, &device),
+        Verb::Generate(args) => generate::run(&args, device),
+        Verb::Encode(args) => encode::run(&args, device),
+        Verb::Decode(args) => decode::run(&args, device),
+        Verb::Reconstruct(args) => reconstruct::run(&args, device),
+        Verb::Complete(args) => complete::run(&args, device),
+        Verb::Train(verb) => train::run(&verb, device),
         Verb::Plot(args) => plot::run(&args),
-        Verb::Cache(verb) => cache::run(&verb, name),
+        Verb::Cache(verb) => cache::run(&verb, device),
         Verb::Data(verb) => data::run(&verb),
-        Verb::Evaluate(verb) => evaluate::run(&verb, name),
-        Verb::Experiment(verb) => experiment::run(&verb, name),
-        Verb::Analyze(verb) => analyze::run(&verb, name),
-        Verb::Bench(verb) => bench::run(&verb),
+        Verb::Evaluate(verb) => evaluate::run(&verb, device),
+        Verb::Experiment(verb) => experiment::run(&verb, device),
+        Verb::Analyze(verb) => analyze::run(&verb, device),
+        Verb::Bench(verb) => bench::run(&verb, device),
         Verb::Import(args) => import::run(&args),
         Verb::Export(args) => export::run(&args),
         Verb::Weights(verb) => weights::run(&verb),
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Devices => devices::run(),
         Verb::Completions { shell } => {
             // In memory first: clap panics where standard output is closed.
             let mut script = Vec::new();
@@ -113,5 +129,17 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
             output.write_all(&script)?;
             Ok(output.flush()?)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    #[test]
+    fn should_define_arguments_that_clap_accepts() {
+        Arguments::command().debug_assert();
     }
 }

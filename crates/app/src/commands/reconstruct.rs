@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use pipeline::Device;
 
 use crate::{
     args::{ComputeArgs, CropArgs, DecoderArgs, ModelArgs},
     compute::Compute,
-    device::DeviceName,
     images, models, progress,
 };
 
@@ -33,7 +33,7 @@ pub(crate) struct ReconstructArgs {
     pub(crate) out: PathBuf,
 }
 
-pub(crate) fn run(args: &ReconstructArgs, device: DeviceName) -> Result<()> {
+pub(crate) fn run(args: &ReconstructArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
     let compute = Compute::new(&args.compute, device)?;
     let decoding = compute.decoding(&model, &args.decoder)?;

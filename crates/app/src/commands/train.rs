@@ -25,7 +25,7 @@ use crate::{
     args::DataArgs,
     models, processes,
     progress::{self, TrainingProgress},
-    tuning,
+    reference, tuning,
 };
 
 /// Train a tokenizer or a generator
@@ -105,7 +105,8 @@ pub(crate) struct RunArgs {
 /// The processes that train together.
 type Processes = Arc<dyn Communicator>;
 
-pub(crate) fn run(verb: &TrainVerb, device: &Device) -> Result<()> {
+pub(crate) fn run(verb: &TrainVerb, device: Option<pipeline::Device>) -> Result<()> {
+    let device = &reference::device(device, "training")?;
     tuning::for_training();
     let processes = processes::communicator()?;
     let ended = match verb {

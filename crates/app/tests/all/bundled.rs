@@ -203,17 +203,17 @@ fn should_measure_the_engine_and_place_a_peer_beside() {
 fn should_keep_the_reference_path_beside_the_engine() {
     let scratch = Scratch::new();
     held_out(&scratch, 3, "a.png");
-    for engine in ["packed", "burn"] {
-        let out = format!("{engine}.safetensors");
-        scratch.ok(&["generate", "--class", "2", "--engine", engine, "--out", &out]);
-        let out = format!("{engine}-e.safetensors");
-        scratch.ok(&["encode", "a.png", "--engine", engine, "--out", &out]);
+    for device in ["cpu", "reference"] {
+        let out = format!("{device}.safetensors");
+        scratch.ok(&["generate", "--class", "2", "--device", device, "--out", &out]);
+        let out = format!("{device}-e.safetensors");
+        scratch.ok(&["encode", "a.png", "--device", device, "--out", &out]);
     }
     for end in [".safetensors", "-e.safetensors"] {
-        let read = |engine: &str| scratch.read(&format!("{engine}{end}"));
-        assert_eq!(read("packed"), read("burn"), "{end}");
+        let read = |device: &str| scratch.read(&format!("{device}{end}"));
+        assert_eq!(read("cpu"), read("reference"), "{end}");
     }
-    let burn = ["generate", "--class", "2", "--engine", "burn", "--out", "x.png"];
-    let told = scratch.refused(&[&burn[..], &["--precision", "bf16"]].concat());
+    let reference = ["generate", "--class", "2", "--device", "reference", "--out", "x.png"];
+    let told = scratch.refused(&[&reference[..], &["--precision", "bf16"]].concat());
     assert!(told.contains("f32 only"), "{told}");
 }

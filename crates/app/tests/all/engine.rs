@@ -126,11 +126,11 @@ fn should_encode_and_decode_as_the_reference() {
 #[test]
 fn should_cache_the_references_tokens_but_for_ties() {
     let scratch = Scratch::new();
-    let [packed, burn] = ["packed", "burn"].map(|engine| -> Vec<String> {
+    let [packed, burn] = ["cpu", "reference"].map(|device| -> Vec<String> {
         let build = ["cache", "build", "--data", "bundled:heldout", "--model", "mini"];
-        scratch.ok(&[&build[..], &["--engine", engine, "--out", engine]].concat());
-        let exported = format!("{engine}.jsonl");
-        scratch.ok(&["cache", "export", engine, "--out", &exported]);
+        scratch.ok(&[&build[..], &["--device", device, "--out", device]].concat());
+        let exported = format!("{device}.jsonl");
+        scratch.ok(&["cache", "export", device, "--out", &exported]);
         let text = String::from_utf8(scratch.read(&exported)).unwrap();
         text.split([',', '[', ']']).map(str::to_owned).collect()
     });
@@ -157,7 +157,7 @@ fn should_show_a_picture_row_by_row_while_it_is_drawn() {
         }
     }
     let told = scratch.refused(
-        &[&generate[..], &["--engine", "burn", "--previews", "r", "--out", "t.png"]].concat(),
+        &[&generate[..], &["--device", "reference", "--previews", "r", "--out", "t.png"]].concat(),
     );
     assert!(told.contains("--previews"), "{told}");
 }
@@ -181,7 +181,7 @@ fn should_draw_the_same_pictures_whatever_is_tried_beside() {
         }
     }
     let told = scratch.refused(
-        &[&generate[..5], &["--out", "u.png", "--engine", "burn", "--drafts", "own"]].concat(),
+        &[&generate[..5], &["--out", "u.png", "--device", "reference", "--drafts", "own"]].concat(),
     );
     assert!(told.contains("--drafts"), "{told}");
 }

@@ -5,6 +5,7 @@
 mod analysis;
 mod bundled;
 mod common;
+mod devices;
 mod engine;
 mod evaluation;
 mod experiment;

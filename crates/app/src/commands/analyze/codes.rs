@@ -6,12 +6,12 @@ use anyhow::{Context, Result, ensure};
 use charts::{Axis, Chart, Figure, Series};
 use clap::Args;
 use metrics::{FeatureMatrix, Tsne};
+use pipeline::Device;
 
 use super::picture;
 use crate::{
     args::{ComputeArgs, DataArgs},
     compute::Compute,
-    device::DeviceName,
     models,
     progress::{self, Progress},
 };
@@ -50,7 +50,7 @@ fn perplexity(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(crate) fn run(args: &AnalyzeCodesArgs, device: DeviceName) -> Result<()> {
+pub(crate) fn run(args: &AnalyzeCodesArgs, device: Option<Device>) -> Result<()> {
     let data = pixels::data::open(&args.data.data, models::home())?;
     let chosen: Vec<usize> = match &args.class {
         None => (0..data.len()).collect(),
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &AnalyzeCodesArgs, device: DeviceName) -> Result<()> {
             progress.set(number as u64 + 1);
         }
         progress.finish();
-        let codebook = folder.tokenizer(&device.device())?.quantizer.codebook();
+        let codebook = folder.tokenizer(&crate::reference::networks(device)?)?.quantizer.codebook();
         let codebook = operations::parameters::host_tensor(codebook);
         let width = codebook.shape[1];
         let of_used = codebook.values.chunks_exact(width).zip(&used).filter(|&(_, &used)| used > 0);

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use charts::{Figure, Picture as PicturePanel};
 use clap::Args;
+use pipeline::Device;
 use pixels::Picture;
 use tokenizer::DecoderKind;
 
 use crate::{
     args::{ComputeArgs, CropArgs, DecoderArgs, DecoderName},
     compute::{Compute, Decoding, Encoding},
-    device::DeviceName,
     images, models, progress,
 };
 
@@ -62,7 +62,7 @@ struct Column {
     decoding: Decoding,
 }
 
-pub(crate) fn run(args: &AnalyzeReconstructionsArgs, device: DeviceName) -> Result<()> {
+pub(crate) fn run(args: &AnalyzeReconstructionsArgs, device: Option<Device>) -> Result<()> {
     let compute = ComputeArgs::default();
     let compute = Compute::new(&compute, device)?;
     let mut encoders: Vec<Encoding> = Vec::new();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use engine::{Drafts, Event, Generator, Pool, Precision, Scheduler, Weights};
+use engine::{Drafts, Event, Generator, Precision, Scheduler, Weights};
 use generator::{Condition, Request, SamplingConfig};
 use serde_json::json;
 use tokens::CodebookIndex;
@@ -14,6 +14,7 @@ use crate::{
     args::{GeneratorPreset, ModelArgs, PrecisionName},
     models,
     progress::{self, Progress},
+    tuning,
 };
 
 /// Draw pictures one at a time while later tokens are tried in the same pass (speculative decoding)
@@ -87,7 +88,7 @@ fn draw(
 }
 
 pub(super) fn run(args: &BenchSpeculationArgs) -> Result<()> {
-    let pool = Arc::<Pool>::default();
+    let pool = tuning::pool();
     let model = args.preset.is_none().then(|| models::open(&args.model.model)).transpose()?;
     let config = match (&model, args.preset) {
         (Some(model), _) => model.generator_config()?.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Int, Tensor};
 use clap::Args;
-use engine::{Pool, Precision, measure};
+use engine::{Precision, measure};
 use generator::{Condition, Request, SamplingConfig};
 use metrics::{Mean, divergence, log_softmax};
 use model::Model;
@@ -18,6 +18,7 @@ use crate::{
     args::{DataArgs, ModelArgs},
     models,
     progress::{self, Progress},
+    tuning,
 };
 
 /// Say what the packed engine's number formats change, against f32 and against the reference
@@ -94,7 +95,7 @@ pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
         data.classes().len(),
         config.classes
     );
-    let pool = Arc::<Pool>::default();
+    let pool = tuning::pool();
     let tokenizer = &model.config.tokenizer;
     let file = model.tokenizer_file()?;
     let encoder =

@@ -12,7 +12,6 @@ use crate::{
     args::{ComputeArgs, DataArgs, DecoderArgs, ModelArgs},
     commands::evaluate::{ExtractorArgs, LpipsArgs},
     compute::Compute,
-    device::DeviceName,
     extractor::{self, Extractor},
     models, progress,
     protocol::Published,
@@ -124,11 +123,14 @@ pub(super) fn report(
     Ok((object, text))
 }
 
-pub(super) fn run(args: &EvaluateReconstructionArgs, device: DeviceName) -> Result<()> {
+pub(super) fn run(
+    args: &EvaluateReconstructionArgs,
+    device: Option<pipeline::Device>,
+) -> Result<()> {
     let source = &args.data.data;
     let data = open_data(source, args.per_class, args.seed)?;
     let model = models::open(&args.model.model)?;
-    let burn_device = device.device();
+    let burn_device = crate::reference::networks(device)?;
     let extractor = extractor::open(&args.extractor.extractor, &burn_device)?;
     let perceptual = perceptual(&args.lpips.networks, &burn_device)?;
     let reference = args.reference.as_deref().map(|name| Reference::open(name, &extractor));

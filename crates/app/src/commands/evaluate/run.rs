@@ -24,13 +24,13 @@ use crate::{
     args::{BatchArgs, ComputeArgs, DecoderArgs, ModelArgs, ShardArgs},
     commands::evaluate::LpipsArgs,
     compute::Compute,
-    device::DeviceName,
     extractor::{self, Extractor},
     models,
     parts::Parts,
     progress::{self, Progress},
     protocol::{ExtractorName, Kind, Protocol},
     reconstruction::{self as rebuilding, PerceptualMeasure, Rebuilder, ReconstructionSums},
+    reference,
 };
 
 /// Measure a model as a published number was measured, and put both side by side
@@ -93,11 +93,11 @@ struct Job<'a> {
     out: PathBuf,
 }
 
-pub(super) fn run(args: &EvaluateRunArgs, device: DeviceName) -> Result<()> {
+pub(super) fn run(args: &EvaluateRunArgs, device: Option<pipeline::Device>) -> Result<()> {
     let shard = args.shard.shard;
     let model = models::open(&args.model.model)?;
     let compute = Compute::new(&args.compute, device)?;
-    let device = device.device();
+    let device = reference::networks(device)?;
     let several = args.protocol.len() > 1;
     let jobs = args
         .protocol

@@ -17,6 +17,7 @@ use metrics::{
     precision_recall,
 };
 use model::{Model, ModelContents};
+use pipeline::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use token_cache::Shard;
@@ -30,7 +31,6 @@ use super::{
 use crate::{
     args::{BatchArgs, ComputeArgs, DecoderArgs, ModelArgs},
     compute::Compute,
-    device::DeviceName,
     extractor::{self, Extractor, Seen},
     models,
     parts::Parts,
@@ -277,7 +277,7 @@ struct Sweep<'a> {
     sampler: Option<(Option<u64>, String, Sampler)>,
 }
 
-pub(super) fn run(args: &EvaluateSweepArgs, device: DeviceName) -> Result<()> {
+pub(super) fn run(args: &EvaluateSweepArgs, device: Option<Device>) -> Result<()> {
     let name = args.run.as_ref().map_or(args.model.model.clone(), |run| run.display().to_string());
     let base = models::open(&name)?;
     let mut protocol = Protocol::read(&args.protocol, &args.overrides, &base)?;
@@ -293,7 +293,10 @@ pub(super) fn run(args: &EvaluateSweepArgs, device: DeviceName) -> Result<()> {
     let golden = args.golden.as_deref().map(golden_range).transpose()?;
     let settings = settings(args, &protocol, golden)?;
     let wanted = protocol.extractor.name();
-    let extractor = extractor::open(args.extractor.as_deref().unwrap_or(wanted), &device.device())?;
+    let extractor = extractor::open(
+        args.extractor.as_deref().unwrap_or(wanted),
+        &crate::reference::networks(device)?,
+    )?;
     let set = &protocol.reference;
     let source = args.reference.as_ref().or(set.source.as_ref()).with_context(|| {
         format!("the protocol {} compares with {}: --reference names it", args.protocol, set.what)

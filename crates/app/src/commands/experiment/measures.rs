@@ -22,7 +22,6 @@ use training::experiment::{Ablation, Evaluation, UnitFolder};
 use crate::{
     args::{ComputeArgs, DecoderArgs},
     compute::Compute,
-    device::DeviceName,
     extractor::{self, Extractor, Seen},
     progress::Progress,
     reconstruction::{self, Rebuilder, Reconstruction},
@@ -151,15 +150,15 @@ impl Predicted {
 /// Measures units; keeps what all of them are compared with.
 pub(super) struct Measurer<'a> {
     plan: &'a Ablation,
-    name: DeviceName,
+    name: Option<pipeline::Device>,
     device: Device,
     /// The network, and what it makes of the training pictures of a size.
     reference: Option<(Extractor, ImageSize, Gaussian)>,
 }
 
 impl<'a> Measurer<'a> {
-    pub(super) fn new(plan: &'a Ablation, name: DeviceName) -> Self {
-        Self { plan, name, device: name.device(), reference: None }
+    pub(super) fn new(plan: &'a Ablation, name: Option<pipeline::Device>, device: Device) -> Self {
+        Self { plan, name, device, reference: None }
     }
 
     /// Measures a run of a tokenizer, and the generator on its tokens.

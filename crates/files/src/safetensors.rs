@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+#[cfg(not(target_family = "wasm"))]
 use memmap2::Mmap;
 use safetensors::{Dtype, tensor::Metadata};
 
@@ -106,6 +107,7 @@ pub struct TensorFile {
 
 #[derive(Debug, Clone)]
 enum Bytes {
+    #[cfg(not(target_family = "wasm"))]
     Mapped(Arc<Mmap>),
     Held(Arc<[u8]>),
 }
@@ -115,6 +117,7 @@ impl TensorFile {
     ///
     /// # Errors
     /// If it cannot be read.
+    #[cfg(not(target_family = "wasm"))]
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
         let read = |source| FileError::Read { path: path.to_owned(), source };
@@ -124,6 +127,17 @@ impl TensorFile {
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(read)?;
         Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped(Arc::new(map)) })
+    }
+
+    /// Maps a file into memory. Its content is not looked at yet.
+    ///
+    /// # Errors
+    /// Always: WebAssembly has no files.
+    #[cfg(target_family = "wasm")]
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let what = "there are no files here; download it and use `TensorFile::from_bytes`";
+        let source = std::io::Error::new(std::io::ErrorKind::Unsupported, what);
+        Err(FileError::Read { path: path.as_ref().to_owned(), source })
     }
 
     /// A file that is in memory already, such as one that a browser has downloaded. Errors call it
@@ -140,6 +154,7 @@ impl TensorFile {
     /// The whole file.
     pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
+            #[cfg(not(target_family = "wasm"))]
             Bytes::Mapped(map) => map,
             Bytes::Held(bytes) => bytes,
         }

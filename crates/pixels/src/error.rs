@@ -106,10 +106,12 @@ impl PixelsError {
         move |source| Self::Read { path: path.to_path_buf(), source }
     }
 
+    #[cfg(feature = "data")]
     pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Write { path: path.to_path_buf(), source }
     }
 
+    #[cfg(feature = "data")]
     pub(crate) fn data_set(set: impl ToString, problem: impl ToString) -> Self {
         Self::DataSet { set: set.to_string(), problem: problem.to_string() }
     }

@@ -1,6 +1,6 @@
 //! A picture in memory, read from and written to files.
 
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::Path;
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -200,10 +200,12 @@ impl Picture {
     ///
     /// # Errors
     /// [`PixelsError::Write`].
+    #[cfg(feature = "data")]
     pub fn write_png(&self, path: impl AsRef<Path>) -> Result<(), PixelsError> {
         let path = path.as_ref();
         let bytes = self.encode_png();
-        files::write_file(path, |file| file.write_all(&bytes)).map_err(PixelsError::write(path))
+        files::write_file(path, |file| std::io::Write::write_all(file, &bytes))
+            .map_err(PixelsError::write(path))
     }
 
     /// Pictures side by side, row after row of `columns`, with `gap` pixels of `background`

@@ -1,5 +1,6 @@
 //! Loops with the widest vector instructions of the machine that the program runs on.
 
+#[cfg(not(target_family = "wasm"))]
 use macerator::{AutoArch, Simd, WithSimd};
 
 /// Work on whole numbers, of which every instruction set makes the same.
@@ -9,8 +10,10 @@ pub(crate) trait Kernel {
     fn run(self);
 }
 
+#[cfg(not(target_family = "wasm"))]
 struct Work<K>(K);
 
+#[cfg(not(target_family = "wasm"))]
 impl<K: Kernel> WithSimd for Work<K> {
     type Output = ();
 
@@ -20,8 +23,12 @@ impl<K: Kernel> WithSimd for Work<K> {
     }
 }
 
-/// Runs a kernel that was compiled once for each instruction set.
+/// Runs a kernel that was compiled once for each instruction set. WebAssembly has one, which is
+/// chosen when the program is built.
 #[inline]
 pub(crate) fn vectorized(kernel: impl Kernel) {
+    #[cfg(not(target_family = "wasm"))]
     AutoArch::new().dispatch(Work(kernel));
+    #[cfg(target_family = "wasm")]
+    kernel.run();
 }

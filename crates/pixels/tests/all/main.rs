@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
+#[cfg(feature = "data")]
 mod bundle;
 mod crop;
+#[cfg(feature = "data")]
 mod data;
 mod decode;
+#[cfg(feature = "data")]
 mod loader;
 mod picture;

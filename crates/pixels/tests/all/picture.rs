@@ -107,6 +107,7 @@ fn should_give_planes_in_the_unit_range_and_take_them_back() {
     assert_eq!(picture.rgb(), [0, 255, 127, 0, 254, 255]);
 }
 
+#[cfg(feature = "data")]
 #[test]
 fn should_write_png_files_whole_and_read_them_back() {
     let folder = tempfile::tempdir().unwrap();

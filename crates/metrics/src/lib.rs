@@ -1,8 +1,9 @@
-//! Measures of pictures and of sets of pictures, one metric a file. Pictures are plain slices of
-//! 8-bit values and features plain rows of numbers, so that these numbers can be checked against
-//! any other implementation. The networks behind some of them, and the distances that training
-//! minimizes, are in [`networks`] and [`perceptual`]; what turns pictures into features stands
-//! behind [`FeatureExtractor`].
+//! Measures of pictures and of sets of pictures, one metric per file. Pictures are plain slices of
+//! 8-bit values and features are plain rows of numbers, so the measures can be checked against any
+//! other implementation. A [`FeatureExtractor`] turns pictures into features.
+//!
+//! The feature `networks` adds the networks of the field and the distances that training minimizes,
+//! on Burn: the modules `networks` and `perceptual`. Without it the crate does not depend on Burn.
 
 mod bootstrap;
 mod divergence;
@@ -13,8 +14,10 @@ mod inception_score;
 mod kernel_distance;
 mod mean;
 mod moments;
+#[cfg(feature = "networks")]
 pub mod networks;
 mod numpy_random;
+#[cfg(feature = "networks")]
 pub mod perceptual;
 mod precision_recall;
 mod psnr;

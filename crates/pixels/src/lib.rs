@@ -37,7 +37,6 @@ mod picture;
 mod resample;
 #[cfg(feature = "data")]
 pub mod survey;
-mod vectorized;
 
 #[cfg(feature = "data")]
 pub use data::{DataSet, Sample};

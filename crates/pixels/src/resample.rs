@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use crate::vectorized::{Kernel, vectorized};
+use numerics::{Kernel, vectorized};
+
 use crate::{Picture, PixelsError};
 
 /// Fractional bits of a weight.

@@ -15,6 +15,7 @@ use burn::{
     },
     tensor::TensorData,
 };
+use numerics::vectorized;
 use rayon::prelude::*;
 
 use super::{
@@ -22,7 +23,7 @@ use super::{
     differentiable::differentiable,
     flex::{row_major, values},
     geometry::Geometry,
-    lanes::{self, vectorized},
+    lanes,
     product::{Matrix, Threads, add_product, product, write_product},
 };
 

@@ -13,13 +13,13 @@ use burn::{
     },
     tensor::TensorData,
 };
+use numerics::vectorized;
 use rayon::prelude::*;
 
 use super::{
     differentiable::differentiable,
     flex::{row_major, values},
     geometry::Geometry,
-    lanes::vectorized,
 };
 
 /// The forward pass.

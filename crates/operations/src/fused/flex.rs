@@ -7,11 +7,12 @@ use burn::{
     backend::{Flex, TensorMetadata, flex::FlexTensor},
     tensor::TensorData,
 };
+use numerics::{clamp, gelu, gelu_derivative, round_to_bf16, sigmoid, vectorized};
 use rayon::prelude::*;
 
 use super::{
     backend::{FusedGradients, FusedOperations, Precision, UpdateOperations},
-    lanes::{self, Statistics, round_to_bf16, vectorized},
+    lanes::{self, FUSED, Statistics},
     product::{Matrix, product_in},
     self_attention::{AttentionDropout, SelfAttention},
 };
@@ -246,7 +247,7 @@ fn round(result: &mut FlexTensor, precision: Precision) {
     if precision == Precision::Bf16 {
         for_each_chunk(values_mut(result), CHUNK, |_, out| {
             for out in out {
-                *out = f32::from_bits(round_to_bf16(*out) << 16);
+                *out = round_to_bf16(*out);
             }
         });
     }
@@ -291,7 +292,7 @@ impl FusedOperations for Flex {
     }
 
     fn fused_gelu(x: FlexTensor) -> FlexTensor {
-        map(x, lanes::gelu)
+        map(x, gelu::<FUSED>)
     }
 
     fn fused_leaky_relu(x: FlexTensor, slope: f32) -> FlexTensor {
@@ -299,7 +300,7 @@ impl FusedOperations for Flex {
     }
 
     fn fused_clamp(x: FlexTensor, low: f32, high: f32) -> FlexTensor {
-        map(x, |x| lanes::clamp(x, low, high))
+        map(x, |x| clamp(x, low, high))
     }
 
     fn fused_shifted_clamp(x: FlexTensor, bias: FlexTensor, low: f32, high: f32) -> FlexTensor {
@@ -325,7 +326,7 @@ impl FusedOperations for Flex {
     }
 
     fn fused_silu_gate(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
-        zip(gate, up, |gate, up| gate * lanes::sigmoid(gate) * up)
+        zip(gate, up, |gate, up| gate * sigmoid::<FUSED>(gate) * up)
     }
 
     fn fused_layer_norm(
@@ -410,7 +411,7 @@ impl FusedGradients for Flex {
     }
 
     fn gelu_gradient(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
-        zip(gradient, x, |gradient, x| gradient * lanes::gelu_derivative(x))
+        zip(gradient, x, |gradient, x| gradient * gelu_derivative::<FUSED>(x))
     }
 
     fn leaky_relu_gradient(result: FlexTensor, gradient: FlexTensor, slope: f32) -> FlexTensor {
@@ -462,7 +463,7 @@ impl FusedGradients for Flex {
             .for_each(|((gates, gradients), up)| {
                 vectorized(|| {
                     for ((gate, gradient), &up) in gates.iter_mut().zip(gradients).zip(up) {
-                        let sigmoid = lanes::sigmoid(*gate);
+                        let sigmoid = sigmoid::<FUSED>(*gate);
                         let silu = *gate * sigmoid;
                         let slope = sigmoid + silu * (1.0 - sigmoid);
                         *gate = *gradient * up * slope;

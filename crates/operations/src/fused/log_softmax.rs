@@ -4,12 +4,13 @@ use burn::backend::{
     Autodiff, Backend, Flex, TensorMetadata, autodiff::checkpoint::strategy::CheckpointStrategy,
     backend_extension, flex::FlexTensor, tensor::FloatTensor,
 };
+use numerics::vectorized;
 use rayon::prelude::*;
 
 use super::{
     differentiable::{differentiable, with_result},
     flex::{row_major, values, values_mut, whole_rows},
-    lanes::{self, vectorized},
+    lanes,
 };
 
 /// The forward pass.

@@ -8,6 +8,7 @@ use burn::{
     },
     tensor::TensorData,
 };
+use numerics::vectorized;
 use rayon::prelude::*;
 
 use super::{
@@ -15,7 +16,6 @@ use super::{
     differentiable::differentiable,
     flex::{row_major, values},
     geometry::Geometry,
-    lanes::vectorized,
 };
 
 /// The forward pass.

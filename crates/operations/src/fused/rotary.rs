@@ -11,12 +11,13 @@ use burn::{
     },
     tensor::TensorData,
 };
+use numerics::vectorized;
 use rayon::prelude::*;
 
 use super::{
     differentiable::differentiable,
     flex::{row_major, values},
-    lanes::{self, Statistics, vectorized},
+    lanes::{self, Statistics},
 };
 
 /// The forward pass.

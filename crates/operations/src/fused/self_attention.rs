@@ -7,10 +7,11 @@
 
 use std::sync::Arc;
 
+use numerics::vectorized;
 use rayon::prelude::*;
 
 use super::{
-    lanes::{self, vectorized},
+    lanes,
     product::{Matrix, Threads, add_product, product},
 };
 

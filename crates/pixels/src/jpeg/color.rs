@@ -1,8 +1,9 @@
 //! From samples to pixels: libjpeg's "fancy" upsampling (`jdsample.c`) and colour conversion
 //! (`jdcolor.c`), and Pillow's way from CMYK to RGB.
 
+use numerics::{Kernel, vectorized};
+
 use super::{Component, Frame};
-use crate::vectorized::{Kernel, vectorized};
 
 /// What the components are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

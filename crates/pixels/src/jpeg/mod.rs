@@ -17,7 +17,8 @@ mod transform;
 
 use std::ops::Range;
 
-use crate::vectorized::vectorized;
+use numerics::vectorized;
+
 use color::Conversion;
 use huffman::Table;
 use transform::Inverse;

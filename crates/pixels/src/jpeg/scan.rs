@@ -1,9 +1,10 @@
 //! The entropy-coded data of a scan.
 
+use numerics::vectorized;
+
 use super::huffman::{BAD_CODE, Bits, NO_BITS, Table};
 use super::transform::Inverse;
 use super::{BAD_SEGMENT, Block, Component, Decoder, NATURAL_ORDER, Reason};
-use crate::vectorized::vectorized;
 
 /// What a scan says of its coefficients.
 #[derive(Debug, Clone, Copy)]

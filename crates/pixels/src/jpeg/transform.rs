@@ -6,8 +6,9 @@
 // Rows and columns by number read like the formulas, and become vectors.
 #![allow(clippy::needless_range_loop)]
 
+use numerics::Kernel;
+
 use super::Block;
-use crate::vectorized::Kernel;
 
 const CONSTANT_BITS: u32 = 13;
 const KEPT_BITS: u32 = 2;

@@ -7,12 +7,10 @@
 //! Each number of the result is one chain of sums in the order of pairs: it does not depend on the
 //! threads, nor on the other rows and columns.
 
+use numerics::{bf16_bits, round_to_bf16, vectorized};
 use rayon::prelude::*;
 
-use super::{
-    super::lanes::{round_to_bf16, vectorized},
-    Matrix, Threads, product,
-};
+use super::{Matrix, Threads, product};
 
 /// Rows of a tile of the result, and its columns: 24 registers of sums.
 const ROWS: usize = 12;
@@ -43,7 +41,7 @@ fn of_rounded_copies(left: Matrix<'_>, right: Matrix<'_>) -> Vec<f32> {
 #[inline(always)]
 fn round_all(values: &mut [f32]) {
     for value in values {
-        *value = f32::from_bits(round_to_bf16(*value) << 16);
+        *value = round_to_bf16(*value);
     }
 }
 
@@ -100,11 +98,11 @@ fn panels<const WIDTH: usize>(matrix: Matrix<'_>) -> Vec<u32> {
                     if 2 * pair + 1 < columns {
                         let odd = &values[(2 * pair + 1) * column_stride..][..count];
                         for ((to, &even), &odd) in panel.iter_mut().zip(even).zip(odd) {
-                            *to = round_to_bf16(even) | round_to_bf16(odd) << 16;
+                            *to = bf16_bits(even) | bf16_bits(odd) << 16;
                         }
                     } else {
                         for (to, &even) in panel.iter_mut().zip(even) {
-                            *to = round_to_bf16(even);
+                            *to = bf16_bits(even);
                         }
                     }
                 }
@@ -115,10 +113,10 @@ fn panels<const WIDTH: usize>(matrix: Matrix<'_>) -> Vec<u32> {
                     let values = &values[row * row_stride..][..columns];
                     let (whole, rest) = values.as_chunks::<2>();
                     for (to, &[even, odd]) in row_pairs.iter_mut().zip(whole) {
-                        *to = round_to_bf16(even) | round_to_bf16(odd) << 16;
+                        *to = bf16_bits(even) | bf16_bits(odd) << 16;
                     }
                     if let (Some(last), &[even]) = (row_pairs.last_mut(), rest) {
-                        *last = round_to_bf16(even);
+                        *last = bf16_bits(even);
                     }
                     let places = panel[row..].iter_mut().step_by(WIDTH);
                     places.zip(&row_pairs).for_each(|(to, &pair)| *to = pair);

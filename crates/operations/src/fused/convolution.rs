@@ -9,21 +9,21 @@ use std::{borrow::Cow, ops::Range};
 
 use burn::{
     backend::{
-        Autodiff, Backend, Flex, TensorMetadata,
+        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
         autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, flex::FlexTensor,
         tensor::FloatTensor,
     },
-    tensor::TensorData,
+    tensor::{Tensor, TensorData},
 };
 use numerics::vectorized;
 use rayon::prelude::*;
 
 use super::{
-    backend::{FusedGradients, FusedOperations},
+    clamp::{ClampGradients, ClampOperations, shifted_clamp, shifted_clamp_rows},
     differentiable::differentiable,
     flex::{row_major, values},
     geometry::Geometry,
-    lanes,
+    is_fusible,
     product::{Matrix, Threads, add_product, product, write_product},
 };
 
@@ -35,6 +35,77 @@ const GATHERED: usize = 1 << 23;
 const TILE: usize = 1 << 18;
 /// Windows in such a tile at least: a product of fewer spends its time on laying the weights out.
 const TILE_ROWS: usize = 256;
+
+/// Convolution of pictures whose channels come last, by a weight in PyTorch's layout.
+///
+/// # Shapes
+/// `x [batch, height, width, in]` and `weight [out, in, kernel, kernel]` to
+/// `[batch, height', width', out]`.
+///
+/// # Panics
+/// If the channels differ, the weight has another kernel than the geometry, or the kernel is
+/// larger than the picture with its zeros.
+pub fn convolution(x: Tensor<4>, weight: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    let [out, channels, height, width] = weight.dims();
+    assert_eq!([height, width], geometry.kernel, "kernel of weight and geometry");
+    let matrix = weight.permute([2, 3, 1, 0]).reshape([height * width * channels, out]);
+    matrix_convolution(x, matrix, geometry)
+}
+
+/// [`convolution`] by a weight that lies as the windows under the kernel do: by row, column and
+/// channel of the picture.
+///
+/// # Shapes
+/// `x [batch, height, width, in]` and `matrix [kernel·kernel·in, out]` to
+/// `[batch, height', width', out]`.
+///
+/// # Panics
+/// If the matrix does not fit the channels and the kernel, or the kernel is larger than the
+/// picture with its zeros.
+pub fn matrix_convolution(x: Tensor<4>, matrix: Tensor<2>, geometry: Geometry) -> Tensor<4> {
+    let ([_, _, _, channels], [rows, _]) = (x.dims(), matrix.dims());
+    let [height, width] = geometry.kernel;
+    assert_eq!(rows, height * width * channels, "rows of the matrix and numbers under the kernel");
+    if is_fusible(&x) && is_fusible(&matrix) {
+        let (x, matrix) = (x.into_dispatch(), matrix.into_dispatch());
+        Tensor::from_dispatch(Dispatch::fused_convolution(x, matrix, geometry))
+    } else {
+        composed::matrix_convolution(x, matrix, geometry)
+    }
+}
+
+/// [`matrix_convolution`], then [`shifted_clamp`], without a pass over memory for the second where
+/// no gradient is wanted. The bias is frozen: no gradient reaches it.
+///
+/// # Shapes
+/// `x [batch, height, width, in]`, `matrix [kernel·kernel·in, out]` and `bias [out]` to
+/// `[batch, height', width', out]`.
+///
+/// # Panics
+/// If the matrix does not fit the channels and the kernel, the bias does not fit the matrix, or
+/// the kernel is larger than the picture with its zeros.
+pub fn clamped_convolution(
+    x: Tensor<4>,
+    matrix: Tensor<2>,
+    bias: Tensor<1>,
+    geometry: Geometry,
+    low: f32,
+    high: f32,
+) -> Tensor<4> {
+    let ([_, _, _, channels], [rows, outputs]) = (x.dims(), matrix.dims());
+    let [height, width] = geometry.kernel;
+    assert_eq!(rows, height * width * channels, "rows of the matrix and numbers under the kernel");
+    assert_eq!(bias.dims(), [outputs], "width of matrix and bias");
+    if is_fusible(&x) && is_fusible(&matrix) && is_fusible(&bias) {
+        let [x, matrix, bias] = [x.into_dispatch(), matrix.into_dispatch(), bias.into_dispatch()];
+        let bounds = [low, high];
+        Tensor::from_dispatch(Dispatch::fused_clamped_convolution(
+            x, matrix, bias, geometry, bounds,
+        ))
+    } else {
+        shifted_clamp(matrix_convolution(x, matrix, geometry), bias, low, high)
+    }
+}
 
 /// The forward pass.
 #[backend_extension(Flex, Autodiff)]
@@ -247,7 +318,7 @@ impl ConvolutionOperations for Flex {
         let bias = row_major(bias);
         let bias = values(&bias);
         convolve(x, matrix, geometry, |out| {
-            vectorized(|| lanes::shifted_clamp(out, bias, low, high));
+            vectorized(|| shifted_clamp_rows(out, bias, low, high));
         })
     }
 }
@@ -297,7 +368,7 @@ impl ConvolutionGradients for Flex {
 
 impl<B, C> ConvolutionOperations for Autodiff<B, C>
 where
-    B: ConvolutionGradients + FusedGradients,
+    B: ConvolutionGradients + ClampGradients,
     C: CheckpointStrategy,
 {
     fn fused_clamped_convolution(
@@ -326,5 +397,22 @@ where
                 B::convolution_gradient(x, matrix, gradient, geometry, waited_for)
             },
         )
+    }
+}
+
+/// The fallback, composed of Burn's operations.
+pub(super) mod composed {
+    use burn::tensor::{Tensor, module, ops::ConvOptions};
+
+    use super::{super::geometry::padded, Geometry};
+
+    /// [`matrix_convolution`](super::matrix_convolution) by Burn's convolution of pictures whose
+    /// channels come first.
+    pub fn matrix_convolution(x: Tensor<4>, matrix: Tensor<2>, geometry: Geometry) -> Tensor<4> {
+        let ([_, _, _, channels], [_, out]) = (x.dims(), matrix.dims());
+        let [height, width] = geometry.kernel;
+        let weight = matrix.reshape([height, width, channels, out]).permute([3, 2, 0, 1]);
+        let options = ConvOptions::new([geometry.stride; 2], [0, 0], [1, 1], 1);
+        module::conv2d(padded(x, geometry), weight, None, options).permute([0, 2, 3, 1])
     }
 }

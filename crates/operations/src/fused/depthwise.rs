@@ -7,11 +7,11 @@
 
 use burn::{
     backend::{
-        Autodiff, Backend, Flex, TensorMetadata,
+        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
         autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, flex::FlexTensor,
         tensor::FloatTensor,
     },
-    tensor::TensorData,
+    tensor::{Tensor, TensorData},
 };
 use numerics::vectorized;
 use rayon::prelude::*;
@@ -20,7 +20,36 @@ use super::{
     differentiable::differentiable,
     flex::{row_major, values},
     geometry::Geometry,
+    is_fusible,
 };
+
+/// Convolution of each channel by its own filter, plus bias, for pictures whose channels come
+/// last. Filter and bias are frozen: no gradient reaches them.
+///
+/// # Shapes
+/// `x [batch, height, width, channels]`, `filter [kernel, kernel, channels]` and
+/// `bias [channels]` to `[batch, height', width', channels]`.
+///
+/// # Panics
+/// If the channels differ, the filter has another kernel than the geometry, or the kernel is
+/// larger than the picture with its zeros.
+pub fn depthwise_convolution(
+    x: Tensor<4>,
+    filter: Tensor<3>,
+    bias: Tensor<1>,
+    geometry: Geometry,
+) -> Tensor<4> {
+    let [height, width, channels] = filter.dims();
+    assert_eq!(x.dims()[3], channels, "channels of x and filter");
+    assert_eq!(bias.dims(), [channels], "channels of filter and bias");
+    assert_eq!([height, width], geometry.kernel, "kernel of filter and geometry");
+    if is_fusible(&x) && is_fusible(&filter) && is_fusible(&bias) {
+        let (x, filter, bias) = (x.into_dispatch(), filter.into_dispatch(), bias.into_dispatch());
+        Tensor::from_dispatch(Dispatch::fused_depthwise(x, filter, bias, geometry))
+    } else {
+        composed::depthwise_convolution(x, filter, bias, geometry)
+    }
+}
 
 /// The forward pass.
 #[backend_extension(Flex, Autodiff)]
@@ -227,5 +256,26 @@ impl<B: DepthwiseGradients, C: CheckpointStrategy> DepthwiseOperations for Autod
                 [Some(B::depthwise_gradient(filter, gradient, geometry, [height, width]))]
             },
         )
+    }
+}
+
+/// The fallback, composed of Burn's operations.
+pub(super) mod composed {
+    use burn::tensor::{Tensor, module, ops::ConvOptions};
+
+    use super::{super::geometry::padded, Geometry};
+
+    /// [`depthwise_convolution`](super::depthwise_convolution) by Burn's grouped convolution of
+    /// pictures whose channels come first.
+    pub fn depthwise_convolution(
+        x: Tensor<4>,
+        filter: Tensor<3>,
+        bias: Tensor<1>,
+        geometry: Geometry,
+    ) -> Tensor<4> {
+        let [_, _, channels] = filter.dims();
+        let filter = filter.permute([2, 0, 1]).unsqueeze_dim::<4>(1);
+        let options = ConvOptions::new([geometry.stride; 2], [0, 0], [1, 1], channels);
+        module::conv2d(padded(x, geometry), filter, Some(bias), options).permute([0, 2, 3, 1])
     }
 }

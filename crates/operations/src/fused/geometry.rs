@@ -1,5 +1,7 @@
 //! How a kernel moves over a picture.
 
+use burn::tensor::{Tensor, ops::PadMode};
+
 /// Size of a kernel, how far it moves, and the zeros around the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
@@ -46,4 +48,10 @@ impl Geometry {
             extent(width + left + right, self.kernel[1]),
         ]
     }
+}
+
+/// A picture whose channels come last, with its zeros around it and the channels first.
+pub(super) fn padded(x: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    let [above, below, left, right] = geometry.padding;
+    x.permute([0, 3, 1, 2]).pad([(above, below), (left, right)], PadMode::Constant(0.0))
 }

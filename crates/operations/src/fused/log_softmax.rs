@@ -1,17 +1,34 @@
 //! The logarithm of softmax in one pass.
 
-use burn::backend::{
-    Autodiff, Backend, Flex, TensorMetadata, autodiff::checkpoint::strategy::CheckpointStrategy,
-    backend_extension, flex::FlexTensor, tensor::FloatTensor,
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, flex::FlexTensor,
+        tensor::FloatTensor,
+    },
+    tensor::Tensor,
 };
-use numerics::vectorized;
+use numerics::{exp, fold, greater, vectorized};
 use rayon::prelude::*;
 
 use super::{
     differentiable::{differentiable, with_result},
     flex::{row_major, values, values_mut, whole_rows},
-    lanes,
+    is_fusible,
+    rows::{FUSED, sum},
 };
+
+/// Natural logarithm of the softmax over the last dimension.
+///
+/// # Shapes
+/// Any, kept.
+pub fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if is_fusible(&x) {
+        Tensor::from_dispatch(Dispatch::fused_log_softmax(x.into_dispatch()))
+    } else {
+        composed::log_softmax(x)
+    }
+}
 
 /// The forward pass.
 #[backend_extension(Flex, Autodiff)]
@@ -44,7 +61,7 @@ impl LogSoftmaxOperations for Flex {
         let mut x = row_major(x);
         let width = x.shape().last().copied().unwrap_or(1);
         values_mut(&mut x).par_chunks_mut(whole_rows(width)).for_each(|rows| {
-            vectorized(|| rows.chunks_exact_mut(width).for_each(lanes::log_softmax));
+            vectorized(|| rows.chunks_exact_mut(width).for_each(log_softmax_row));
         });
         x
     }
@@ -62,10 +79,39 @@ impl LogSoftmaxGradients for Flex {
                 vectorized(|| {
                     let rows = gradient.chunks_exact_mut(width).zip(result.chunks_exact(width));
                     rows.for_each(|(gradient, result)| {
-                        lanes::log_softmax_backward(result, gradient);
+                        log_softmax_backward(result, gradient);
                     });
                 });
             });
         gradient
+    }
+}
+
+/// Logarithm of the softmax of a row, in place.
+#[inline(always)]
+pub(super) fn log_softmax_row(row: &mut [f32]) {
+    let highest = fold(row, f32::NEG_INFINITY, greater, greater);
+    let total = sum(row, |score| exp::<FUSED>(score - highest)).ln();
+    for score in row {
+        *score = (*score - highest) - total;
+    }
+}
+
+/// Turns the gradient of [`log_softmax_row`]'s result into that of its argument, in place.
+#[inline(always)]
+pub(super) fn log_softmax_backward(result: &[f32], gradient: &mut [f32]) {
+    let total = sum(gradient, |g| g);
+    for (g, result) in gradient.iter_mut().zip(result) {
+        *g -= exp::<FUSED>(*result) * total;
+    }
+}
+
+/// The fallback, composed of Burn's operations.
+pub(super) mod composed {
+    use burn::tensor::{Tensor, activation};
+
+    /// [`log_softmax`](super::log_softmax) as Burn has it.
+    pub fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+        activation::log_softmax(x, D - 1)
     }
 }

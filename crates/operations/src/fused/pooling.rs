@@ -2,11 +2,11 @@
 
 use burn::{
     backend::{
-        Autodiff, Backend, Flex, TensorMetadata,
+        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
         autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, flex::FlexTensor,
         tensor::FloatTensor,
     },
-    tensor::TensorData,
+    tensor::{Tensor, TensorData},
 };
 use numerics::vectorized;
 use rayon::prelude::*;
@@ -16,7 +16,24 @@ use super::{
     differentiable::differentiable,
     flex::{row_major, values},
     geometry::Geometry,
+    is_fusible,
 };
+
+/// The largest number under each window, channel by channel; the zeros of the geometry count as
+/// smaller than any. Where several are largest, the gradient goes to the first by row and column.
+///
+/// # Shapes
+/// `[batch, height, width, channels]` → `[batch, height', width', channels]`.
+///
+/// # Panics
+/// If the kernel is larger than the picture with its zeros.
+pub fn max_pool(x: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+    if is_fusible(&x) {
+        Tensor::from_dispatch(Dispatch::fused_max_pool(x.into_dispatch(), geometry))
+    } else {
+        composed::max_pool(x, geometry)
+    }
+}
 
 /// The forward pass.
 #[backend_extension(Flex, Autodiff)]
@@ -144,5 +161,21 @@ impl<B: PoolingGradients, C: CheckpointStrategy> PoolingOperations for Autodiff<
             },
             move |x, gradient, _| [Some(B::max_pool_gradient(x, gradient, geometry))],
         )
+    }
+}
+
+/// The fallback, composed of Burn's operations.
+pub(super) mod composed {
+    use burn::tensor::{Tensor, module, ops::MaxPoolOptions};
+
+    use super::Geometry;
+
+    /// [`max_pool`](super::max_pool) by Burn's of pictures whose channels come first.
+    pub fn max_pool(x: Tensor<4>, geometry: Geometry) -> Tensor<4> {
+        let [above, below, left, right] = geometry.padding;
+        let options = MaxPoolOptions::new(geometry.kernel)
+            .with_stride([geometry.stride; 2])
+            .with_padding_pairs([(above, below), (left, right)]);
+        module::max_pool2d(x.permute([0, 3, 1, 2]), options).permute([0, 2, 3, 1])
     }
 }

@@ -7,7 +7,14 @@ mod bf16;
 
 use gemm::Parallelism;
 
-use super::backend::Precision;
+/// What a linear layer multiplies in. Its tensors have single precision either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// As they are.
+    Single,
+    /// Rounded to bfloat16, and the results, too; sums run in single precision.
+    Bf16,
+}
 
 /// A matrix that lies in a slice, its rows and columns at fixed distances.
 #[derive(Debug, Clone, Copy)]

@@ -5,11 +5,11 @@
 
 use burn::{
     backend::{
-        Autodiff, Backend, Flex, TensorMetadata,
+        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
         autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, flex::FlexTensor,
         tensor::FloatTensor,
     },
-    tensor::TensorData,
+    tensor::{Tensor, TensorData},
 };
 use numerics::vectorized;
 use rayon::prelude::*;
@@ -17,8 +17,53 @@ use rayon::prelude::*;
 use super::{
     differentiable::differentiable,
     flex::{row_major, values},
-    lanes::{self, Statistics},
+    is_fusible,
+    normalization::{Statistics, normalize_backward},
 };
+
+/// Queries and keys of each head divided by their root mean square and scaled, then each number
+/// times its cosine plus the other one of its pair times its sine. Values are kept. No gradient
+/// reaches the tables.
+///
+/// # Shapes
+/// `query_key_value [batch, length, 3·width]`, kept, as [`self_attention`] takes it; `query_scale` and
+/// `key_scale [head]`; `cosines` and `sines [length, head]`.
+///
+/// # Panics
+/// If the shapes do not fit, or heads are of an odd width.
+pub fn normalize_and_rotate(
+    query_key_value: Tensor<3>,
+    query_scale: Tensor<1>,
+    key_scale: Tensor<1>,
+    cosines: Tensor<2>,
+    sines: Tensor<2>,
+    epsilon: f64,
+) -> Tensor<3> {
+    let ([_, length, packed], [head]) = (query_key_value.dims(), query_scale.dims());
+    assert!(head.is_multiple_of(2) && packed.is_multiple_of(3 * head), "{packed} of {head}");
+    assert_eq!(key_scale.dims(), [head], "widths of query and key");
+    assert_eq!([cosines.dims(), sines.dims()], [[length, head]; 2], "tables of all positions");
+    let scales = [&query_scale, &key_scale].into_iter().all(is_fusible);
+    if is_fusible(&query_key_value) && scales && is_fusible(&cosines) && is_fusible(&sines) {
+        Tensor::from_dispatch(Dispatch::fused_rotary(
+            query_key_value.into_dispatch(),
+            query_scale.into_dispatch(),
+            key_scale.into_dispatch(),
+            cosines.into_dispatch(),
+            sines.into_dispatch(),
+            epsilon as f32,
+        ))
+    } else {
+        composed::normalize_and_rotate(
+            query_key_value,
+            query_scale,
+            key_scale,
+            cosines,
+            sines,
+            epsilon,
+        )
+    }
+}
 
 /// The forward pass.
 #[backend_extension(Flex, Autodiff)]
@@ -154,7 +199,7 @@ impl RotaryGradients for Flex {
                             for (vector, x) in vectors {
                                 rotate_back(vector, cosines, sines);
                                 let statistics = Statistics::of(x, false, epsilon);
-                                lanes::normalize_backward(
+                                normalize_backward(
                                     x,
                                     scale,
                                     statistics,
@@ -203,5 +248,43 @@ fn rotate_back(vector: &mut [f32], cosines: &[f32], sines: &[f32]) {
     for ((pair, cosine), sine) in pairs.iter_mut().zip(cosines).zip(sines) {
         let [a, b] = *pair;
         *pair = [a * cosine[0] + b * sine[1], b * cosine[1] + a * sine[0]];
+    }
+}
+
+/// The fallback, composed of Burn's operations.
+pub(super) mod composed {
+    use burn::tensor::{Tensor, TensorData};
+
+    use super::super::normalization::composed::rms_norm;
+
+    /// [`normalize_and_rotate`](super::normalize_and_rotate), operation by operation.
+    pub fn normalize_and_rotate(
+        query_key_value: Tensor<3>,
+        query_scale: Tensor<1>,
+        key_scale: Tensor<1>,
+        cosines: Tensor<2>,
+        sines: Tensor<2>,
+        epsilon: f64,
+    ) -> Tensor<3> {
+        let [batch, length, packed] = query_key_value.dims();
+        let (width, [head]) = (packed / 3, query_scale.dims());
+        // A product with a permutation exchanges the numbers of each pair exactly, and is the one way
+        // to do so that is fast on every device, forward and backward.
+        let mut exchange = vec![0.0f32; head * head];
+        for number in 0..head {
+            exchange[(number ^ 1) * head + number] = 1.0;
+        }
+        let device = query_key_value.device();
+        let exchange = Tensor::<2>::from_data(TensorData::new(exchange, [head, head]), &device);
+        let part = |index: usize| {
+            query_key_value.clone().slice([0..batch, 0..length, index * width..(index + 1) * width])
+        };
+        let turned = |x: Tensor<3>, scale| {
+            let x = rms_norm(x.reshape([batch, length, width / head, head]), scale, epsilon);
+            let exchanged = x.clone().matmul(exchange.clone().unsqueeze());
+            let table = |table: &Tensor<2>| table.clone().reshape([1, length, 1, head]);
+            (x * table(&cosines) + exchanged * table(&sines)).reshape([batch, length, width])
+        };
+        Tensor::cat(vec![turned(part(0), query_scale), turned(part(1), key_scale), part(2)], 2)
     }
 }

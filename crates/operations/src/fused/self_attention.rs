@@ -7,13 +7,53 @@
 
 use std::sync::Arc;
 
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, flex::FlexTensor,
+        tensor::FloatTensor,
+    },
+    tensor::Tensor,
+};
 use numerics::vectorized;
 use rayon::prelude::*;
 
 use super::{
-    lanes,
+    differentiable::differentiable,
+    flex::{row_major, tensor_like, tensor_of_width, values},
+    is_fusible,
     product::{Matrix, Threads, add_product, product},
+    softmax,
 };
+
+/// softmax(q·kᵀ / √head) · v for every head. With `causal`, a position sees those up to its own.
+/// With `dropout`, probabilities are multiplied by its factors.
+///
+/// On the CPU backend a sample's result does not depend, not even in the last bit, on how many
+/// others are in the batch, and the scores never stand in memory as a whole.
+///
+/// # Shapes
+/// `query_key_value [batch, length, 3·width]`, the queries of all heads, then their keys, then
+/// their values → `[batch, length, width]`.
+///
+/// # Panics
+/// If the width is no multiple of `3·heads`.
+pub fn self_attention(
+    query_key_value: Tensor<3>,
+    heads: usize,
+    causal: bool,
+    dropout: Option<&AttentionDropout>,
+) -> Tensor<3> {
+    let [_, _, packed] = query_key_value.dims();
+    assert!(packed.is_multiple_of(3 * heads), "{packed} numbers a token for {heads} heads");
+    if is_fusible(&query_key_value) {
+        let packed = query_key_value.into_dispatch();
+        let dropout = dropout.cloned();
+        Tensor::from_dispatch(Dispatch::fused_self_attention(packed, heads, causal, dropout))
+    } else {
+        composed::self_attention(query_key_value, heads, causal, dropout)
+    }
+}
 
 /// Queries in a block.
 const BLOCK: usize = 128;
@@ -46,7 +86,7 @@ impl std::fmt::Debug for AttentionDropout {
 
 /// The shape of one call.
 #[derive(Debug, Clone)]
-pub(super) struct SelfAttention {
+struct SelfAttention {
     length: usize,
     heads: usize,
     head: usize,
@@ -146,7 +186,11 @@ impl SelfAttention {
                         rows.zip(probabilities.chunks_exact(keys)).enumerate()
                     {
                         let seen = self.seen(block, row);
-                        lanes::softmax_backward(&probabilities[..seen], &mut scores[..seen], scale);
+                        softmax::softmax_backward(
+                            &probabilities[..seen],
+                            &mut scores[..seen],
+                            scale,
+                        );
                         scores[seen..].fill(0.0);
                     }
                 });
@@ -206,7 +250,7 @@ impl SelfAttention {
         vectorized(|| {
             for (row, scores) in scores.chunks_exact_mut(block.keys).enumerate() {
                 let (seen, hidden) = scores.split_at_mut(self.seen(block, row));
-                lanes::softmax(seen, self.scale());
+                softmax::softmax(seen, self.scale());
                 hidden.fill(0.0);
             }
         });
@@ -255,4 +299,126 @@ fn multiply(numbers: &mut [f32], factors: &[f32]) {
             *number *= factor;
         }
     });
+}
+
+/// The forward pass.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait SelfAttentionOperations: Backend {
+    /// softmax(q·kᵀ / √head) · v of every head; queries, keys and values lie side by side.
+    fn fused_self_attention(
+        query_key_value: FloatTensor<Self>,
+        heads: usize,
+        causal: bool,
+        dropout: Option<AttentionDropout>,
+    ) -> FloatTensor<Self>;
+}
+
+/// The backward pass.
+pub(crate) trait SelfAttentionGradients: SelfAttentionOperations {
+    /// The gradient for queries, keys and values, side by side as they are.
+    fn self_attention_gradient(
+        query_key_value: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        heads: usize,
+        causal: bool,
+        dropout: Option<AttentionDropout>,
+    ) -> FloatTensor<Self>;
+}
+
+impl<B: SelfAttentionGradients, C: CheckpointStrategy> SelfAttentionOperations for Autodiff<B, C> {
+    fn fused_self_attention(
+        query_key_value: FloatTensor<Self>,
+        heads: usize,
+        causal: bool,
+        dropout: Option<AttentionDropout>,
+    ) -> FloatTensor<Self> {
+        let again = dropout.clone();
+        differentiable::<B, C, _, 1>(
+            [query_key_value],
+            |[packed], keep| {
+                let state = keep.then(|| packed.clone());
+                (B::fused_self_attention(packed, heads, causal, dropout), state)
+            },
+            move |packed, gradient, _| {
+                [Some(B::self_attention_gradient(packed, gradient, heads, causal, again))]
+            },
+        )
+    }
+}
+
+impl SelfAttentionOperations for Flex {
+    fn fused_self_attention(
+        packed: FlexTensor,
+        heads: usize,
+        causal: bool,
+        dropout: Option<AttentionDropout>,
+    ) -> FlexTensor {
+        let packed = row_major(packed);
+        let attention = SelfAttention::of(&packed.shape(), heads, causal, dropout);
+        let output = attention.forward(values(&packed));
+        tensor_of_width(&packed, attention.width(), output)
+    }
+}
+
+impl SelfAttentionGradients for Flex {
+    fn self_attention_gradient(
+        packed: FlexTensor,
+        gradient: FlexTensor,
+        heads: usize,
+        causal: bool,
+        dropout: Option<AttentionDropout>,
+    ) -> FlexTensor {
+        let (packed, gradient) = (row_major(packed), row_major(gradient));
+        let attention = SelfAttention::of(&packed.shape(), heads, causal, dropout);
+        tensor_like(&packed, attention.backward(values(&packed), values(&gradient)))
+    }
+}
+
+/// The fallback, composed of Burn's operations.
+pub(super) mod composed {
+    use burn::tensor::{Tensor, TensorData};
+
+    use super::{super::softmax::composed::scaled_softmax, AttentionDropout};
+
+    /// [`self_attention`](super::self_attention), one head after another, with all scores in memory.
+    pub fn self_attention(
+        query_key_value: Tensor<3>,
+        heads: usize,
+        causal: bool,
+        dropout: Option<&AttentionDropout>,
+    ) -> Tensor<3> {
+        let [batch, length, packed] = query_key_value.dims();
+        let head = packed / 3 / heads;
+        let [query, key, value] = split_heads(query_key_value, heads);
+        let scores = query.matmul(key.swap_dims(2, 3));
+        let mut probabilities = scaled_softmax(scores, (head as f64).powf(-0.5), causal);
+        if let Some(dropout) = dropout {
+            let size = heads * length * length;
+            let mut factors = vec![0.0; batch * size];
+            for (sample, factors) in factors.chunks_exact_mut(size.max(1)).enumerate() {
+                dropout.factors(sample, 0, factors);
+            }
+            let factors = TensorData::new(factors, [batch, heads, length, length]);
+            let device = probabilities.device();
+            probabilities = probabilities * Tensor::from_data(factors, &device);
+        }
+        let mixed = probabilities.matmul(value);
+        mixed.swap_dims(1, 2).reshape([batch, length, heads * head])
+    }
+
+    /// Queries, keys and values out of where they lie side by side.
+    ///
+    /// # Shapes
+    /// `query_key_value [batch, length, 3·width]` → three of `[batch, heads, length, width/heads]`.
+    pub(crate) fn split_heads(query_key_value: Tensor<3>, heads: usize) -> [Tensor<4>; 3] {
+        let [batch, length, packed] = query_key_value.dims();
+        let width = packed / 3;
+        [0, 1, 2].map(|part| {
+            query_key_value
+                .clone()
+                .slice([0..batch, 0..length, part * width..(part + 1) * width])
+                .reshape([batch, length, heads, width / heads])
+                .swap_dims(1, 2)
+        })
+    }
 }

@@ -2,7 +2,7 @@
 //! the next token.
 //!
 //! The crate itself is the architecture, what is asked of a generator ([`Request`]) and how a token is
-//! chosen ([`choose`], [`guidance`]), without tensors: an engine needs no more. [`mod@reference`] holds the
+//! chosen ([`choose`], [`guidance`]), without tensors: an engine needs no more. `reference` holds the
 //! modules on Burn, which train, and which engines are compared with. A picture's tokens depend only on
 //! its own request and sampling, to the bit.
 

@@ -4,7 +4,7 @@
 //! nearest code, and a decoder turns codes into pixels: a causal one while the encoder learns
 //! (stage 1), a bidirectional one for the final pictures (stage 2).
 //!
-//! The crate itself is the architecture, without tensors: an engine needs no more. [`mod@reference`]
+//! The crate itself is the architecture, without tensors: an engine needs no more. `reference`
 //! holds the modules on Burn, which train, and which engines are compared with.
 
 mod config;

@@ -209,9 +209,21 @@ fn train(
     resume: bool,
     event: Event,
 ) -> Vec<Result<(), TrainingError>> {
+    train_in_parts(folder, ranks, 1, resume, event)
+}
+
+/// Like [`train`], with `accumulate` micro-batches on each rank.
+fn train_in_parts(
+    folder: &Path,
+    ranks: usize,
+    accumulate: usize,
+    resume: bool,
+    event: Event,
+) -> Vec<Result<(), TrainingError>> {
     let rank = |communicator: Threads| {
         let mut recipe = stage_one_recipe(4);
         recipe.schedule.checkpoint_every = 1;
+        recipe.schedule.accumulate = accumulate;
         let rank = communicator.rank();
         let trainer = stage_one(&recipe).with_communicator(Arc::new(communicator)).unwrap();
         let trainer = Hooked::new(trainer, |trainer: &mut StageOne, step| {
@@ -264,12 +276,17 @@ fn should_end_all_ranks_with_one_and_resume_on_any_number_of_them() {
     }
 }
 
+/// One process works through as many micro-batches as there are ranks, so that both courses make
+/// the same sums. Cut otherwise, they would part by rounding, and by more where AdamW divides a
+/// gradient that is nearly zero by its own size, or where two codes are as near as each other.
 #[test]
 fn should_take_all_ranks_back_together() {
+    const PARTS: usize = 2;
     let course = |ranks: usize| {
         let folder = tempfile::tempdir().unwrap();
         let poisoned: Event = |_, step| Ok(step.address == 2);
-        assert!(train(folder.path(), ranks, false, poisoned).iter().all(Result::is_ok));
+        let ended = train_in_parts(folder.path(), ranks, PARTS / ranks, false, poisoned);
+        assert!(ended.iter().all(Result::is_ok), "{ended:?}");
         let log = std::fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
         assert!(log.contains("went_back_to"), "{log}");
         let losses = log.lines().filter_map(|line| {
@@ -277,11 +294,9 @@ fn should_take_all_ranks_back_together() {
         });
         losses.collect::<Vec<_>>()
     };
-    let (alone, several) = (course(1), course(2));
+    let (alone, several) = (course(1), course(PARTS));
     assert_eq!(alone.len(), 4);
-    for (several, alone) in several.iter().zip(&alone) {
-        assert!((several - alone).abs() < 1e-4 * alone, "{several} not {alone}");
-    }
+    assert_eq!(several, alone);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod error;
 mod features;
 mod frechet;
 mod inception_score;
+pub mod json;
 mod kernel_distance;
 mod mean;
 mod moments;

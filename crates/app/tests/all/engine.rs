@@ -78,13 +78,28 @@ fn held_out(count: usize) -> Vec<Vec<CodebookIndex>> {
         .collect()
 }
 
+/// Whether decoders give the same pictures in bf16 as in f32. They do where the processor has no
+/// products of bf16: the engine then widens weights and computes in f32, and the weights of `mini`
+/// are stored in bf16.
+fn bf16_decodes_exactly() -> bool {
+    let [exact, rounded] = [Precision::F32, Precision::Bf16].map(|precision| {
+        let (config, kind) = (&MODEL.config.tokenizer, DecoderKind::Causal);
+        let file = MODEL.tokenizer_file().unwrap();
+        let decoder = engine::Decoder::load(file, config, kind, precision, pool()).unwrap();
+        decoder.decode(&held_out(1)[0], &mut decoder.workspace())
+    });
+    exact == rounded
+}
+
 #[test]
 fn should_compute_as_the_reference_and_nearly_so_in_less_precision() {
     let arguments = ["evaluate", "precision", "--model", "mini", "--data", "bundled:heldout"];
     let arguments = [&arguments[..], &["--pictures", "48", "--reference", "3", "--json"]].concat();
     let all: Value = serde_json::from_str(&Scratch::new().ok(&arguments)).unwrap();
     let number = |precision: &str, name: &str| {
-        all[precision][name].as_f64().unwrap_or_else(|| panic!("{precision} {name} in {all}"))
+        let value = &all[precision][name];
+        let infinite = (value == "Infinity").then_some(f64::INFINITY);
+        value.as_f64().or(infinite).unwrap_or_else(|| panic!("{precision} {name} in {all}"))
     };
     assert!(number("f32", "largest_logit_difference") < 1e-4, "{all}");
     assert!(number("f32", "tokens_drawn") > 400.0, "{all}");
@@ -96,7 +111,11 @@ fn should_compute_as_the_reference_and_nearly_so_in_less_precision() {
         assert!(number(precision, "loss_change_percent").abs() <= 0.5, "{precision}: {all}");
         for decoder in ["causal", "bidirectional"] {
             let psnr = number(precision, &format!("{decoder}_lowest_psnr"));
-            assert!((35.0..80.0).contains(&psnr), "{precision} {decoder}: {all}");
+            if precision == "bf16" && bf16_decodes_exactly() {
+                assert_eq!(psnr, f64::INFINITY, "{decoder}: {all}");
+            } else {
+                assert!((35.0..80.0).contains(&psnr), "{precision} {decoder}: {all}");
+            }
         }
     }
 }

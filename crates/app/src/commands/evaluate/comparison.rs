@@ -205,8 +205,11 @@ impl Report {
 
     /// All numbers, and what was published of them.
     pub(super) fn object(&self) -> Map<String, Value> {
-        let mut object: Map<String, Value> =
-            self.lines.iter().map(|line| (line.key.clone(), line.value.into())).collect();
+        let mut object: Map<String, Value> = self
+            .lines
+            .iter()
+            .map(|line| (line.key.clone(), metrics::json::number(line.value)))
+            .collect();
         let published: Map<String, Value> = self
             .lines
             .iter()

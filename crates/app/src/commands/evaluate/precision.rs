@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor};
 use clap::Args;
 use engine::{Precision, measure};
 use generator::{Condition, Request, SamplingConfig};
-use metrics::{Mean, divergence, log_softmax};
+use metrics::{Mean, divergence, json::number, log_softmax};
 use model::Model;
 use pixels::crop::Crop;
 use serde_json::{Value, json};
@@ -28,7 +28,8 @@ use crate::{
 
 Logits are those of the pictures' own tokens (teacher forcing), without guidance. Divergence is the
 mean over tokens of the Kullback-Leibler divergence from f32, in nats. PSNR is that of decoded pictures
-against f32's from the same tokens, of values before they become 8 bits.")]
+against f32's from the same tokens, of values before they become 8 bits. Where a format changes no value
+it is infinite, which JSON writes as the text Infinity.")]
 pub(crate) struct EvaluatePrecisionArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
@@ -74,7 +75,7 @@ impl Errors {
     }
 }
 
-/// Peak signal-to-noise ratio of values in [0, 1], in decibels.
+/// Peak signal-to-noise ratio of values in [0, 1], in decibels; infinite without an error.
 fn decibels(squared_error: f64) -> f64 {
     -10.0 * squared_error.log10()
 }
@@ -172,8 +173,9 @@ pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
         });
         for (place, _) in &decoders {
             let (kind, errors) = (DECODERS[*place], &found.errors[*place]);
-            figures[format!("{kind}_psnr")] = errors.mean.value().map(decibels).into();
-            figures[format!("{kind}_lowest_psnr")] = decibels(errors.largest).into();
+            figures[format!("{kind}_psnr")] =
+                errors.mean.value().map(|error| number(decibels(error))).into();
+            figures[format!("{kind}_lowest_psnr")] = number(decibels(errors.largest));
         }
         all[precision.name()] = figures;
     }

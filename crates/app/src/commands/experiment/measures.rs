@@ -74,6 +74,7 @@ pub(super) struct Predicted {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Rebuilt {
     /// In dB, mean over pictures.
+    #[serde(with = "metrics::json")]
     pub(super) psnr: f64,
     pub(super) ssim: f64,
     /// Mean squared error of the first row of patches, and of the others.

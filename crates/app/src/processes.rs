@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use training::parallel::Communicator;
+use training::communicator::Communicator;
 
 /// What launchers tell a process: Open MPI's own, the process managers PMIx and PMI (Slurm, MPICH).
 const LAUNCHED: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_SIZE"];
@@ -11,7 +11,7 @@ const LAUNCHED: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_SIZE"];
 /// Talks to the other processes of this job, or to nobody.
 #[cfg(feature = "mpi")]
 pub(crate) fn communicator() -> Result<Arc<dyn Communicator>> {
-    use training::parallel::{Alone, Mpi};
+    use training::communicator::{Alone, Mpi};
     if LAUNCHED.iter().any(|name| std::env::var_os(name).is_some()) {
         return Ok(Arc::new(Mpi::start()?));
     }
@@ -32,7 +32,7 @@ pub(crate) fn communicator() -> Result<Arc<dyn Communicator>> {
              built without MPI: build it with --features mpi, or start it without a launcher"
         );
     }
-    Ok(Arc::new(training::parallel::Alone))
+    Ok(Arc::new(training::communicator::Alone))
 }
 
 /// What launchers call a process's number on its machine: Open MPI, Hydra (MPICH, Intel MPI), MVAPICH,

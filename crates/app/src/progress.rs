@@ -10,7 +10,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use training::{
-    run::Trouble,
+    guard::Trouble,
     telemetry::{Alarm, BadPicture, Observer, Report},
 };
 

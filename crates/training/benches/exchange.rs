@@ -23,7 +23,8 @@ use generator::{
 use operations::tape::{Keep, Tape};
 use tokens::TokenLayout;
 use training::{
-    parallel::{Alone, Communicator, ParallelError, Split},
+    communicator::{Alone, Communicator, ParallelError},
+    parallel::Split,
     recipe::{self, GeneratorRecipe},
 };
 

@@ -25,10 +25,9 @@ use token_cache::Shard;
 use tokens::noise::{Noise, Purpose};
 use training::{
     cache::{BuildOptions, Views, build},
-    generator::GeneratorTrainer,
     recipe::{self, GeneratorRecipe, StageOneRecipe},
     run::{Step, Trainer},
-    stage_one::StageOne,
+    trainers::{GeneratorTrainer, StageOne},
 };
 
 /// As in the program.

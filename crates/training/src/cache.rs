@@ -16,7 +16,7 @@ use token_cache::{
 };
 use tokens::CodebookIndex;
 
-use crate::{TrainingError, loader::fitted, stage_one::export_tokenizer, telemetry::BadPicture};
+use crate::{TrainingError, export::export_tokenizer, loader::fitted, telemetry::BadPicture};
 
 /// Name of the tokenizer's model folder inside a token cache.
 pub const TOKENIZER: &str = "tokenizer";

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub enum TrainingError {
     /// The recipe cannot be used.
     #[error(transparent)]
-    Recipe(#[from] crate::recipe::RecipeError),
+    Recipe(#[from] crate::validation::RecipeError),
     /// A picture or data set cannot be read.
     #[error(transparent)]
     Pixels(#[from] pixels::PixelsError),
@@ -31,7 +31,7 @@ pub enum TrainingError {
     Tokenizer(#[from] tokenizer::ConfigError),
     /// The generator's architecture cannot be built.
     #[error("the generator's architecture: {0}")]
-    Generator(#[from] ::generator::ConfigError),
+    Generator(#[from] generator::ConfigError),
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
     File {
@@ -62,7 +62,7 @@ pub enum TrainingError {
     Precision(&'static str),
     /// The processes of a training do not fit it, or each other.
     #[error(transparent)]
-    Parallel(#[from] crate::parallel::ParallelError),
+    Parallel(#[from] crate::communicator::ParallelError),
     /// A checkpoint does not hold what it should.
     #[error("the checkpoint of step {step}: {problem}")]
     Checkpoint {
@@ -121,7 +121,7 @@ pub enum TrainingError {
     )]
     Diverged {
         /// What happened last.
-        trouble: crate::run::Trouble,
+        trouble: crate::guard::Trouble,
         /// How often the run has gone back.
         rollbacks: u64,
     },

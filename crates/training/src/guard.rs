@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{run::Trouble, telemetry::Measures};
+use crate::measures::Measures;
 
 /// What counts as trouble, and how often a run may go back to its last checkpoint because of it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,30 @@ pub struct GuardConfig {
 impl Default for GuardConfig {
     fn default() -> Self {
         Self { rollbacks: 3, spike: None }
+    }
+}
+
+/// Why a run goes back to its last checkpoint, or ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trouble {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// The measure.
+    pub what: &'static str,
+    /// Its value.
+    pub value: f64,
+    /// For a spike, what is usual.
+    pub spike: Option<f64>,
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { step, what, value, .. } = self;
+        write!(f, "{what} is {value} at step {step}")?;
+        match self.spike {
+            None => Ok(()),
+            Some(usual) => write!(f, ", a spike over the recent {usual:.4}"),
+        }
     }
 }
 

@@ -16,11 +16,11 @@ use crate::{
     checkpoint::{Checkpoint, join, put},
     optimizer::{AdamW, AdamWConfig},
     parallel::Split,
-    recipe::{ComputePrecision, Schedule},
+    schedule::{ComputePrecision, Schedule},
 };
 
 /// A module with everything that an optimizer step changes.
-pub(crate) struct Learner<M> {
+pub struct Learner<M> {
     /// Before the names of its tensors and numbers in a checkpoint.
     prefix: &'static str,
     /// Taken out only while it is changed: nobody else then holds its parameters, and they change

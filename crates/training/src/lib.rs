@@ -5,17 +5,33 @@
 //! [`run`](run::run) drives it: it sets the learning rate, writes the log and the
 //! checkpoints, and resumes. All randomness is read from the step's address, so an interrupted
 //! run continues as if it had not been.
+//!
+//! # Order of modules
+//! Each module uses only those above it; a test checks it.
+//!
+//! - `measures`, `validation`, `communicator`, `optimizer`, `losses`, `discriminator`
+//! - `guard`
+//! - `schedule`
+//! - `error`
+//! - `telemetry`, `perceptual`, `checkpoint`, `export`, `parallel`
+//! - `phases`
+//! - `recipe`
+//! - `loader`, `learner`
+//! - `samples`, `cache`, `objective`
+//! - `run`
+//! - `trainers`
 
 pub mod cache;
 mod checkpoint;
+pub mod communicator;
 pub mod discriminator;
 mod error;
-pub mod experiment;
-pub mod generator;
+mod export;
 pub mod guard;
 mod learner;
 mod loader;
 pub mod losses;
+mod measures;
 mod objective;
 pub mod optimizer;
 pub mod parallel;
@@ -25,10 +41,10 @@ pub mod recipe;
 pub mod run;
 mod samples;
 pub mod schedule;
-pub use settings;
-pub mod stage_one;
-pub mod stage_two;
 pub mod telemetry;
+pub mod trainers;
+mod validation;
 
 pub use checkpoint::Checkpoint;
 pub use error::TrainingError;
+pub use settings;

@@ -139,7 +139,8 @@ pub(crate) fn description(data: &dyn DataSet) -> String {
     format!("{pictures} pictures in {classes} classes, checksum {checksum:08x}")
 }
 
-/// What a step's pictures are made of.
+/// What a step's pictures are made of: each picture of a batch is one of the data set's, in a view of
+/// its own.
 #[derive(Clone)]
 pub(crate) struct ImageSource {
     pub(crate) data: Arc<dyn DataSet>,
@@ -169,6 +170,23 @@ impl Place for Visit {
 }
 
 impl ImageSource {
+    /// The pictures of a data set, in the order and the views of this seed.
+    ///
+    /// # Errors
+    /// If there are no pictures.
+    pub(crate) fn new(
+        data: Arc<dyn DataSet>,
+        image: ImageSize,
+        split: Split,
+        seed: u64,
+        augmentation: Augmentation,
+    ) -> Result<Self, TrainingError> {
+        if data.is_empty() {
+            return Err(TrainingError::Data("the data set holds no pictures".into()));
+        }
+        Ok(Self { data, image, split, seed, augmentation, strict: false })
+    }
+
     fn picture(&self, visit: Visit) -> Result<Vec<f32>, PixelsError> {
         let picture = self.data.picture(visit.index)?;
         let mut noise = Noise::new(self.seed, Purpose::Augmentation, visit.step, visit.sample);
@@ -254,7 +272,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        parallel::Threads,
+        communicator::Threads,
         recipe::{self, StageOneRecipe},
     };
 

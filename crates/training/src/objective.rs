@@ -13,13 +13,12 @@ use crate::{
     discriminator::Discriminator,
     learner::Learner,
     losses::adversarial::{self, LeCam},
+    measures::{Measures, scalar},
     optimizer::AdamWConfig,
     parallel::Split,
     perceptual::{Loaded, PerceptualNetwork},
     phases::{self, DiscriminatorRecipe, PerceptualTerm, Phase, Turn},
-    recipe::{ComputePrecision, Schedule},
-    stage_one::scalar,
-    telemetry::Measures,
+    schedule::{ComputePrecision, Schedule},
 };
 
 /// What reconstructions are held to beside the mean squared error, phase by phase.

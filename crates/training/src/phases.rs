@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     discriminator::DiscriminatorConfig,
     perceptual::PerceptualNetwork,
-    recipe::{RecipeError, Schedule, require},
-    schedule::{LearningRates, WarmupCosine},
+    schedule::{LearningRates, Schedule, WarmupCosine},
+    validation::{RecipeError, require},
 };
 
 /// From some step on, until the next phase or the end. Before the first phase there is neither a

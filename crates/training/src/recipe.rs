@@ -1,6 +1,6 @@
 //! Recipes: files that say all of a run, its command and its expected result included.
 
-use ::generator::SamplingConfig;
+use generator::SamplingConfig;
 use pixels::augment::Augmentation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokenizer::{
@@ -9,13 +9,15 @@ use tokenizer::{
 };
 
 use crate::{
-    guard::{CodebookAlarms, GuardConfig},
+    guard::CodebookAlarms,
     losses::StageOneLoss,
     optimizer::AdamWConfig,
     phases::{self, DiscriminatorRecipe, Phase},
-    schedule::{LearningRates, WarmupCosine},
-    settings::{self, SettingsError},
+    schedule::{LearningRates, Schedule},
+    validation::require,
 };
+
+pub use crate::validation::RecipeError;
 
 /// Which of the three trainings a recipe is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,192 +30,30 @@ pub enum Training {
     Generator,
 }
 
-/// A recipe of this repository: its name, its training and its text.
-macro_rules! bundled {
-    ($name:literal, $training:ident, $file:literal) => {
-        (
-            $name,
-            Training::$training,
-            include_str!(concat!("../../../recipes/", $name, "/", $file, ".toml")),
-        )
-    };
-}
+impl Training {
+    const ALL: [Self; 3] = [Self::StageOne, Self::StageTwo, Self::Generator];
 
-/// Recipes that the program carries: name, training, text.
-pub const BUNDLED: &[(&str, Training, &str)] = &[
-    bundled!("figure-2", StageOne, "tokenizer_stage_1"),
-    bundled!("fine-tune", Generator, "generator"),
-    bundled!("mini", StageOne, "tokenizer_stage_1"),
-    bundled!("mini", StageTwo, "tokenizer_stage_2"),
-    bundled!("mini", Generator, "generator"),
-    bundled!("mini-4096", StageOne, "tokenizer_stage_1"),
-    bundled!("mini-4096", StageTwo, "tokenizer_stage_2"),
-    bundled!("mini-4096", Generator, "generator"),
-    bundled!("mini-sharp", StageTwo, "tokenizer_stage_2"),
-    bundled!("paper", StageOne, "tokenizer_stage_1"),
-    bundled!("paper", StageTwo, "tokenizer_stage_2"),
-    bundled!("paper-16384", StageOne, "tokenizer_stage_1"),
-    bundled!("paper-16384", StageTwo, "tokenizer_stage_2"),
-    bundled!("paper-512", StageOne, "tokenizer_stage_1"),
-    bundled!("paper-512", StageTwo, "tokenizer_stage_2"),
-    bundled!("paper-512", Generator, "generator"),
-    bundled!("paper-b", Generator, "generator"),
-    bundled!("paper-b-400", Generator, "generator"),
-    bundled!("paper-l", Generator, "generator"),
-    bundled!("paper-l-400", Generator, "generator"),
-    bundled!("paper-xl", Generator, "generator"),
-    bundled!("paper-xl-16384", Generator, "generator"),
-    bundled!("quick", StageOne, "tokenizer_stage_1"),
-    bundled!("quick", StageTwo, "tokenizer_stage_2"),
-    bundled!("quick", Generator, "generator"),
-    bundled!("table-3", Generator, "generator"),
-    bundled!("table-3-a", StageOne, "tokenizer_stage_1"),
-    bundled!("table-3-b", StageOne, "tokenizer_stage_1"),
-    bundled!("table-3-c", StageOne, "tokenizer_stage_1"),
-    bundled!("table-3-d", StageOne, "tokenizer_stage_1"),
-];
-
-/// A recipe that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RecipeError {
-    /// It cannot be read, or has other settings than a recipe.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// A value that makes no sense.
-    #[error("recipe: `{key}` {problem}")]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-}
-
-/// How long to train, how fast, and how often to save.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Schedule {
-    /// Number of optimizer steps.
-    pub steps: u64,
-    /// Samples a step.
-    pub batch: usize,
-    /// Micro-batches that each process cuts its part of a step into, one after another in memory;
-    /// it changes results by rounding alone.
-    #[serde(default = "one")]
-    pub accumulate: usize,
-    /// Seed of initial values, data order, augmentation and dropout.
-    pub seed: u64,
-    /// Learning rate at the end of the warm-up.
-    pub learning_rate: f64,
-    /// Learning rate that the cosine reaches after the last step.
-    pub final_learning_rate: f64,
-    /// Steps of linear warm-up.
-    pub warmup_steps: u64,
-    /// Steps between checkpoints.
-    pub checkpoint_every: u64,
-    /// Number of checkpoints to keep.
-    pub keep_checkpoints: usize,
-    /// Steps between lines of the log.
-    pub log_every: u64,
-    /// Steps between pictures in `samples/`, if there are to be any: a tokenizer's reconstructions
-    /// of some pictures, a generator's samples of some classes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub samples_every: Option<u64>,
-    /// Steps between evaluations on held-out data, if there are any; every one belongs to a
-    /// checkpoint.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evaluate_every: Option<u64>,
-    /// Whether the checkpoint with the smallest held-out loss is kept as well, and its model in
-    /// `best/`.
-    #[serde(default)]
-    pub keep_best: bool,
-    /// How slowly a moving average of the parameters follows them. Where it is set, the average is
-    /// what is evaluated and exported.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ema_decay: Option<f64>,
-    /// Precision of matrix products.
-    #[serde(default)]
-    pub precision: ComputePrecision,
-    /// Whether transformer blocks keep nothing but their inputs for the backward pass and compute
-    /// the rest again: a third more work, and far less memory.
-    #[serde(default)]
-    pub activation_checkpointing: bool,
-    /// What to do when a loss is no number any more, or spikes.
-    #[serde(default)]
-    pub guard: GuardConfig,
-}
-
-/// In which precision linear layers multiply. Parameters, their gradients and moments, softmax,
-/// norms, quantizer and losses have single precision.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ComputePrecision {
-    /// Single precision.
-    #[default]
-    F32,
-    /// Inputs, weights and results of linear layers, and the gradients of each, are rounded to
-    /// bfloat16.
-    Bf16,
-}
-
-fn one() -> usize {
-    1
-}
-
-impl Schedule {
-    /// The learning rate over a run without phases.
-    pub fn learning_rates(&self) -> WarmupCosine {
-        WarmupCosine {
-            peak: self.learning_rate,
-            last: self.final_learning_rate,
-            warmup: self.warmup_steps,
-            steps: self.steps,
+    /// The name of its recipe in a folder of recipes, without the extension.
+    pub const fn file_stem(self) -> &'static str {
+        match self {
+            Self::StageOne => "tokenizer_stage_1",
+            Self::StageTwo => "tokenizer_stage_2",
+            Self::Generator => "generator",
         }
     }
+}
 
-    fn validate(&self) -> Result<(), RecipeError> {
-        let rate = |value: f64| value >= 0.0 && value.is_finite();
-        require(self.batch > 0, "batch", "must be at least 1")?;
-        require(
-            self.accumulate > 0 && self.batch.is_multiple_of(self.accumulate),
-            "accumulate",
-            "must be at least 1 and divide `batch`",
-        )?;
-        require(self.checkpoint_every > 0, "checkpoint_every", "must be at least 1")?;
-        require(self.keep_checkpoints > 0, "keep_checkpoints", "must be at least 1")?;
-        require(self.log_every > 0, "log_every", "must be at least 1")?;
-        require(
-            self.checkpoint_every.is_multiple_of(self.log_every),
-            "checkpoint_every",
-            "must be a multiple of `log_every`, so that a resumed run logs the same means",
-        )?;
-        require(
-            self.samples_every.is_none_or(|every| every > 0),
-            "samples_every",
-            "must be at least 1",
-        )?;
-        require(rate(self.learning_rate), "learning_rate", "must be a number of at least 0")?;
-        let last = rate(self.final_learning_rate);
-        require(last, "final_learning_rate", "must be a number of at least 0")?;
-        require(
-            self.evaluate_every
-                .is_none_or(|every| every > 0 && every.is_multiple_of(self.checkpoint_every)),
-            "evaluate_every",
-            "must be a multiple of `checkpoint_every`",
-        )?;
-        require(
-            !self.keep_best || self.evaluate_every.is_some(),
-            "keep_best",
-            "needs `evaluate_every`, which says how often to look for the best",
-        )?;
-        let fraction = |value: f64| (0.0..1.0).contains(&value);
-        require(
-            self.ema_decay.is_none_or(fraction),
-            "ema_decay",
-            "must be at least 0 and below 1",
-        )?;
-        let positive = |value: f64| value > 0.0 && value.is_finite();
-        require(self.guard.spike.is_none_or(positive), "guard.spike", "must be above 0")
-    }
+/// All files in the folder `recipes`: path without extension, and text.
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/recipes.rs"));
+
+/// Recipes that the program carries, by name: `recipes/NAME/FILE.toml` of this repository, whose
+/// file says which training it is for.
+pub fn bundled() -> impl Iterator<Item = (&'static str, Training, &'static str)> {
+    FILES.iter().filter_map(|&(path, text)| {
+        let (name, file) = path.split_once('/')?;
+        let training = Training::ALL.into_iter().find(|training| training.file_stem() == file)?;
+        Some((name, training, text))
+    })
 }
 
 /// A complete description of one training.
@@ -234,15 +74,6 @@ pub trait Recipe: Serialize + DeserializeOwned {
     /// # Errors
     /// The first value that makes no sense.
     fn validate(&self) -> Result<(), RecipeError>;
-}
-
-/// An error unless `value` is fine.
-pub(crate) fn require(
-    fine: bool,
-    key: &'static str,
-    problem: &'static str,
-) -> Result<(), RecipeError> {
-    if fine { Ok(()) } else { Err(RecipeError::Value { key, problem }) }
 }
 
 fn validate_optimizer(optimizer: &AdamWConfig) -> Result<(), RecipeError> {
@@ -409,10 +240,9 @@ impl Recipe for GeneratorRecipe {
 /// If there is no such recipe, a setting is unknown (with the nearest known one), or a value
 /// makes no sense.
 pub fn read<R: Recipe>(name: &str, overrides: &[String]) -> Result<R, RecipeError> {
-    let bundled: Vec<_> = BUNDLED
-        .iter()
+    let bundled: Vec<_> = bundled()
         .filter(|(_, training, _)| *training == R::TRAINING)
-        .map(|&(name, _, text)| (name, text))
+        .map(|(name, _, text)| (name, text))
         .collect();
     let recipe: R = settings::read("recipe", name, &bundled, overrides)?;
     recipe.validate()?;

@@ -13,12 +13,13 @@ use toml::{Table, Value};
 use crate::{
     TrainingError,
     checkpoint::{Checkpoint, HELDOUT},
-    guard::Guard,
-    parallel::{Communicator, gather_bytes},
-    recipe::{Recipe, RecipeError, Schedule},
-    schedule::LearningRates,
+    communicator::{Communicator, gather_bytes},
+    guard::{Guard, Trouble},
+    recipe::Recipe,
+    schedule::{LearningRates, Schedule},
     settings::{SettingsError, collect_paths, to_table},
     telemetry::{Alarm, BadPicture, Log, Measures, Observer, Report},
+    validation::RecipeError,
 };
 
 /// A checkpoint's count of pictures that could not be read.
@@ -34,30 +35,6 @@ pub struct Step {
     pub address: u64,
     /// The learning rate.
     pub learning_rate: f64,
-}
-
-/// Why a run goes back to its last checkpoint, or ends.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Trouble {
-    /// The step, counted from 1.
-    pub step: u64,
-    /// The measure.
-    pub what: &'static str,
-    /// Its value.
-    pub value: f64,
-    /// For a spike, what is usual.
-    pub spike: Option<f64>,
-}
-
-impl std::fmt::Display for Trouble {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { step, what, value, .. } = self;
-        write!(f, "{what} is {value} at step {step}")?;
-        match self.spike {
-            None => Ok(()),
-            Some(usual) => write!(f, ", a spike over the recent {usual:.4}"),
-        }
-    }
 }
 
 /// One of the three trainings.

@@ -1,4 +1,139 @@
-//! The learning rate over a run.
+//! How long a run trains, how fast, and how often it saves.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    guard::GuardConfig,
+    validation::{RecipeError, require},
+};
+
+/// How long to train, how fast, and how often to save.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Number of optimizer steps.
+    pub steps: u64,
+    /// Samples a step.
+    pub batch: usize,
+    /// Micro-batches that each process cuts its part of a step into, one after another in memory;
+    /// it changes results by rounding alone.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Seed of initial values, data order, augmentation and dropout.
+    pub seed: u64,
+    /// Learning rate at the end of the warm-up.
+    pub learning_rate: f64,
+    /// Learning rate that the cosine reaches after the last step.
+    pub final_learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Number of checkpoints to keep.
+    pub keep_checkpoints: usize,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+    /// Steps between pictures in `samples/`, if there are to be any: a tokenizer's reconstructions
+    /// of some pictures, a generator's samples of some classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples_every: Option<u64>,
+    /// Steps between evaluations on held-out data, if there are any; every one belongs to a
+    /// checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluate_every: Option<u64>,
+    /// Whether the checkpoint with the smallest held-out loss is kept as well, and its model in
+    /// `best/`.
+    #[serde(default)]
+    pub keep_best: bool,
+    /// How slowly a moving average of the parameters follows them. Where it is set, the average is
+    /// what is evaluated and exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_decay: Option<f64>,
+    /// Precision of matrix products.
+    #[serde(default)]
+    pub precision: ComputePrecision,
+    /// Whether transformer blocks keep nothing but their inputs for the backward pass and compute
+    /// the rest again: a third more work, and far less memory.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
+    /// What to do when a loss is no number any more, or spikes.
+    #[serde(default)]
+    pub guard: GuardConfig,
+}
+
+/// In which precision linear layers multiply. Parameters, their gradients and moments, softmax,
+/// norms, quantizer and losses have single precision.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputePrecision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Inputs, weights and results of linear layers, and the gradients of each, are rounded to
+    /// bfloat16.
+    Bf16,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Schedule {
+    /// The learning rate over a run without phases.
+    pub fn learning_rates(&self) -> WarmupCosine {
+        WarmupCosine {
+            peak: self.learning_rate,
+            last: self.final_learning_rate,
+            warmup: self.warmup_steps,
+            steps: self.steps,
+        }
+    }
+
+    /// Checks what the types cannot.
+    pub(crate) fn validate(&self) -> Result<(), RecipeError> {
+        let rate = |value: f64| value >= 0.0 && value.is_finite();
+        require(self.batch > 0, "batch", "must be at least 1")?;
+        require(
+            self.accumulate > 0 && self.batch.is_multiple_of(self.accumulate),
+            "accumulate",
+            "must be at least 1 and divide `batch`",
+        )?;
+        require(self.checkpoint_every > 0, "checkpoint_every", "must be at least 1")?;
+        require(self.keep_checkpoints > 0, "keep_checkpoints", "must be at least 1")?;
+        require(self.log_every > 0, "log_every", "must be at least 1")?;
+        require(
+            self.checkpoint_every.is_multiple_of(self.log_every),
+            "checkpoint_every",
+            "must be a multiple of `log_every`, so that a resumed run logs the same means",
+        )?;
+        require(
+            self.samples_every.is_none_or(|every| every > 0),
+            "samples_every",
+            "must be at least 1",
+        )?;
+        require(rate(self.learning_rate), "learning_rate", "must be a number of at least 0")?;
+        let last = rate(self.final_learning_rate);
+        require(last, "final_learning_rate", "must be a number of at least 0")?;
+        require(
+            self.evaluate_every
+                .is_none_or(|every| every > 0 && every.is_multiple_of(self.checkpoint_every)),
+            "evaluate_every",
+            "must be a multiple of `checkpoint_every`",
+        )?;
+        require(
+            !self.keep_best || self.evaluate_every.is_some(),
+            "keep_best",
+            "needs `evaluate_every`, which says how often to look for the best",
+        )?;
+        let fraction = |value: f64| (0.0..1.0).contains(&value);
+        require(
+            self.ema_decay.is_none_or(fraction),
+            "ema_decay",
+            "must be at least 0 and below 1",
+        )?;
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        require(self.guard.spike.is_none_or(positive), "guard.spike", "must be above 0")
+    }
+}
 
 /// Linear warm-up, then a half cosine down to the final rate (paper, 4.1, following RAR;
 /// released code, `utils/lr_schedulers.py`).

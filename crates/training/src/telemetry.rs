@@ -15,14 +15,12 @@ use pixels::Picture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{TrainingError, run::Trouble};
+use crate::{TrainingError, guard::Trouble};
 
+pub use crate::measures::Measures;
 pub use curves::{Curves, smoothed};
 
 use events::EventFiles;
-
-/// Named numbers of a step, or their means over several.
-pub type Measures = Vec<(&'static str, f64)>;
 
 /// A measure below what is healthy.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
+use experiment::{Ablation, Unit, UnitFolder};
 use measures::{Measurer, Measures};
 use model::Model;
 use pixels::{DataSet, Picture};
@@ -19,12 +20,9 @@ use token_cache::Shard;
 use training::{
     TrainingError,
     cache::{BuildOptions, Views, build},
-    experiment::{self, Ablation, Unit, UnitFolder},
-    generator::GeneratorTrainer,
     recipe::Recipe,
     run::{Trainer, check_recipe, lock},
-    stage_one::StageOne,
-    stage_two::StageTwo,
+    trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
 
 use crate::{

@@ -12,13 +12,11 @@ use model::{Model, named::of_run};
 use pixels::DataSet;
 use token_cache::TokenCache;
 use training::{
-    generator::GeneratorTrainer,
-    parallel::Communicator,
+    communicator::Communicator,
     recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
     run::Trainer,
-    stage_one::StageOne,
-    stage_two::StageTwo,
     telemetry::Observer,
+    trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
 
 use crate::{

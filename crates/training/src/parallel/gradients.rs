@@ -17,7 +17,7 @@ use burn::{
 };
 use operations::tape::Tape;
 
-use super::{Communicator, ParallelError};
+use crate::communicator::{Communicator, ParallelError};
 
 /// Values of a bucket at least: 16 MiB of gradients, enough to be limited by the network's
 /// bandwidth and not by its latency.
@@ -247,7 +247,7 @@ mod tests {
     use operations::tape::{Keep, stack};
 
     use super::*;
-    use crate::parallel::Threads;
+    use crate::communicator::Threads;
 
     const WIDTH: usize = 4;
 

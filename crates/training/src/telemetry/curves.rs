@@ -36,6 +36,25 @@ impl Curves {
         }
         Ok(curves)
     }
+
+    /// Step and value of a measure, in the order of steps; nothing if it was never logged.
+    pub fn curve(&self, name: &str) -> &[(u64, f64)] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The value of a measure in the line of a step, if it is there.
+    pub fn at(&self, name: &str, step: u64) -> Option<f64> {
+        let curve = self.curve(name);
+        let place = curve.binary_search_by_key(&step, |(step, _)| *step).ok()?;
+        Some(curve[place].1)
+    }
+
+    /// The mean of a measure over all lines after `step`, if there are any.
+    pub fn mean_after(&self, name: &str, step: u64) -> Option<f64> {
+        let late = self.curve(name).iter().filter(|(logged, _)| *logged > step);
+        let (sum, count) = late.fold((0.0, 0), |(sum, count), (_, value)| (sum + value, count + 1));
+        (count > 0).then(|| sum / f64::from(count))
+    }
 }
 
 /// Means of each value and up to `count − 1` before it.
@@ -65,9 +84,22 @@ mod tests {
             "{\"step\":2,\"loss\":1.0,\"accuracy\":0.5}\n{\"step\":3,\"lo"
         );
         std::fs::write(&path, log).unwrap();
-        let curves = Curves::read(&path).unwrap().by_name;
-        assert_eq!(curves.keys().collect::<Vec<_>>(), ["accuracy", "loss"]);
-        assert_eq!(curves["loss"], [(1, 2.0), (2, 1.0)]);
+        let curves = Curves::read(&path).unwrap();
+        assert_eq!(curves.by_name.keys().collect::<Vec<_>>(), ["accuracy", "loss"]);
+        assert_eq!(curves.curve("loss"), [(1, 2.0), (2, 1.0)]);
+        assert_eq!(curves.curve("usage"), []);
+        assert_eq!(curves.at("loss", 2), Some(1.0));
+        assert_eq!((curves.at("accuracy", 1), curves.at("usage", 1)), (None, None));
+    }
+
+    #[test]
+    fn should_take_the_mean_of_later_lines() {
+        let loss = vec![(10, 8.0), (20, 3.0), (30, 1.0)];
+        let curves = Curves { by_name: BTreeMap::from([("loss".to_owned(), loss)]) };
+        assert_eq!(curves.mean_after("loss", 10), Some(2.0));
+        assert_eq!(curves.mean_after("loss", 0), Some(4.0));
+        assert_eq!(curves.mean_after("loss", 30), None);
+        assert_eq!(curves.mean_after("accuracy", 0), None);
     }
 
     #[test]

@@ -14,13 +14,11 @@ use token_cache::{CacheError, Shard, TokenCache};
 use training::{
     TrainingError,
     cache::{BuildOptions, Views, build},
-    generator::GeneratorTrainer,
-    parallel::Threads,
+    communicator::Threads,
     recipe::{Recipe, StageOneRecipe},
     run::{Trainer, run},
-    stage_one::StageOne,
-    stage_two::StageTwo,
     telemetry::BadPicture,
+    trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
 
 /// The toy pictures, of which some are damaged.

@@ -11,10 +11,8 @@ use tokenizer::reference::{Initialization, Positions};
 use training::{
     TrainingError,
     cache::Views,
-    generator::GeneratorTrainer,
     run::{Trainer, run},
-    stage_one::StageOne,
-    stage_two::StageTwo,
+    trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
 
 /// A tokenizer of pictures of 16 pixels with both decoders, by name.

@@ -12,10 +12,9 @@ use serde_json::Value;
 use training::{
     TrainingError,
     cache::Views,
-    generator::GeneratorTrainer,
     run::{Step, Trainer, run},
-    stage_one::StageOne,
     telemetry::Measures,
+    trainers::{GeneratorTrainer, StageOne},
 };
 
 fn log(folder: &Path) -> Vec<Value> {

@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
 mod bad_pictures;
+mod cache;
 mod common;
 mod discriminator;
-mod experiment;
 mod fine_tuning;
 mod golden;
 mod guard;
 mod losses;
+mod modules;
 mod optimizer;
 mod parallel;
 mod phases;

@@ -13,13 +13,12 @@ use tokenizer::reference::{Initialization, Positions, Tokenizer};
 use training::{
     Checkpoint, TrainingError,
     cache::Views,
-    generator::GeneratorTrainer,
-    parallel::{Alone, Communicator, ParallelError, Threads},
-    recipe::{Schedule, StageOneRecipe},
+    communicator::{Alone, Communicator, ParallelError, Threads},
+    recipe::StageOneRecipe,
     run::{Step, Trainer, run},
-    stage_one::StageOne,
-    stage_two::StageTwo,
+    schedule::Schedule,
     telemetry::Measures,
+    trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
 
 /// The toy recipe with another seed. Rounding decides for a picture whose two nearest codes are as

@@ -6,8 +6,7 @@ use files::{HostTensor, TensorMap};
 use training::{
     TrainingError,
     run::{Step, Trainer},
-    stage_one::StageOne,
-    stage_two::StageTwo,
+    trainers::{StageOne, StageTwo},
 };
 
 const DISCRIMINATOR: &str = "discriminator={architecture={patch_gan={channels=4,layers=2}},\

@@ -5,9 +5,9 @@ use burn::tensor::Device;
 use files::TensorMap;
 use training::{
     cache::Views,
-    generator::GeneratorTrainer,
-    recipe::ComputePrecision,
     run::{Step, Trainer},
+    schedule::ComputePrecision,
+    trainers::GeneratorTrainer,
 };
 
 /// Losses over some steps, and the state afterwards.

@@ -14,11 +14,9 @@ use token_cache::{Shard, TokenCache};
 use training::{
     TrainingError,
     cache::{BuildOptions, Views, build},
-    generator::GeneratorTrainer,
     recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
     run::{Trainer, run},
-    stage_one::StageOne,
-    stage_two::StageTwo,
+    trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
 
 fn model_tensors(folder: &Path, file: &str) -> TensorMap {

@@ -4,6 +4,7 @@ use std::{io::Write, path::Path};
 
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
+use experiment::{Ablation, Evaluation, UnitFolder};
 use generator::{
     Condition, Request, SamplingConfig,
     reference::{Generator, Predictability},
@@ -17,7 +18,6 @@ use tokenizer::{
     DecoderKind, ImageSize,
     reference::{DecoderAttention, LocalPattern, Tokenizer},
 };
-use training::experiment::{Ablation, Evaluation, UnitFolder};
 
 use crate::{
     args::{ComputeArgs, DecoderArgs},

@@ -8,10 +8,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use charts::{Axis, Chart, Figure, HeatMap, Mark, Series};
+use experiment::{Row, Unit};
 use serde::Serialize;
 use serde_json::Value;
 use tokenizer::reference::LocalPattern;
-use training::experiment::{Row, Unit};
 
 use super::measures::Measures;
 

@@ -13,11 +13,12 @@ use tokens::noise::{Noise, Purpose};
 use training::{
     Checkpoint, TrainingError,
     cache::{BuildOptions, Views, build},
-    parallel::Communicator,
+    communicator::Communicator,
+    guard::Trouble,
     recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
-    run::{Step, Trainer, Trouble},
-    stage_one::StageOne,
+    run::{Step, Trainer},
     telemetry::{BadPicture, Measures, Observer, Report},
+    trainers::StageOne,
 };
 
 /// Pictures of two colours, made up on the spot.

@@ -6,19 +6,19 @@ use std::{
     sync::Arc,
 };
 
-use ::generator::{
-    Condition, GeneratorConfig, Request,
-    reference::{
-        Dropout, Generator, generate,
-        loss::{accuracy, cross_entropy},
-    },
-};
 use burn::{
     module::Module,
     tensor::{Device, Int, Tensor, TensorData},
 };
 use files::safetensors::StorageFormat;
 use files::{HostTensor, TensorMap};
+use generator::{
+    Condition, GeneratorConfig, Request,
+    reference::{
+        Dropout, Generator, generate,
+        loss::{accuracy, cross_entropy},
+    },
+};
 use model::{ClassNames, Model, ModelConfig, ModelContents, tensors_digest, tokenizer_digest};
 use operations::{parameters::collect, tape::Tape};
 use pixels::Picture;
@@ -32,14 +32,16 @@ use tokens::{
 use crate::{
     TrainingError,
     checkpoint::Checkpoint,
+    communicator::{Alone, Communicator, ParallelError},
     learner::Learner,
     loader::Order,
-    parallel::{Alone, Communicator, ParallelError, Split},
+    measures::{Measures, scalar},
+    parallel::Split,
     recipe::GeneratorRecipe,
     run::{Step, Trainer},
     samples::{COLUMNS, grid_of},
-    stage_one::{BEGAN_WITH, scalar},
-    telemetry::{BadPicture, Measures},
+    telemetry::BadPicture,
+    trainers::BEGAN_WITH,
 };
 
 /// Trains the generator to predict each token from its class and the tokens before it (paper,
@@ -112,7 +114,7 @@ impl GeneratorTrainer {
         mut self,
         communicator: Arc<dyn Communicator>,
     ) -> Result<Self, ParallelError> {
-        self.split = Split::new(communicator, &self.recipe.schedule)?;
+        self.split = self.split.over(communicator)?;
         Ok(self)
     }
 

@@ -1,4 +1,4 @@
-//! Experiments: trainings that differ in one thing each, described together in one file.
+//! Experiments: trainings that differ in one thing each, described together in one file, the plan.
 
 use std::{
     collections::BTreeSet,
@@ -7,14 +7,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use settings::SettingsError;
+use training::{
     cache::Views,
-    recipe::{self, GeneratorRecipe, RecipeError, Schedule, StageOneRecipe, StageTwoRecipe},
-    settings::{self, SettingsError},
+    recipe::{self, GeneratorRecipe, RecipeError, StageOneRecipe, StageTwoRecipe},
+    schedule::Schedule,
 };
 
 /// Plans that the program carries: name and text.
-const BUNDLED: &[(&str, &str)] = &[("small", include_str!("../../../recipes/ablation/small.toml"))];
+const BUNDLED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/plans.rs"));
 
 /// A plan that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,5 @@
+//! The tests of the crate `experiment`, in one binary.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
+mod plan;

@@ -1,0 +1,332 @@
+//! What both stages of a tokenizer's training do with a batch of pictures.
+
+use std::{path::Path, sync::Arc};
+
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+use files::Home;
+use operations::tape::Tape;
+use pixels::{DataSet, Picture, augment::Augmentation};
+use tokenizer::{TokenizerConfig, reference::patch::patchify};
+
+use super::BEGAN_WITH;
+use crate::{
+    TrainingError,
+    checkpoint::Checkpoint,
+    communicator::{Alone, Communicator, ParallelError},
+    learner::Learner,
+    loader::{HeldoutImages, ImageLoader, ImageSource, description},
+    losses::squared_errors,
+    measures::{Measures, scalar},
+    objective::{Objective, Rebuilt},
+    optimizer::AdamWConfig,
+    parallel::Split,
+    phases::{DiscriminatorRecipe, Phase},
+    run::{Step, Trainer},
+    samples::{grid, originals},
+    schedule::Schedule,
+    telemetry::BadPicture,
+};
+
+/// What a stage does with a micro-batch, and with what it learned from a step.
+pub trait Stage {
+    /// What the optimizer changes.
+    type Model: Module;
+
+    /// The architecture of the tokenizer that comes out.
+    fn config(&self) -> &TokenizerConfig;
+
+    /// The loss of a micro-batch without its perceptual and adversarial terms.
+    ///
+    /// # Shapes
+    /// `images [batch, 3, height, width]` in [0, 1], without gradients.
+    fn forward<'a>(
+        &mut self,
+        model: &'a Self::Model,
+        images: Tensor<4>,
+        tape: Option<&mut Tape<'a>>,
+    ) -> Result<Forward, TrainingError>;
+
+    /// Reconstructions of a micro-batch in a step in which only the discriminator learns from
+    /// gradients. `model` has none.
+    ///
+    /// # Shapes
+    /// `[batch, 3, height, width]` in [0, 1] → the same.
+    fn reconstruct(
+        &mut self,
+        model: &Self::Model,
+        images: Tensor<4>,
+    ) -> Result<Tensor<4>, TrainingError>;
+
+    /// Changes the model by other means than gradients, after all micro-batches of a step and
+    /// before the optimizer's step. Returns what was measured.
+    fn follow(
+        &mut self,
+        _learner: &mut Learner<Self::Model>,
+        _split: &Split,
+        _address: u64,
+    ) -> Result<Measures, TrainingError> {
+        Ok(Measures::new())
+    }
+
+    /// The patches that a model without gradients makes of pictures.
+    ///
+    /// # Shapes
+    /// `[batch, 3, height, width]` in [0, 1] → `[batch, rows·columns, patch·patch·3]`.
+    fn patches(&self, model: &Self::Model, images: Tensor<4>) -> Result<Tensor<3>, TrainingError>;
+
+    /// Rows of pictures to show below these originals.
+    fn samples(
+        &self,
+        model: &Self::Model,
+        originals: Tensor<4>,
+    ) -> Result<Vec<Tensor<4>>, TrainingError>;
+
+    /// What it is made from besides data, recipe and networks of the loss.
+    fn inputs(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// The smallest healthy values of some measures, for steps of `batch` pictures.
+    fn limits(&self, _batch: usize) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+
+    /// Adds what changes in training, besides model and discriminator, to a checkpoint.
+    fn save(&self, _checkpoint: &mut Checkpoint) {}
+
+    /// Takes it from a checkpoint.
+    fn restore(&mut self, _checkpoint: &mut Checkpoint) -> Result<(), TrainingError> {
+        Ok(())
+    }
+
+    /// Writes the model as a model folder.
+    fn export(&self, model: &Self::Model, folder: &Path) -> Result<(), TrainingError>;
+}
+
+/// A micro-batch on its way to a loss.
+pub struct Forward {
+    /// Reconstructions `[batch, 3, height, width]` in [0, 1].
+    pub(crate) picture: Tensor<4>,
+    /// Reconstructions that a second perceptual loss compares, and its weight.
+    pub(crate) with_prefix: Option<(Tensor<4>, f64)>,
+    /// The weighted sum of the terms so far.
+    pub(crate) loss: Tensor<1>,
+    /// The terms.
+    pub(crate) measures: Measures,
+}
+
+/// What the recipes of both stages have in common.
+pub(super) struct Common<'a> {
+    pub(super) schedule: &'a Schedule,
+    pub(super) augmentation: Augmentation,
+    pub(super) optimizer: AdamWConfig,
+    pub(super) phases: &'a [Phase],
+    pub(super) discriminator: Option<DiscriminatorRecipe>,
+}
+
+/// Trains a part of a tokenizer on pictures: [`StageOne`](super::StageOne) or
+/// [`StageTwo`](super::StageTwo).
+pub struct ImageTrainer<S: Stage> {
+    pub(super) stage: S,
+    pub(super) learner: Learner<S::Model>,
+    /// Digest of the model that it began with.
+    pub(super) initial: Option<String>,
+    objective: Objective,
+    source: ImageSource,
+    loader: Option<ImageLoader>,
+    heldout: Option<HeldoutImages>,
+    /// Where pictures are put before the model sees them, without gradients.
+    device: Device,
+}
+
+impl<S: Stage> ImageTrainer<S> {
+    /// Prepares a training on `data`. Networks that are bundled are below `home`; `initialize` makes the model on a differentiable device.
+    pub(super) fn prepare(
+        stage: S,
+        recipe: Common<'_>,
+        data: Arc<dyn DataSet>,
+        home: &Home,
+        device: &Device,
+        initialize: impl FnOnce(&S, &Device) -> Result<S::Model, TrainingError>,
+    ) -> Result<Self, TrainingError> {
+        let Common { schedule, augmentation, optimizer, phases, discriminator } = recipe;
+        let image = stage.config().image;
+        let split = Split::new(Arc::new(Alone), schedule)?;
+        let source = ImageSource::new(data, image, split, schedule.seed, augmentation)?;
+        let device = device.clone().autodiff();
+        let model = initialize(&stage, &device)?;
+        let objective =
+            Objective::new(phases, discriminator, schedule, optimizer, image, home, &device)?;
+        Ok(Self {
+            learner: Learner::new("", model, optimizer, schedule)?,
+            stage,
+            initial: None,
+            objective,
+            source,
+            loader: None,
+            heldout: None,
+            device: device.inner(),
+        })
+    }
+
+    /// The same training, shared with the other ranks of a communicator.
+    ///
+    /// # Errors
+    /// If a step cannot be cut into equal parts.
+    pub fn with_communicator(
+        mut self,
+        communicator: Arc<dyn Communicator>,
+    ) -> Result<Self, ParallelError> {
+        self.source.split = self.source.split.over(communicator)?;
+        Ok(self)
+    }
+
+    /// The same training, which ends at the first picture that cannot be read, if `strict`;
+    /// otherwise another picture takes its place.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.source.strict = strict;
+        self
+    }
+
+    /// The same training, which evaluates on these pictures: the mean squared error of their
+    /// reconstructions.
+    #[must_use]
+    pub fn with_heldout(mut self, data: Arc<dyn DataSet>) -> Self {
+        self.heldout = Some(HeldoutImages::new(data, self.source.image));
+        self
+    }
+}
+
+impl<S: Stage> Trainer for ImageTrainer<S> {
+    fn communicator(&self) -> &dyn Communicator {
+        self.source.split.communicator().as_ref()
+    }
+
+    fn inputs(&self) -> Vec<(&'static str, String)> {
+        let mut inputs = vec![("data set", description(self.source.data.as_ref()))];
+        let heldout = self.heldout.as_ref().map(|heldout| description(heldout.data.as_ref()));
+        inputs.extend(heldout.map(|heldout| ("held-out data set", heldout)));
+        inputs.extend(self.stage.inputs());
+        inputs.push(self.objective.input());
+        inputs.push((BEGAN_WITH, self.initial.clone().unwrap_or_default()));
+        inputs
+    }
+
+    fn start(&mut self, checkpoint: Option<Checkpoint>, address: u64) -> Result<(), TrainingError> {
+        if let Some(mut checkpoint) = checkpoint {
+            self.learner.restore(&mut checkpoint)?;
+            self.objective.restore(&mut checkpoint)?;
+            self.stage.restore(&mut checkpoint)?;
+            checkpoint.finish()?;
+        }
+        self.loader = Some(ImageLoader::start(self.source.clone(), address));
+        Ok(())
+    }
+
+    fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {
+        let loader = self.loader.as_mut().expect("a trainer is started before its first step");
+        let split = &self.source.split;
+        let turn = self.objective.turn(step.number);
+        let mut gradients = split.gradients();
+        let (mut parts, mut rebuilt) = (Vec::new(), Vec::new());
+        for images in loader.next()? {
+            let images = images.into_tensor(&self.device);
+            if !turn.tokenizer {
+                let model = self.learner.computing().valid();
+                let reconstructions = self.stage.reconstruct(&model, images.clone())?;
+                rebuilt.push(Rebuilt { images, reconstructions });
+                continue;
+            }
+            let model = self.learner.computing();
+            let mut tape = self.learner.tape(split);
+            let forward = self.stage.forward(&model, images.clone(), tape.as_mut())?;
+            let Forward { picture, with_prefix, loss: mut total, mut measures } = forward;
+            let pictures = Tensor::from_inner(images.clone());
+            if let Some(term) = self.objective.perceptual(step.number, &picture, &pictures) {
+                measures.push(("perceptual", scalar(&term)));
+                total = total + term;
+            }
+            if let Some((picture, weight)) = with_prefix
+                && let Some(term) = self.objective.perceptual(step.number, &picture, &pictures)
+            {
+                measures.push(("auxiliary_perceptual", scalar(&term)));
+                total = total + term.mul_scalar(weight);
+            }
+            if let Some((term, weight)) =
+                self.objective.adversarial(step.number, &picture, split)?
+            {
+                measures.push(("adversarial", scalar(&term)));
+                total = total + term.mul_scalar(weight);
+            }
+            if measures.len() == 1 {
+                // The only term is the loss itself.
+                measures.clear();
+            }
+            measures.insert(0, ("loss", scalar(&total)));
+            parts.push(measures);
+            if turn.discriminator {
+                rebuilt.push(Rebuilt { images, reconstructions: picture.inner() });
+            }
+            gradients.add(self.learner.module(), total, tape);
+        }
+        let module = self.learner.module();
+        let gradients = turn.tokenizer.then(|| gradients.mean(module)).transpose()?;
+        let mut measures = split.mean_measures(parts)?;
+        if turn.discriminator {
+            measures.extend(self.objective.learn(rebuilt, split)?);
+        }
+        measures.extend(self.stage.follow(&mut self.learner, split, step.address)?);
+        if let Some(gradients) = gradients {
+            measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
+        }
+        Ok(measures)
+    }
+
+    fn limits(&self) -> Vec<(&'static str, f64)> {
+        self.stage.limits(self.source.split.batch())
+    }
+
+    fn take_bad(&mut self) -> Vec<BadPicture> {
+        let replaced = self.loader.as_mut().map(ImageLoader::take_bad);
+        let left_out = self.heldout.as_mut().map(HeldoutImages::take_bad);
+        [replaced, left_out].into_iter().flatten().flatten().collect()
+    }
+
+    fn has_heldout(&self) -> bool {
+        self.heldout.is_some()
+    }
+
+    fn evaluate(&mut self) -> Result<f64, TrainingError> {
+        let heldout = self.heldout.as_mut().ok_or(TrainingError::NoHeldout)?;
+        let (stage, model) = (&self.stage, self.learner.result());
+        let (split, strict) = (&self.source.split, self.source.strict);
+        heldout.mean(split, strict, &self.device, |images| {
+            let target = patchify(images.clone(), stage.config().patch);
+            Ok(squared_errors(stage.patches(&model, images)?, target))
+        })
+    }
+
+    fn samples(&self) -> Result<Picture, TrainingError> {
+        let data = self.heldout.as_ref().map_or(&self.source.data, |heldout| &heldout.data);
+        let images = originals(data.as_ref(), self.source.image, &self.device)?;
+        let mut rows = self.stage.samples(&self.learner.result(), images.clone())?;
+        rows.insert(0, images);
+        grid(rows)
+    }
+
+    fn checkpoint(&self, step: u64) -> Checkpoint {
+        let mut checkpoint = Checkpoint::of_step(step);
+        self.learner.save(&mut checkpoint);
+        self.objective.save(&mut checkpoint);
+        self.stage.save(&mut checkpoint);
+        checkpoint
+    }
+
+    fn export(&self, folder: &Path) -> Result<(), TrainingError> {
+        self.stage.export(&self.learner.result(), folder)
+    }
+}

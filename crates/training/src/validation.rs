@@ -1,0 +1,28 @@
+//! What is wrong with a recipe.
+
+use settings::SettingsError;
+
+/// A recipe that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// It cannot be read, or has other settings than a recipe.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A value that makes no sense.
+    #[error("recipe: `{key}` {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+/// An error for the value of `key`, unless it is fine.
+pub(crate) fn require(
+    fine: bool,
+    key: &'static str,
+    problem: &'static str,
+) -> Result<(), RecipeError> {
+    if fine { Ok(()) } else { Err(RecipeError::Value { key, problem }) }
+}

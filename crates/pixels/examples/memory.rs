@@ -101,6 +101,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         tokenizer: "0".repeat(64),
         pictures: count,
         order: order_checksum((0..count).map(picture)),
+        captions: None,
     };
     let folder = tempfile::tempdir()?;
     let mut writer = CacheWriter::create_or_resume(folder.path(), header, Shard::WHOLE, picture)?;

@@ -37,6 +37,7 @@ fn build(folder: &Path, pictures: usize) -> Result<(), CacheError> {
         tokenizer: "0".repeat(64),
         pictures,
         order: order_checksum((0..pictures).map(picture)),
+        captions: None,
     };
     let mut tokens = vec![0; VIEWS * header.layout.len()];
     let mut writer = CacheWriter::create_or_resume(folder, header, Shard::WHOLE, picture)?;

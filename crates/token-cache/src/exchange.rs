@@ -6,7 +6,8 @@
 //! | a `.jsonl` file | 1d-tokenizer's `pretokenization.py` and its reader | a line a view: `{"class_id": 3, "tokens": [7, …]}`, without names |
 //!
 //! Neither says which tokenizer made the tokens, how many codes it has, or how the views were
-//! made. Whoever imports them answers for that.
+//! made; the caller who imports them must know. Neither has a place for captions: exports leave them
+//! out, and what is imported has none.
 
 use std::{
     fs::{self, File},

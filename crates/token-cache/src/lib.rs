@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `tokens-00000-of-00001.bin` | one [`Shard`]: a header and the records of its pictures |
 //! | `names-00000-of-00001.txt` | the pictures' names in UTF-8, one a line, each ended by `\n` |
+//! | `captions-00000-of-00001.bin` | the pictures' captions, any number of each, if the data set has some |
 //! | `tokenizer/` | the tokenizer that made the tokens; the caller writes it |
 //!
 //! A shard's pictures are those of [`Shard::range`], so the shards in order are the data set in
@@ -14,13 +15,14 @@
 //!
 //! `docs/token-cache.md` defines the bytes and shows how NumPy reads them.
 //!
-//! While a shard is written its file has the ending `.partial`. Names reach the disk before their
-//! records do, so every record whose checksum holds has its name. A killed writer can therefore
-//! be resumed at any time, and the result has the bytes of an uninterrupted one.
+//! While a shard is written its file has the ending `.partial`. Names and captions reach the disk
+//! before their records do, so every record whose checksum holds has them. A killed writer can
+//! therefore be resumed at any time, and the result has the bytes of an uninterrupted one.
 //!
 //! A picture that could not be read keeps its records, so that the others keep their places. They
 //! are marked, and hold the reason instead of tokens.
 
+mod captions;
 pub mod exchange;
 mod reader;
 mod writer;
@@ -36,16 +38,21 @@ use serde::{Deserialize, Serialize};
 
 use tokens::{CodebookIndex, TokenLayout};
 
+pub use captions::caption_checksum;
 pub use reader::{Record, TokenCache};
 pub use writer::CacheWriter;
 
 const FORMAT: &str = "alitok token cache";
+/// The version of shards without captions.
 const VERSION: u32 = 3;
+/// The version of shards with captions, and the newest.
+const VERSION_WITH_CAPTIONS: u32 = 4;
 /// Of this version on, shards can be read: version 2 has no pictures that were left out.
 const OLDEST: u32 = 2;
 const SHARD_MAGIC: [u8; 8] = *b"alitok-t";
+const CAPTIONS_MAGIC: [u8; 8] = *b"captions";
 const FOOTER_MAGIC: [u8; 8] = *b"complete";
-/// Size of the preamble and of the footer, in bytes.
+/// Size of the preamble, of the summary of captions and of the footer, in bytes.
 const FRAME: usize = 32;
 /// What is added to the view of a record whose picture was left out.
 const LEFT_OUT: u16 = 1 << 15;
@@ -77,7 +84,7 @@ pub enum CacheError {
     },
     /// The cache was written in another version of the format.
     #[error(
-        "{path} has version {got} of the token cache's format, this program reads {OLDEST} to {VERSION}; build the cache anew"
+        "{path} has version {got} of the token cache's format, this program reads {OLDEST} to {VERSION_WITH_CAPTIONS}; build the cache anew"
     )]
     Version {
         /// The file.
@@ -228,6 +235,9 @@ pub struct CacheHeader {
     pub pictures: usize,
     /// [`order_checksum`] of the data set, which ties shards to one order of one data set.
     pub order: u32,
+    /// [`caption_checksum`] of the data set, which ties shards to one set of captions; `None` for a
+    /// cache without captions.
+    pub captions: Option<u32>,
 }
 
 /// CRC-32C over the label (`u32`, little-endian), the name and a `\n` of each picture in order.
@@ -251,6 +261,8 @@ struct HeaderFile {
     tokenizer: String,
     pictures: usize,
     order: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    captions: Option<u32>,
     classes: Vec<String>,
 }
 
@@ -263,6 +275,7 @@ impl CacheHeader {
     /// # let header = CacheHeader {
     /// #     layout: TokenLayout::new(16, 16, 16), codes: 4096, classes: vec![], views: 10,
     /// #     augmentation: String::new(), tokenizer: String::new(), pictures: 0, order: 0,
+    /// #     captions: None,
     /// # };
     /// // ImageNet in ten crops of 16 prefix and 256 grid tokens.
     /// assert!(1_281_167 * 10 * header.record_size() < 7_500_000_000);
@@ -291,8 +304,17 @@ impl CacheHeader {
     }
 
     fn to_json(&self) -> Vec<u8> {
-        let Self { layout, codes, classes, views, augmentation, tokenizer, pictures, order } =
-            self.clone();
+        let Self {
+            layout,
+            codes,
+            classes,
+            views,
+            augmentation,
+            tokenizer,
+            pictures,
+            order,
+            captions,
+        } = self.clone();
         let format = FORMAT.to_owned();
         let file = HeaderFile {
             format,
@@ -303,6 +325,7 @@ impl CacheHeader {
             tokenizer,
             pictures,
             order,
+            captions,
             classes,
         };
         let json = serde_json::to_string_pretty(&file).expect("the header has only plain fields");
@@ -320,11 +343,22 @@ impl CacheHeader {
             tokenizer,
             pictures,
             order,
+            captions,
         } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         if format != FORMAT {
             return Err(format!("its format is `{format}`"));
         }
-        let read = Self { layout, codes, classes, views, augmentation, tokenizer, pictures, order };
+        let read = Self {
+            layout,
+            codes,
+            classes,
+            views,
+            augmentation,
+            tokenizer,
+            pictures,
+            order,
+            captions,
+        };
         read.validate().map(|()| read)
     }
 
@@ -349,6 +383,7 @@ impl CacheHeader {
             ("augmentation", self.augmentation != other.augmentation),
             ("number of pictures", self.pictures != other.pictures),
             ("data set's order", self.order != other.order),
+            ("captions", self.captions != other.captions),
         ];
         match differences.into_iter().find(|(_, differs)| *differs) {
             Some((field, _)) => Err(CacheError::HeaderMismatch { path: path.to_owned(), field }),
@@ -356,12 +391,17 @@ impl CacheHeader {
         }
     }
 
+    /// The version of the format that this cache needs.
+    fn version(&self) -> u32 {
+        if self.captions.is_some() { VERSION_WITH_CAPTIONS } else { VERSION }
+    }
+
     /// What a shard's file begins with: preamble and header.
     fn beginning(&self, shard: Shard) -> Vec<u8> {
         let json = self.to_json();
         let number = |value: usize| u32::try_from(value).expect("checked when it was made");
         let fields = [
-            VERSION,
+            self.version(),
             number(shard.index),
             number(shard.count),
             number(json.len()),
@@ -426,6 +466,7 @@ pub struct LeftOut {
 /// The preamble of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Preamble {
+    version: u32,
     shard: Shard,
     header_size: usize,
     header_checksum: u32,
@@ -438,11 +479,12 @@ impl Preamble {
         if bytes[..8] != SHARD_MAGIC || crc32c::crc32c(&bytes[..28]) != number(28) {
             return Ok(None);
         }
-        if !(OLDEST..=VERSION).contains(&number(8)) {
+        if !(OLDEST..=VERSION_WITH_CAPTIONS).contains(&number(8)) {
             return Err(CacheError::Version { path: path.to_owned(), got: number(8) });
         }
         let shard = Shard::new(number(12) as usize, number(16) as usize);
         Ok(shard.ok().filter(|_| number(20) <= MAX_HEADER).map(|shard| Self {
+            version: number(8),
             shard,
             header_size: number(20) as usize,
             header_checksum: number(24),
@@ -552,6 +594,10 @@ impl Shard {
 
     fn names_file(self, dir: &Path) -> PathBuf {
         dir.join(format!("names-{}.txt", self.suffix()))
+    }
+
+    fn captions_file(self, dir: &Path) -> PathBuf {
+        dir.join(format!("captions-{}.bin", self.suffix()))
     }
 
     /// The shard that a file of tokens, finished or not, belongs to.

@@ -11,8 +11,10 @@ use memmap2::Mmap;
 use tokens::CodebookIndex;
 
 use crate::{
-    CacheError, CacheHeader, FRAME, Footer, LeftOut, Preamble, Shard, Stored, array, file_error,
-    order_checksum,
+    CacheError, CacheHeader, FRAME, Footer, LeftOut, Preamble, Shard, Stored,
+    VERSION_WITH_CAPTIONS, array,
+    captions::{self, Summary, append_captions},
+    file_error, order_checksum,
 };
 
 /// One view of one picture, in the mapped file.
@@ -42,6 +44,14 @@ struct MappedShard {
     names_path: PathBuf,
     /// Where the first record begins.
     records: usize,
+    bytes: Mmap,
+    captions: Option<MappedCaptions>,
+}
+
+#[derive(Debug)]
+struct MappedCaptions {
+    path: PathBuf,
+    summary: Summary,
     bytes: Mmap,
 }
 
@@ -171,6 +181,21 @@ impl TokenCache {
         Ok(names)
     }
 
+    /// The captions of a picture; none in a cache without captions.
+    ///
+    /// # Errors
+    /// [`CacheError::Damaged`] if they are not what was written; [`CacheError::OutOfRange`] if there
+    /// is no such picture.
+    pub fn captions(&self, picture: usize) -> Result<Vec<&str>, CacheError> {
+        let CacheHeader { pictures, views, .. } = self.header;
+        if picture >= pictures {
+            let dir = self.dir.clone();
+            return Err(CacheError::OutOfRange { dir, picture, view: 0, pictures, views });
+        }
+        let shard = self.shards.partition_point(|shard| shard.range.end <= picture);
+        self.shards[shard].captions(picture)
+    }
+
     /// Reads everything once. Returns the first damage of each shard: nothing if all is well.
     pub fn verify(&self) -> Vec<CacheError> {
         let damages = self.shards.iter().map(|shard| shard.verify(&self.header));
@@ -188,13 +213,25 @@ impl TokenCache {
         for picture in 0..self.len() {
             labels.push(self.label(picture)?);
         }
-        if names.len() == labels.len()
-            && order_checksum(labels.into_iter().zip(names)) == self.header.order
+        let other = |what: &str| {
+            let reason = format!("its {what} are not those of the data set it was made for");
+            Err(CacheError::Damaged { path: self.dir.clone(), reason })
+        };
+        if names.len() != labels.len()
+            || order_checksum(labels.into_iter().zip(names)) != self.header.order
         {
-            return Ok(());
+            return other("labels and names");
         }
-        let reason = "its labels and names are not those of the data set it was made for".into();
-        Err(CacheError::Damaged { path: self.dir.clone(), reason })
+        if let Some(expected) = self.header.captions {
+            let mut checksum = 0;
+            for picture in 0..self.len() {
+                checksum = append_captions(checksum, &self.captions(picture)?);
+            }
+            if checksum != expected {
+                return other("captions");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -239,10 +276,16 @@ impl MappedShard {
         if let Some((_, other)) = known {
             header.check_same(&path, other)?;
         }
+        let captioned = header.captions.is_some();
+        if captioned != (preamble.version >= VERSION_WITH_CAPTIONS) {
+            let reason = format!("version {} and captions do not go together", preamble.version);
+            return Err(CacheError::Header { path, reason });
+        }
 
         let range = shard.range(header.pictures);
         let number = (range.len() * header.views) as u64;
-        let size = u128::from(number) * header.record_size() as u128 + (records + FRAME) as u128;
+        let frames = if captioned { 2 * FRAME } else { FRAME };
+        let size = u128::from(number) * header.record_size() as u128 + (records + frames) as u128;
         if bytes.len() as u128 != size {
             return Err(damaged(
                 "it was cut, or holds another number of records than its header says",
@@ -252,8 +295,16 @@ impl MappedShard {
         let footer = footer
             .filter(|footer| footer.records == number)
             .ok_or_else(|| damaged("its end was changed"))?;
+        let captions = if captioned {
+            let summary = bytes[..bytes.len() - FRAME].last_chunk().and_then(Summary::from_bytes);
+            let summary = summary.filter(|summary| captions::fits(summary, range.len()));
+            let summary = summary.ok_or_else(|| damaged("its end was changed"))?;
+            Some(MappedCaptions::open(shard.captions_file(dir), &path, summary)?)
+        } else {
+            None
+        };
         let names_path = shard.names_file(dir);
-        let shard = Self { range, footer, path, names_path, records, bytes };
+        let shard = Self { range, footer, path, names_path, records, bytes, captions };
         let names_size = fs::metadata(&shard.names_path).map_err(file_error(&shard.names_path))?;
         if names_size.len() != shard.footer.names_size {
             return Err(shard.damaged_names());
@@ -281,6 +332,16 @@ impl MappedShard {
         })
     }
 
+    fn captions(&self, picture: usize) -> Result<Vec<&str>, CacheError> {
+        let Some(MappedCaptions { path, summary, bytes }) = &self.captions else {
+            return Ok(Vec::new());
+        };
+        captions::captions(bytes, summary, self.range.clone(), picture).ok_or_else(|| {
+            let reason = format!("the captions of picture {picture} are not what was written");
+            CacheError::Damaged { path: path.clone(), reason }
+        })
+    }
+
     /// The names, a line each.
     fn names(&self) -> Result<String, CacheError> {
         let bytes = fs::read(&self.names_path).map_err(file_error(&self.names_path))?;
@@ -303,10 +364,35 @@ impl MappedShard {
                 return Err(CacheError::Damaged { path: self.path.clone(), reason });
             }
         }
-        if self.names()?.lines().count() == self.range.len() {
-            Ok(())
-        } else {
-            Err(self.damaged_names())
+        if self.names()?.lines().count() != self.range.len() {
+            return Err(self.damaged_names());
         }
+        if let Some(captions) = &self.captions {
+            if crc32c::crc32c(&captions.bytes) != captions.summary.checksum {
+                return Err(damaged_captions(&captions.path, &self.path));
+            }
+            self.range.clone().try_for_each(|picture| self.captions(picture).map(drop))?;
+        }
+        Ok(())
     }
+}
+
+impl MappedCaptions {
+    /// Maps the captions of the shard at `shard_path`.
+    fn open(path: PathBuf, shard_path: &Path, summary: Summary) -> Result<Self, CacheError> {
+        let file = File::open(&path).map_err(file_error(&path))?;
+        let size = file.metadata().map_err(file_error(&path))?.len();
+        if size != summary.size {
+            return Err(damaged_captions(&path, shard_path));
+        }
+        #[allow(unsafe_code)] // the only way to map a file
+        // SAFETY: as for the records: captions of a finished shard are never written to.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(file_error(&path))?;
+        Ok(Self { path, summary, bytes })
+    }
+}
+
+fn damaged_captions(path: &Path, shard: &Path) -> CacheError {
+    let reason = format!("it is not the one that {} was written with", shard.display());
+    CacheError::Damaged { path: path.to_owned(), reason }
 }

@@ -10,9 +10,13 @@ use std::{
 use tokens::CodebookIndex;
 
 use crate::{
-    CacheError, CacheHeader, FRAME, Footer, LEFT_OUT, LeftOut, Preamble, Shard, Stored, file_error,
+    CacheError, CacheHeader, FRAME, Footer, LEFT_OUT, LeftOut, Preamble, Shard, Stored,
+    captions::{Summary, Tables},
+    file_error,
 };
 
+/// Most bytes of a caption.
+const MAX_CAPTION: usize = 1 << 24;
 /// How many bytes of records wait in memory before they are written.
 const BUFFER: usize = 1 << 18;
 
@@ -59,15 +63,40 @@ pub struct CacheWriter {
     records: Appended,
     names: Appended,
     names_checksum: u32,
+    captions: Option<Captions>,
     left_out: Vec<LeftOut>,
     len: usize,
 }
 
+/// The captions of a shard that has some.
+#[derive(Debug)]
+struct Captions {
+    texts: Appended,
+    /// CRC-32C of the texts so far.
+    checksum: u32,
+    tables: Tables,
+}
+
 impl CacheWriter {
+    /// Starts a shard of a cache without captions, or goes on with one that was not finished: see
+    /// [`create_or_resume_captioned`](Self::create_or_resume_captioned).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_or_resume<N: AsRef<str>>(
+        dir: impl Into<PathBuf>,
+        header: CacheHeader,
+        shard: Shard,
+        expected: impl Fn(usize) -> (usize, N),
+    ) -> Result<Self, CacheError> {
+        Self::create_or_resume_captioned(dir, header, shard, expected, |_| Vec::new())
+    }
+
     /// Starts a shard, or goes on with one that was not finished: see [`len`](Self::len). The
     /// folder is created where it is missing. `expected` tells label and name of each picture of
-    /// the data set. Of what an earlier writer left, the first pictures are kept whose records
-    /// are whole and whose labels and names are these; the rest is cut off.
+    /// the data set, `captions` its captions, if the header says that there are some. Of what an
+    /// earlier writer left, the first pictures are kept whose records are whole and whose labels,
+    /// names and captions are these; the rest is cut off.
     ///
     /// # Errors
     /// * [`CacheError::Complete`] if the shard is finished,
@@ -76,11 +105,12 @@ impl CacheWriter {
     ///   the folder holds shards of another cache,
     /// * [`CacheError::Header`] if the header makes no sense,
     /// * [`CacheError::File`] if the operating system fails.
-    pub fn create_or_resume<N: AsRef<str>>(
+    pub fn create_or_resume_captioned<N: AsRef<str>>(
         dir: impl Into<PathBuf>,
         header: CacheHeader,
         shard: Shard,
         expected: impl Fn(usize) -> (usize, N),
+        captions: impl Fn(usize) -> Vec<String>,
     ) -> Result<Self, CacheError> {
         let dir = dir.into();
         if let Err(reason) = header.validate() {
@@ -124,7 +154,21 @@ impl CacheWriter {
             .map_err(file_error(&path))?;
         let name = |index: usize| expected(index).1;
         let (whole, mut left_out) = whole;
-        let names = whole_names(&names_file, whole, name).map_err(file_error(&names_path))?;
+        let mut names = whole_names(&names_file, whole, &name).map_err(file_error(&names_path))?;
+        let captions = match header.captions {
+            None => None,
+            Some(_) => {
+                let path = shard.captions_file(&dir);
+                let file = open(&path)?;
+                let found = whole_captions(&file, first, names.count, captions);
+                let found = found.map_err(file_error(&path))?;
+                // Those of fewer pictures: then no more names count either.
+                names = whole_names(&names_file, found.tables.len(), &name)
+                    .map_err(file_error(&names_path))?;
+                let WholeCaptions { tables, size, checksum } = found;
+                Some(Captions { texts: Appended::new(file, path, size)?, checksum, tables })
+            }
+        };
         left_out.retain(|left: &LeftOut| left.picture < first + names.count);
         let kept = names.count * header.views * header.record_size();
         let mut records = Appended::new(file, path, (beginning.len() + kept) as u64)?;
@@ -135,6 +179,7 @@ impl CacheWriter {
         Ok(Self {
             names: Appended::new(names_file, names_path, names.size)?,
             names_checksum: names.checksum,
+            captions,
             left_out,
             len: names.count,
             dir,
@@ -159,17 +204,33 @@ impl CacheWriter {
         self.shard
     }
 
-    /// Appends a sample: its class, its name in the data set, and the tokens of its views one
-    /// after the other.
+    /// Appends a sample without captions: its class, its name in the data set, and the tokens of its
+    /// views one after the other.
     ///
     /// # Errors
-    /// * [`CacheError::Sample`] if a number is out of the header's range or the name holds a line
-    ///   break; nothing is stored then,
-    /// * [`CacheError::File`] if the operating system fails.
+    /// Those of [`append_captioned`](Self::append_captioned).
     pub fn append(
         &mut self,
         label: usize,
         name: &str,
+        tokens: &[CodebookIndex],
+    ) -> Result<(), CacheError> {
+        self.append_captioned(label, name, &[], tokens)
+    }
+
+    /// Appends a sample: its class, its name in the data set, its captions, and the tokens of its
+    /// views one after the other.
+    ///
+    /// # Errors
+    /// * [`CacheError::Sample`] if a number is out of the header's range, the name holds a line
+    ///   break, or there are captions in a cache whose header says that there are none; nothing is
+    ///   stored then,
+    /// * [`CacheError::File`] if the operating system fails.
+    pub fn append_captioned(
+        &mut self,
+        label: usize,
+        name: &str,
+        captions: &[String],
         tokens: &[CodebookIndex],
     ) -> Result<(), CacheError> {
         let CacheHeader { codes, views, layout, .. } = &self.header;
@@ -185,15 +246,30 @@ impl CacheWriter {
         }
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let size = length * size_of::<CodebookIndex>();
-        self.add(label, name, 0, |view| &bytes[view * size..][..size])
+        self.add(label, name, captions, 0, |view| &bytes[view * size..][..size])
     }
 
-    /// Appends a sample that cannot be read: its class, its name in the data set, and why. It
-    /// keeps its place, and readers are told that it has no tokens.
+    /// Appends a sample without captions that cannot be read: see
+    /// [`leave_out_captioned`](Self::leave_out_captioned).
     ///
     /// # Errors
-    /// Those of [`append`](Self::append).
+    /// Those of [`append_captioned`](Self::append_captioned).
     pub fn leave_out(&mut self, label: usize, name: &str, reason: &str) -> Result<(), CacheError> {
+        self.leave_out_captioned(label, name, &[], reason)
+    }
+
+    /// Appends a sample that cannot be read: its class, its name in the data set, its captions, and
+    /// why. It keeps its place and its captions, and readers are told that it has no tokens.
+    ///
+    /// # Errors
+    /// Those of [`append_captioned`](Self::append_captioned).
+    pub fn leave_out_captioned(
+        &mut self,
+        label: usize,
+        name: &str,
+        captions: &[String],
+        reason: &str,
+    ) -> Result<(), CacheError> {
         let size = self.header.layout.len() * size_of::<CodebookIndex>();
         // Zeros fill up the room, so none may stand in the text.
         let reason = reason.replace('\0', " ");
@@ -201,7 +277,7 @@ impl CacheWriter {
         let mut bytes = vec![0; size];
         bytes[..reason.len()].copy_from_slice(reason.as_bytes());
         let picture = self.shard.range(self.header.pictures).start + self.len;
-        self.add(label, name, LEFT_OUT, |_| &bytes)?;
+        self.add(label, name, captions, LEFT_OUT, |_| &bytes)?;
         self.left_out.push(LeftOut { picture, reason: reason.to_owned() });
         Ok(())
     }
@@ -216,6 +292,7 @@ impl CacheWriter {
         &mut self,
         label: usize,
         name: &str,
+        captions: &[String],
         mark: u16,
         content: impl Fn(usize) -> &'a [u8],
     ) -> Result<(), CacheError> {
@@ -227,6 +304,10 @@ impl CacheWriter {
             Some(format!("class {label} of {}", classes.len()))
         } else if name.contains(['\n', '\r']) {
             Some("its name holds a line break".to_owned())
+        } else if !captions.is_empty() && self.captions.is_none() {
+            Some("it has captions, and the cache was begun without".to_owned())
+        } else if captions.iter().any(|caption| caption.len() > MAX_CAPTION) {
+            Some(format!("one of its captions is longer than {MAX_CAPTION} bytes"))
         } else {
             None
         };
@@ -250,6 +331,13 @@ impl CacheWriter {
         self.names.waiting.extend(name.bytes().chain([b'\n']));
         self.names_checksum =
             crc32c::crc32c_append(self.names_checksum, &self.names.waiting[line..]);
+        if let Some(Captions { texts, checksum, tables }) = &mut self.captions {
+            for caption in captions {
+                texts.waiting.extend(caption.as_bytes());
+                *checksum = crc32c::crc32c_append(*checksum, caption.as_bytes());
+            }
+            tables.add(range.start + self.len, captions);
+        }
         self.len += 1;
         if self.records.waiting.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
@@ -262,8 +350,11 @@ impl CacheWriter {
         if self.records.waiting.is_empty() {
             return Ok(());
         }
-        // In this order: a record on the disk is the promise that its name is there too.
+        // In this order: a record on the disk is the promise that its name and captions are there.
         self.names.flush()?;
+        if let Some(captions) = &mut self.captions {
+            captions.texts.flush()?;
+        }
         self.records.flush()
     }
 
@@ -284,6 +375,14 @@ impl CacheWriter {
             names_size: self.names.size,
             names_checksum: self.names_checksum,
         };
+        if let Some(Captions { texts, checksum, tables }) = &mut self.captions {
+            let bytes = tables.to_bytes();
+            let checksum = crc32c::crc32c_append(*checksum, &bytes);
+            texts.waiting.extend(bytes);
+            texts.flush()?;
+            let summary = Summary { captions: tables.captions(), size: texts.size, checksum };
+            self.records.waiting.extend(summary.to_bytes());
+        }
         self.records.waiting.extend(footer.to_bytes());
         self.records.flush()?;
         let finished = self.shard.tokens_file(&self.dir);
@@ -388,6 +487,8 @@ fn whole_names<N: AsRef<str>>(
     count: usize,
     name: impl Fn(usize) -> N,
 ) -> io::Result<WholeNames> {
+    let mut file = file;
+    file.seek(SeekFrom::Start(0))?;
     let mut reader = BufReader::new(file);
     let mut names = WholeNames::default();
     let mut line = Vec::new();
@@ -402,4 +503,37 @@ fn whole_names<N: AsRef<str>>(
         names.checksum = crc32c::crc32c_append(names.checksum, &line);
     }
     Ok(names)
+}
+
+/// The captions that count.
+#[derive(Debug, Default)]
+struct WholeCaptions {
+    tables: Tables,
+    size: u64,
+    checksum: u32,
+}
+
+/// The captions of the first pictures, at most `count`, whose texts are whole and right; `first` is
+/// the number of the first one in the data set.
+fn whole_captions(
+    file: &File,
+    first: usize,
+    count: usize,
+    captions: impl Fn(usize) -> Vec<String>,
+) -> io::Result<WholeCaptions> {
+    let mut reader = BufReader::with_capacity(BUFFER, file);
+    let mut whole = WholeCaptions::default();
+    let mut found = Vec::new();
+    for picture in first..first + count {
+        let captions = captions(picture);
+        let texts = captions.concat();
+        found.resize(texts.len(), 0);
+        if !read_whole(&mut reader, &mut found)? || found != texts.as_bytes() {
+            break;
+        }
+        whole.tables.add(picture, &captions);
+        whole.size += texts.len() as u64;
+        whole.checksum = crc32c::crc32c_append(whole.checksum, &found);
+    }
+    Ok(whole)
 }

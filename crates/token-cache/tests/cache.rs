@@ -11,7 +11,7 @@ use std::{
 use files::npz::ArchiveReader;
 use tempfile::TempDir;
 use token_cache::{
-    CacheError, CacheHeader, CacheWriter, LeftOut, Shard, TokenCache,
+    CacheError, CacheHeader, CacheWriter, LeftOut, Shard, TokenCache, caption_checksum,
     exchange::{JsonLines, NpzFolder, TokenSource, export_json_lines, export_npz_folder},
     order_checksum,
 };
@@ -47,6 +47,7 @@ fn header() -> CacheHeader {
         tokenizer: "0123456789abcdef".repeat(4),
         pictures: SAMPLES,
         order: order_checksum((0..SAMPLES).map(named)),
+        captions: None,
     }
 }
 
@@ -385,11 +386,13 @@ fn should_read_the_version_before_pictures_could_be_left_out() {
         TokenCache::open(dir.path())
     };
     assert_eq!(records(&of_version(2).unwrap()), expected());
-    for version in [1, 4] {
+    for version in [1, 5] {
         assert!(
             matches!(of_version(version), Err(CacheError::Version { got, .. }) if got == version)
         );
     }
+    // Version 4 is the one with captions, and there are none.
+    assert!(matches!(of_version(4), Err(CacheError::Header { .. })));
 }
 
 #[test]
@@ -773,4 +776,240 @@ fn should_read_npz_and_json_that_are_mutated_right_or_not_at_all() {
         }
     }
     assert!(read > 10, "{read} files were readable: too few to tell");
+}
+
+const CAPTIONS: &str = "captions-00000-of-00001.bin";
+
+/// The captions of a sample: none, one, or several, of which one is empty and one has line breaks.
+fn captioned(index: usize) -> Vec<String> {
+    let texts = ["a tree", "", "zwei\nBäume\0", "a tree"];
+    texts[..[1, 0, 3, 4, 2][index]].iter().map(|&text| text.to_owned()).collect()
+}
+
+fn captioned_header() -> CacheHeader {
+    CacheHeader { captions: Some(caption_checksum((0..SAMPLES).map(captioned))), ..header() }
+}
+
+fn captioned_writer(dir: &Path, shard: Shard) -> Result<CacheWriter, CacheError> {
+    CacheWriter::create_or_resume_captioned(dir, captioned_header(), shard, named, captioned)
+}
+
+/// Appends what is missing of a shard with captions; picture 3 was left out.
+fn complete_captioned(mut writer: CacheWriter) {
+    let range = writer.shard().range(SAMPLES);
+    for index in range.start + writer.len()..range.end {
+        let (label, name, tokens) = sample(index);
+        match index {
+            3 => writer.leave_out_captioned(label, &name, &captioned(index), "damaged"),
+            _ => writer.append_captioned(label, &name, &captioned(index), &tokens),
+        }
+        .unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn should_read_the_captions_that_were_written_in_any_number_of_shards() {
+    for count in [1, 2, 3, SAMPLES + 2] {
+        let dir = TempDir::new().unwrap();
+        for index in (0..count).rev() {
+            let own = TempDir::new().unwrap();
+            complete_captioned(
+                captioned_writer(own.path(), Shard::new(index, count).unwrap()).unwrap(),
+            );
+            for (name, bytes) in files(own.path()) {
+                fs::write(dir.path().join(name), bytes).unwrap();
+            }
+        }
+        let cache = TokenCache::open(dir.path()).unwrap();
+        assert_eq!(cache.header(), &captioned_header());
+        assert!(cache.verify().is_empty());
+        for index in 0..SAMPLES {
+            assert_eq!(cache.captions(index).unwrap(), captioned(index));
+        }
+        assert!(matches!(cache.captions(SAMPLES), Err(CacheError::OutOfRange { .. })));
+        assert_eq!(cache.left_out().unwrap().len(), 1);
+        assert_eq!(content(&cache, 0).unwrap(), expected()[0]);
+    }
+}
+
+#[test]
+fn should_keep_the_documented_format_of_captions() {
+    let dir = TempDir::new().unwrap();
+    complete_captioned(captioned_writer(dir.path(), Shard::WHOLE).unwrap());
+    let tokens = fs::read(dir.path().join(TOKENS)).unwrap();
+    let bytes = fs::read(dir.path().join(CAPTIONS)).unwrap();
+    let long = |bytes: &[u8], at: usize| {
+        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize
+    };
+    assert_eq!(tokens[8..12], 4_u32.to_le_bytes());
+    let json: serde_json::Value = serde_json::from_slice(&tokens[32..beginning(&tokens)]).unwrap();
+    assert_eq!(json["captions"], captioned_header().captions.unwrap());
+    let summary = &tokens[tokens.len() - 64..tokens.len() - 32];
+    let count: usize = (0..SAMPLES).map(|index| captioned(index).len()).sum();
+    assert_eq!(&summary[..8], b"captions");
+    assert_eq!([long(summary, 8), long(summary, 16)], [count, bytes.len()]);
+    assert_eq!(summary[24..28], crc32c::crc32c(&bytes).to_le_bytes());
+    assert_eq!(summary[28..], crc32c::crc32c(&summary[..28]).to_le_bytes());
+
+    let pictures = bytes.len() - 12 * SAMPLES;
+    let ends = pictures - 8 * count;
+    let all: Vec<String> = (0..SAMPLES).flat_map(captioned).collect();
+    assert_eq!(bytes[..ends], *all.concat().as_bytes());
+    let (mut end, mut before) = (0, 0);
+    for (number, caption) in all.iter().enumerate() {
+        end += caption.len();
+        assert_eq!(long(&bytes, ends + 8 * number), end);
+    }
+    for index in 0..SAMPLES {
+        let entry = &bytes[pictures + 12 * index..][..12];
+        let captions = captioned(index);
+        before += captions.len();
+        assert_eq!(long(entry, 0), before);
+        let mut checked = [index as u32, captions.len() as u32].map(u32::to_le_bytes).concat();
+        for caption in &captions {
+            checked.extend((caption.len() as u32).to_le_bytes());
+            checked.extend(caption.as_bytes());
+        }
+        assert_eq!(entry[8..], crc32c::crc32c(&checked).to_le_bytes());
+    }
+}
+
+#[test]
+fn should_resume_a_writer_of_captions_killed_at_any_byte() {
+    let whole = TempDir::new().unwrap();
+    complete_captioned(captioned_writer(whole.path(), Shard::WHOLE).unwrap());
+    let whole_files = files(whole.path());
+    let read = |name: &str| fs::read(whole.path().join(name)).unwrap();
+    let (tokens, names, captions) = (read(TOKENS), read(NAMES), read(CAPTIONS));
+    let records = beginning(&tokens);
+    let resumed_from = |tokens: &[u8], names: &[u8], captions: &[u8]| {
+        let dir = TempDir::new().unwrap();
+        for (name, bytes) in [(PARTIAL, tokens), (NAMES, names), (CAPTIONS, captions)] {
+            fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let writer = captioned_writer(dir.path(), Shard::WHOLE).unwrap();
+        let kept = writer.len();
+        complete_captioned(writer);
+        assert_eq!(files(dir.path()), whole_files);
+        kept
+    };
+    for cut in records..=tokens.len() {
+        let kept = resumed_from(&tokens[..cut], &names, &captions);
+        assert_eq!(kept, ((cut - records) / PICTURE).min(SAMPLES));
+    }
+    let texts: Vec<usize> = (0..SAMPLES).map(|index| captioned(index).concat().len()).collect();
+    for cut in 0..=captions.len() {
+        let mut ends = texts.iter().scan(0, |end, text| {
+            *end += text;
+            Some(*end)
+        });
+        let expected = ends.position(|end| end > cut).unwrap_or(SAMPLES);
+        assert_eq!(resumed_from(&tokens, &names, &captions[..cut]), expected);
+    }
+    for cut in 0..=names.len() {
+        let lines = names[..cut].iter().filter(|&&byte| byte == b'\n').count();
+        assert_eq!(resumed_from(&tokens, &names[..cut], &captions), lines);
+    }
+    // Another text.
+    let mut changed = captions.clone();
+    changed[texts[0]] ^= 1;
+    assert_eq!(resumed_from(&tokens, &names, &changed), 2);
+}
+
+#[test]
+fn should_see_every_flipped_bit_and_every_cut_of_captions() {
+    let dir = TempDir::new().unwrap();
+    complete_captioned(captioned_writer(dir.path(), Shard::WHOLE).unwrap());
+    for name in [TOKENS, NAMES, CAPTIONS] {
+        let path = dir.path().join(name);
+        let bytes = fs::read(&path).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, flipped).unwrap();
+            let Ok(cache) = TokenCache::open(dir.path()) else { continue };
+            assert!(matches!(cache.verify()[..], [CacheError::Damaged { .. }]), "{name} {bit}");
+            for index in 0..SAMPLES {
+                if let Ok(captions) = cache.captions(index) {
+                    assert_eq!(captions, captioned(index), "{name} {bit}");
+                }
+            }
+        }
+        for length in 0..bytes.len() {
+            fs::write(&path, &bytes[..length]).unwrap();
+            let error = TokenCache::open(dir.path()).unwrap_err();
+            assert!(matches!(error, CacheError::Damaged { .. }), "{length} bytes: {error}");
+        }
+        fs::write(&path, bytes).unwrap();
+    }
+    fs::remove_file(dir.path().join(CAPTIONS)).unwrap();
+    let error = TokenCache::open(dir.path()).unwrap_err();
+    assert!(matches!(&error, CacheError::File { .. }) && error.to_string().contains(CAPTIONS));
+}
+
+#[test]
+fn should_never_read_wrong_captions_whatever_the_tables_say() {
+    let dir = TempDir::new().unwrap();
+    complete_captioned(captioned_writer(dir.path(), Shard::WHOLE).unwrap());
+    let originals = [TOKENS, CAPTIONS].map(|name| fs::read(dir.path().join(name)).unwrap());
+    let mut read = 0;
+    for trial in 0..mutations(1000) {
+        let mut noise = Noise::new(2, Purpose::Order, 0, trial);
+        let [mut tokens, mut captions] = originals.clone();
+        // Numbers that point anywhere, with checksums that hold.
+        let at = noise.below(captions.len() - 8);
+        let value = match noise.below(3) {
+            0 => noise.bits(),
+            1 => noise.below(2 * captions.len()) as u64,
+            _ => u64::MAX - noise.below(64) as u64,
+        };
+        captions[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        let summary = tokens.len() - 64;
+        if noise.below(2) == 0 {
+            tokens[summary + 8..summary + 16].copy_from_slice(&value.to_le_bytes());
+        }
+        tokens[summary + 24..summary + 28]
+            .copy_from_slice(&crc32c::crc32c(&captions).to_le_bytes());
+        let checksum = crc32c::crc32c(&tokens[summary..summary + 28]);
+        tokens[summary + 28..summary + 32].copy_from_slice(&checksum.to_le_bytes());
+        for (name, bytes) in [(TOKENS, &tokens), (CAPTIONS, &captions)] {
+            fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let Ok(cache) = TokenCache::open(dir.path()) else { continue };
+        for index in 0..SAMPLES {
+            if let Ok(captions) = cache.captions(index) {
+                assert_eq!(captions, captioned(index), "trial {trial}");
+                read += 1;
+            }
+        }
+        assert!(!cache.verify().is_empty() || captions == originals[1], "trial {trial}");
+    }
+    assert!(read > 100, "{read} read: too few to tell");
+}
+
+#[test]
+fn should_refuse_captions_of_another_data_set_and_those_that_were_not_announced() {
+    let dir = TempDir::new().unwrap();
+    let (label, name, tokens) = sample(0);
+    let mut plain = writer(dir.path(), Shard::WHOLE).unwrap();
+    let error = plain.append_captioned(label, &name, &captioned(0), &tokens).unwrap_err();
+    assert!(matches!(error, CacheError::Sample { .. }));
+    assert!(plain.is_empty());
+    drop(plain);
+    // A cache without captions keeps its version, and has no file of captions.
+    build(dir.path());
+    let cache = TokenCache::open(dir.path()).unwrap();
+    assert!(cache.captions(0).unwrap().is_empty() && !dir.path().join(CAPTIONS).exists());
+    let error = captioned_writer(dir.path(), Shard::WHOLE).unwrap_err();
+    assert!(matches!(error, CacheError::HeaderMismatch { field: "captions", .. }), "{error}");
+
+    // What was written is not what the header tells of.
+    let dir = TempDir::new().unwrap();
+    let other = CacheHeader { captions: Some(1), ..header() };
+    let open =
+        CacheWriter::create_or_resume_captioned(dir.path(), other, Shard::WHOLE, named, captioned);
+    complete_captioned(open.unwrap());
+    let damages = TokenCache::open(dir.path()).unwrap().verify();
+    assert!(damages.len() == 1 && damages[0].to_string().contains("captions"), "{damages:?}");
 }

@@ -212,6 +212,7 @@ fn writer<'a>(
         tokenizer: tokenizer_digest(&tensors),
         pictures,
         order: order_checksum((0..pictures).map(&picture)),
+        captions: None,
     };
     let writer = match CacheWriter::create_or_resume(folder, header, shard, picture) {
         // A job that is started again after its work was done.

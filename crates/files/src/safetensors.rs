@@ -356,12 +356,38 @@ pub fn write(
 }
 
 /// Writes the bytes of a file.
+///
+/// # Errors
+/// If `file` fails.
 pub fn write_to(
     file: &mut dyn Write,
     tensors: &TensorMap,
     format: StorageFormat,
     metadata: &StringMetadata,
 ) -> std::io::Result<()> {
+    let entries = tensors.iter().map(|(name, tensor)| {
+        (name.as_str(), format.name(), &tensor.shape[..], tensor.values.len() * format.bytes())
+    });
+    file.write_all(&header(entries, metadata)?)?;
+    for tensor in tensors.values() {
+        // In pieces, so that no second copy of a large tensor is needed.
+        for values in tensor.values.chunks(1 << 16) {
+            let bytes = match format {
+                StorageFormat::F32 => encode_f32(values),
+                StorageFormat::Bf16 => encode_bf16(values),
+            };
+            file.write_all(&bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// A file's first bytes: the length of its header, and the header. Of each tensor name, type, shape
+/// and number of bytes are given, in the order of their data.
+fn header<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, &'static str, &'a [usize], usize)>,
+    metadata: &StringMetadata,
+) -> std::io::Result<Vec<u8>> {
     #[derive(serde::Serialize)]
     struct Entry<'a> {
         dtype: &'static str,
@@ -375,11 +401,10 @@ pub fn write_to(
         header += &format!("\"__metadata__\":{},", serde_json::to_string(metadata)?);
     }
     let mut end = 0;
-    for (name, tensor) in tensors {
+    for (name, dtype, shape, bytes) in tensors {
         let start = end;
-        end += tensor.values.len() * format.bytes();
-        let entry =
-            Entry { dtype: format.name(), shape: &tensor.shape, data_offsets: [start, end] };
+        end += bytes;
+        let entry = Entry { dtype, shape, data_offsets: [start, end] };
         header += &format!("{}:{},", serde_json::to_string(name)?, serde_json::to_string(&entry)?);
     }
     if header.ends_with(',') {
@@ -389,17 +414,147 @@ pub fn write_to(
     while !header.len().is_multiple_of(8) {
         header.push(' ');
     }
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(header.as_bytes())?;
-    for tensor in tensors.values() {
-        // In pieces, so that no second copy of a large tensor is needed.
-        for values in tensor.values.chunks(1 << 16) {
-            let bytes = match format {
-                StorageFormat::F32 => encode_f32(values),
-                StorageFormat::Bf16 => encode_bf16(values),
-            };
-            file.write_all(&bytes)?;
+    Ok([&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat())
+}
+
+/// Values of one type, in row-major order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    /// Integers, such as tokens and labels.
+    I64(Vec<i64>),
+    /// Numbers in double precision, such as statistics.
+    F64(Vec<f64>),
+    /// Numbers in single precision.
+    F32(Vec<f32>),
+}
+
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Self::I64(values) => values.len(),
+            Self::F64(values) => values.len(),
+            Self::F32(values) => values.len(),
         }
     }
-    Ok(())
+
+    /// Name and bytes of the type, and its place in a file: as the safetensors crate orders types,
+    /// so that every tensor is aligned.
+    fn kind(&self) -> (&'static str, usize, u8) {
+        match self {
+            Self::I64(_) => ("I64", 8, 0),
+            Self::F64(_) => ("F64", 8, 1),
+            Self::F32(_) => ("F32", 4, 2),
+        }
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::I64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::F64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::F32(values) => encode_f32(values),
+        }
+    }
+}
+
+/// A tensor of any of the types in [`Values`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct TypedTensor {
+    shape: Vec<usize>,
+    values: Values,
+}
+
+impl TypedTensor {
+    /// A tensor of this shape.
+    ///
+    /// # Panics
+    /// If the number of values is not the product of the shape.
+    pub fn new(shape: impl Into<Vec<usize>>, values: Values) -> Self {
+        let shape = shape.into();
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "shape {shape:?}");
+        Self { shape, values }
+    }
+}
+
+/// Tensors of several types, by name.
+pub type TypedTensorMap = BTreeMap<String, TypedTensor>;
+
+/// The bytes of a file of tensors of several types, which are the same every time: ordered by type,
+/// then by name.
+///
+/// ```
+/// use files::safetensors::{TypedTensor, TypedTensorMap, Values, pack};
+///
+/// let tokens = TypedTensor::new([2, 3], Values::I64(vec![7, 1, 4, 0, 2, 9]));
+/// let labels = TypedTensor::new([2], Values::I64(vec![0, 1]));
+/// let tensors = TypedTensorMap::from([("tokens".into(), tokens), ("labels".into(), labels)]);
+/// let bytes = pack(&tensors, &Default::default());
+/// assert!(files::safetensors::begins(&bytes));
+/// ```
+pub fn pack(tensors: &TypedTensorMap, metadata: &StringMetadata) -> Vec<u8> {
+    let mut ordered: Vec<(&String, &TypedTensor)> = tensors.iter().collect();
+    ordered.sort_by_key(|(_, tensor)| tensor.values.kind().2);
+    let entries = ordered.iter().map(|(name, tensor)| {
+        let (dtype, bytes, _) = tensor.values.kind();
+        (name.as_str(), dtype, &tensor.shape[..], tensor.values.len() * bytes)
+    });
+    let mut file = header(entries, metadata).expect("text and numbers can be written as JSON");
+    for (_, tensor) in ordered {
+        file.extend(tensor.values.to_bytes());
+    }
+    file
+}
+
+/// Writes tensors of several types; the file appears whole or not at all. See [`pack`].
+///
+/// # Errors
+/// If the operating system refuses; then nothing is left behind and an older file stays.
+#[cfg(feature = "write")]
+pub fn write_typed(
+    path: impl AsRef<Path>,
+    tensors: &TypedTensorMap,
+    metadata: &StringMetadata,
+) -> Result<(), FileError> {
+    let path = path.as_ref();
+    crate::write_file(path, |file| file.write_all(&pack(tensors, metadata)))
+        .map_err(|source| FileError::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::{SafeTensors, tensor::TensorView};
+
+    use super::*;
+
+    #[test]
+    fn should_pack_typed_tensors_as_the_safetensors_crate_does() {
+        let tensors = TypedTensorMap::from([
+            ("b".to_owned(), TypedTensor::new([2, 2], Values::I64(vec![1, -2, i64::MAX, 4]))),
+            ("a".to_owned(), TypedTensor::new([3], Values::F32(vec![0.5, -1.0, 3.0]))),
+            ("c".to_owned(), TypedTensor::new([1], Values::F64(vec![1e300]))),
+            ("d".to_owned(), TypedTensor::new([0, 3], Values::I64(vec![]))),
+        ]);
+        let packed = pack(&tensors, &StringMetadata::new());
+        let parts: Vec<_> = tensors
+            .iter()
+            .map(|(name, tensor)| {
+                let dtype = match tensor.values {
+                    Values::I64(_) => Dtype::I64,
+                    Values::F64(_) => Dtype::F64,
+                    Values::F32(_) => Dtype::F32,
+                };
+                (name, dtype, tensor.shape.clone(), tensor.values.to_bytes())
+            })
+            .collect();
+        let views = parts.iter().map(|(name, dtype, shape, bytes)| {
+            (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+        });
+        assert_eq!(packed, safetensors::serialize(views, None).unwrap());
+
+        let metadata = StringMetadata::from([("x".to_owned(), "y".to_owned())]);
+        let packed = pack(&tensors, &metadata);
+        let read = SafeTensors::deserialize(&packed).unwrap();
+        assert_eq!(read.tensor("b").unwrap().shape(), [2, 2]);
+        let (_, header) = SafeTensors::read_metadata(&packed).unwrap();
+        assert_eq!(header.metadata().as_ref().unwrap()["x"], "y");
+    }
 }

@@ -19,10 +19,13 @@ fn parent(path: &Path) -> PathBuf {
 /// What names of files and folders end with while they are written.
 const INCOMPLETE: &str = ".incomplete";
 
-fn beside(path: &Path) -> Builder<'_, 'static> {
-    let mut builder = Builder::new();
-    builder.prefix(path.file_name().unwrap_or_default()).suffix(INCOMPLETE);
-    builder
+/// Most bytes of a name that its temporary name repeats. Systems allow 255 in all.
+const MAX_REPEATED: usize = 128;
+
+/// What the temporary name of a file or folder begins with.
+fn temporary_prefix(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name[..name.floor_char_boundary(MAX_REPEATED)].to_owned()
 }
 
 /// Makes renames in a folder last through a power failure, where the system can.
@@ -39,7 +42,9 @@ pub fn write_file(
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> io::Result<()> {
     let folder = parent(path);
-    let mut builder = beside(path);
+    let prefix = temporary_prefix(path);
+    let mut builder = Builder::new();
+    builder.prefix(&prefix).suffix(INCOMPLETE);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -72,7 +77,9 @@ pub fn replace_folder<E: From<io::Error>>(
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = parent(path);
     fs::create_dir_all(&folder)?;
-    let mut builder = beside(path);
+    let prefix = temporary_prefix(path);
+    let mut builder = Builder::new();
+    builder.prefix(&prefix).suffix(INCOMPLETE);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -104,7 +111,8 @@ pub fn remove_incomplete(folder: &Path) -> io::Result<()> {
 }
 
 /// As [`remove_incomplete`], but only what belongs to the files and folders whose names are
-/// chosen; others may write the rest. What is written is called as it will be, with more behind.
+/// chosen; others may write the rest. A temporary name begins with the final one, of which it repeats
+/// at most 128 bytes.
 ///
 /// # Errors
 /// If the operating system fails.
@@ -139,7 +147,8 @@ fn exchange(new: &TempDir, path: &Path) -> io::Result<()> {
         }
         // Some file systems cannot; then as below.
     }
-    let old = beside(path).suffix(".previous").tempdir_in(parent(path))?;
+    let prefix = temporary_prefix(path);
+    let old = Builder::new().prefix(&prefix).suffix(".previous").tempdir_in(parent(path))?;
     let away = old.path().join("model");
     fs::rename(path, &away)?;
     if let Err(error) = fs::rename(new.path(), path) {
@@ -150,4 +159,26 @@ fn exchange(new: &TempDir, path: &Path) -> io::Result<()> {
         return Err(error);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn should_write_files_and_folders_with_the_longest_names() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["x".repeat(255), "\u{e4}".repeat(127)] {
+            let path = folder.path().join(&name);
+            write_file(&path, |file| file.write_all(b"x")).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"x");
+            fs::remove_file(&path).unwrap();
+            for content in ["old", "new"] {
+                let fill = |new: &Path| fs::write(new.join("a"), content);
+                replace_folder::<io::Error>(&path, fill).unwrap();
+                assert_eq!(fs::read_to_string(path.join("a")).unwrap(), content);
+            }
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
 }

@@ -1,19 +1,19 @@
-//! Where the things are that come with the program: models, recipes, protocols and data.
+//! Finding what comes with the program: models, recipes, protocols and data.
 
 use std::path::{Path, PathBuf};
 
 /// The variable that names the root of bundled things.
 const VARIABLE: &str = "ALITOK_HOME";
 
-/// The root of the things that come with the program: the folder that holds `models`, `recipes`,
-/// `protocols` and `data`. It is passed on explicitly; nothing else looks for it.
+/// The root of bundled things: the folder that holds `models`, `recipes`, `protocols` and `data`.
+/// Callers pass it explicitly; no library searches for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
     /// Roots in the order in which they are tried.
     roots: Vec<PathBuf>,
 }
 
-/// A bundled file or folder that is at none of the roots.
+/// A bundled file or folder that was not found below any root.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{}` was not found; set {VARIABLE} to the folder that holds `data` and `models`",

@@ -1,9 +1,26 @@
-//! Files, once for all crates: written whole or not at all ([`whole`]), arrays for NumPy ([`npz`]),
-//! tensors by name ([`safetensors`]), half precision ([`floats`]), and where bundled things are
-//! ([`Home`]).
+//! Reading and writing the files that AliTok uses.
 //!
-//! Reading tensors needs no feature and no operating system, so that a browser can do it. The feature
-//! `write` adds what puts files on a disk, `npz` NumPy's archives.
+//! - [`safetensors`] reads tensors by name, from a mapped file or from bytes, and writes the same
+//!   bytes every time. [`HostTensor`] and [`TensorMap`] hold tensors outside of any device.
+//! - [`Home`] finds bundled models and data below a root that callers pass explicitly.
+//! - [`floats`] converts bytes in half, single and double precision.
+//! - `whole` (feature `write`) writes files and folders whole or not at all: beside their place,
+//!   synced, then renamed.
+//! - `npz` (feature `npz`) reads and writes arrays for NumPy, and takes no more memory than the caller
+//!   allows, whatever a file holds.
+//!
+//! ```
+//! use files::{HostTensor, TensorMap, safetensors::{StorageFormat, TensorFile, write_to}};
+//!
+//! let weights = TensorMap::from([("w".to_owned(), HostTensor::new([2], vec![1.0, -0.5]))]);
+//! let mut bytes = Vec::new();
+//! write_to(&mut bytes, &weights, StorageFormat::Bf16, &Default::default())?;
+//! assert_eq!(TensorFile::from_bytes("weights", bytes).tensors()?, weights);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Both features are on by default. Without them the crate builds for `wasm32-unknown-unknown`, where
+//! [`TensorFile::open`](safetensors::TensorFile::open) is an error and bytes are read instead.
 
 mod error;
 pub mod floats;

@@ -99,7 +99,7 @@ impl ArchiveReader {
     }
 
     /// An array of bytes that is read piece by piece: its shape, and what gives its values in
-    /// row-major order. Whoever reads to the end learns whether they are those that were written.
+    /// row-major order. Reading to the end checks them against the archive's checksum.
     ///
     /// # Errors
     /// If there is no such array in the file, it is no array of bytes in row-major order, or the

@@ -1,5 +1,23 @@
-//! A model: a folder that says all about itself, or the same files in memory. It needs neither Burn nor
-//! a network; the feature `reference` loads a model into the modules on Burn, `write` writes folders.
+//! Reading a model: its configuration, its classes, and its weights by name, from a folder or from
+//! the same files in memory.
+//!
+//! [`Model::named`] opens what a person names, [`Model::read`] a folder, and [`Model::from_bytes`]
+//! files that were downloaded; a model from bytes never touches a disk. Weights are read on demand.
+//!
+//! ```no_run
+//! use model::Model;
+//!
+//! let model = Model::named("mini", &files::Home::find(None))?;
+//! println!("{} classes", model.classes.len());
+//! for (name, tensor) in model.tokenizer_tensors()? {
+//!     println!("{name} {:?}", tensor.shape);
+//! }
+//! # Ok::<(), model::ModelError>(())
+//! ```
+//!
+//! Without features the crate needs neither Burn nor a network and builds for
+//! `wasm32-unknown-unknown`. The feature `reference` loads a model into the modules on Burn, `write`
+//! writes model folders. A folder holds:
 //!
 //! | file | what |
 //! | --- | --- |

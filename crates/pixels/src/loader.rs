@@ -52,7 +52,7 @@ pub enum OnBad<P> {
     /// Nothing takes the place.
     LeaveOut,
     /// The sample of another place takes it: a function of the place, and of how many others were
-    /// tried before. With a pure function of the place, what takes it hangs on the data alone.
+    /// tried before. If it is a pure function, what takes the place depends only on the data.
     Replace(Box<dyn Fn(P, u64) -> P + Send + Sync>),
 }
 
@@ -160,7 +160,7 @@ impl<P: Place, T> Shared<P, T> {
             };
             let tries = bad.len() as u64;
             match &self.on_bad {
-                // A fault of the system is none of the sample: others would fail as well.
+                // A system fault is not the sample's fault: another sample would fail too.
                 OnBad::Replace(other)
                     if tries + 1 < MOST_IN_A_ROW && !error.error.is_of_the_system() =>
                 {

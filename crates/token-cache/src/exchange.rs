@@ -260,7 +260,7 @@ impl JsonLines {
                 _ => return Err(content_error(&source.path, format!("class {largest}"))),
             };
         } else if largest >= source.classes.len() {
-            let reason = format!("class {largest} is none of the {} known", source.classes.len());
+            let reason = format!("class {largest} is unknown; there are {}", source.classes.len());
             return Err(content_error(&source.path, reason));
         }
         Ok(source)

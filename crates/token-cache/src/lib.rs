@@ -21,6 +21,39 @@
 //!
 //! A picture that could not be read keeps its records, so that the others keep their places. They
 //! are marked, and hold the reason instead of tokens.
+//!
+//! ```
+//! use token_cache::{CacheHeader, CacheWriter, Shard, TokenCache, caption_checksum, order_checksum};
+//! use tokens::TokenLayout;
+//!
+//! let picture = |index: usize| (0, format!("{index}.png"));
+//! let captions = |index: usize| vec![format!("picture number {index}")];
+//! let header = CacheHeader {
+//!     layout: TokenLayout::new(0, 2, 2),
+//!     codes: 4096,
+//!     classes: vec!["tree".to_owned()],
+//!     views: 1,
+//!     augmentation: "centre crop".to_owned(),
+//!     tokenizer: "0".repeat(64),
+//!     pictures: 3,
+//!     order: order_checksum((0..3).map(picture)),
+//!     captions: Some(caption_checksum((0..3).map(captions))),
+//! };
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path();
+//! let mut writer =
+//!     CacheWriter::create_or_resume_captioned(path, header, Shard::WHOLE, picture, captions)?;
+//! for index in writer.len()..3 {
+//!     let (label, name) = picture(index);
+//!     writer.append_captioned(label, &name, &captions(index), &[7, 1, 4, 2])?;
+//! }
+//! writer.finish()?;
+//!
+//! let cache = TokenCache::open(path)?;
+//! assert_eq!(cache.record(2, 0)?.tokens().collect::<Vec<_>>(), [7, 1, 4, 2]);
+//! assert_eq!(cache.captions(2)?, ["picture number 2"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod captions;
 pub mod exchange;

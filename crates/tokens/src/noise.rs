@@ -59,7 +59,7 @@ impl Noise {
         Self { state }
     }
 
-    /// The noise of a parameter's initial values. It hangs on the parameter's name, by FNV-1a,
+    /// The noise of a parameter's initial values. It depends on the parameter's name, by FNV-1a,
     /// and not on the order of fields; `part` counts pieces of a large parameter that are drawn
     /// apart.
     pub fn of_parameter(seed: u64, name: &str, part: u64) -> Self {

@@ -1,10 +1,10 @@
-//! Released checkpoints and safetensors to and from our models, strictly.
+//! Files of weights that other programs write and read.
 //!
-//! [`Checkpoint`] reads files of others: PyTorch's two formats, through a parser that never
-//! executes ([`pickle`]), and safetensors. [`released`] translates the authors' names into ours
-//! and back. A [`model::Model`] is how a model of ours lies on disk; [`import()`] makes one from
-//! released files, [`export`] goes the other way. [`public`] fetches the weights of networks that
-//! training and evaluation compare pictures with.
+//! [`Checkpoint`] reads PyTorch's two formats, through a parser that executes nothing ([`pickle`]),
+//! and safetensors. [`released`] translates the authors' names into ours and back. [`import()`] makes a
+//! [`Model`](model::Model) from released files, [`export`] goes the other way. [`public`] fetches the
+//! weights of the networks that training and evaluation compare pictures with. Loading is strict: a
+//! missing, unused or mis-shaped tensor is an error that names it.
 
 mod checkpoint;
 mod error;

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use pipeline::Device;
 use serde::{Deserialize, Serialize};
 use token_cache::Shard;
+use tokenizer::DecoderKind;
 
 /// What holds for every verb.
 #[derive(Debug, Args)]
@@ -54,6 +55,22 @@ pub(crate) struct DecoderArgs {
     /// Decoder; the bidirectional one if the model has it.
     #[arg(long, value_enum)]
     pub(crate) decoder: Option<DecoderName>,
+}
+
+impl From<DecoderName> for DecoderKind {
+    fn from(name: DecoderName) -> Self {
+        match name {
+            DecoderName::Causal => Self::Causal,
+            DecoderName::Bidirectional => Self::Bidirectional,
+        }
+    }
+}
+
+impl DecoderArgs {
+    /// The decoder that was asked for.
+    pub(crate) fn kind(&self) -> Option<DecoderKind> {
+        self.decoder.map(DecoderKind::from)
+    }
 }
 
 #[derive(Debug, Args)]

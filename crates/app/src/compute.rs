@@ -40,6 +40,15 @@ pub(crate) enum Compute {
     Burn { device: BurnDevice },
 }
 
+impl ComputeArgs {
+    /// What computes, as the libraries take it.
+    pub(crate) fn pipeline(&self, device: Option<Device>) -> Result<pipeline::Compute> {
+        let precision = self.precision.map(Precision::from);
+        let threads = Some(tuning::threads());
+        Ok(pipeline::Compute::new(device.unwrap_or_default(), precision, threads)?)
+    }
+}
+
 /// What there is to tell of pictures that are drawn.
 pub(crate) enum Drawn {
     /// A row of a picture is decided: the tokens up to its end.
@@ -60,14 +69,6 @@ impl Compute {
             return Err(DeviceError::Precision { device }.into());
         }
         Ok(Self::Burn { device: reference::device(Some(device), "this")? })
-    }
-
-    /// What the bits of a result depend on beside the model.
-    pub(crate) fn name(&self) -> String {
-        match self {
-            Self::Engine { precision, .. } => format!("packed {}", precision.name()),
-            Self::Burn { .. } => "burn".to_owned(),
-        }
     }
 
     /// The half of a model's tokenizer that makes tokens.
@@ -99,11 +100,6 @@ impl Compute {
             Self::Burn { device } => DecodingHalf::Burn(Box::new(model.tokenizer(device)?)),
         };
         Ok(Decoding { kind, image: config.image, half })
-    }
-
-    /// A model's generator.
-    pub(crate) fn drawing(&self, model: &Model) -> Result<Drawing> {
-        self.drafting(model, DraftsName::None)
     }
 
     /// A model's generator, and what drafts for it.
@@ -224,22 +220,6 @@ impl Drawing {
             Self::Engine { generator, .. } => generator.config(),
             Self::Burn(generator) => generator.config(),
         }
-    }
-
-    /// Draws requests, `batch` at a time, and hands the tokens of each on, in order. `progress`
-    /// is told how many tokens there are.
-    pub(crate) fn draw(
-        &self,
-        requests: &[Request],
-        sampling: &SamplingConfig,
-        batch: usize,
-        progress: impl FnMut(usize) + Send,
-        mut finished: impl FnMut(&Request, Vec<CodebookIndex>) -> Result<()>,
-    ) -> Result<()> {
-        self.draw_and_tell(requests, sampling, batch, progress, |drawn| match drawn {
-            Drawn::Row { .. } => Ok(()),
-            Drawn::Picture { index, tokens } => finished(&requests[index], tokens),
-        })
     }
 
     /// The same, and tells of rows, too (the engine alone).

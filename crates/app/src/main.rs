@@ -3,15 +3,11 @@
 mod args;
 mod commands;
 mod compute;
-mod extractor;
 mod images;
 mod machine;
 mod models;
-mod parts;
 mod processes;
 mod progress;
-mod protocol;
-mod reconstruction;
 mod reference;
 mod token_file;
 mod tuning;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 use training::{
     guard::Trouble,
     telemetry::{Alarm, BadPicture, Observer, Report},
@@ -81,6 +82,47 @@ impl Progress {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Prints a result as one JSON object with sorted keys.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    result(&serde_json::to_value(value)?.to_string())
+}
+
+/// Shows how far a measurement is.
+#[derive(Default)]
+pub(crate) struct Watcher {
+    current: Option<(&'static str, Progress)>,
+}
+
+impl evaluation::Observer for Watcher {
+    fn progress(&mut self, what: &'static str, done: u64, total: u64) {
+        if self.current.as_ref().is_none_or(|(current, _)| *current != what) {
+            self.current = Some((what, Progress::new(what, total)));
+        }
+        if let Some((_, progress)) = &mut self.current {
+            progress.set(done);
+        }
+        if done >= total
+            && let Some((_, progress)) = self.current.take()
+        {
+            progress.finish();
+        }
+    }
+
+    fn departure(&mut self, text: &str) {
+        note(&format!("NOTE: {text}"));
+    }
+
+    fn note(&mut self, text: &str) {
+        note(text);
+    }
+}
+
+impl experiment::Observer for Watcher {
+    fn training(&mut self) -> Box<dyn Observer + '_> {
+        Box::<TrainingProgress>::default()
     }
 }
 

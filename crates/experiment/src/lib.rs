@@ -1,4 +1,12 @@
 //! Experiments: trainings that differ in one thing each, described together in one file, the plan.
+//!
+//! [`read`] reads a plan, an [`Ablation`]. A [`Laboratory`] trains and measures its rows in a folder, and
+//! a [`Report`] compares what is finished.
+
+mod error;
+mod measures;
+mod report;
+mod runner;
 
 use std::{
     collections::BTreeSet,
@@ -13,6 +21,11 @@ use training::{
     recipe::{self, GeneratorRecipe, RecipeError, StageOneRecipe, StageTwoRecipe},
     schedule::Schedule,
 };
+
+pub use error::RunError;
+pub use measures::{Measures, Predicted, Rebuilt};
+pub use report::Report;
+pub use runner::{Equipment, Laboratory, Observer};
 
 /// Plans that the program carries: name and text.
 const BUNDLED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/plans.rs"));

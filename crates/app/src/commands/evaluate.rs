@@ -1,15 +1,20 @@
 //! `alitok evaluate`
 
-mod comparison;
 mod generation;
 mod precision;
 mod reconstruction;
 mod run;
-mod sampling;
 mod sweep;
 
 use anyhow::Result;
+use burn::tensor::Device as BurnDevice;
 use clap::{Args, Subcommand};
+use evaluation::{
+    EvaluationError, Extractor,
+    comparison::{Measured, Measures},
+    networks::LpipsMeasure,
+    reconstruction::PerceptualMeasure,
+};
 use pipeline::Device;
 
 use crate::{
@@ -20,7 +25,7 @@ use crate::{
         run::EvaluateRunArgs,
         sweep::EvaluateSweepArgs,
     },
-    reference,
+    models, reference,
 };
 
 /// Measure a model
@@ -61,4 +66,53 @@ pub(crate) fn run(verb: &EvaluateVerb, device: Option<Device>) -> Result<()> {
         EvaluateVerb::Precision(args) => precision::run(args),
         EvaluateVerb::Sweep(args) => sweep::run(args, device),
     }
+}
+
+/// The network that `--extractor` names.
+fn open_extractor(name: &str, device: &BurnDevice) -> Result<Extractor, EvaluationError> {
+    Extractor::open(name, models::home(), device)
+}
+
+/// The measure that `--lpips` names.
+fn open_lpips(
+    name: &str,
+    device: &BurnDevice,
+) -> Result<Box<dyn PerceptualMeasure>, EvaluationError> {
+    Ok(Box::new(LpipsMeasure::open(name, device)?))
+}
+
+/// A line a number, the measured beside the published.
+fn table(measures: &Measures) -> String {
+    let mut text = String::new();
+    if measures.measured.iter().any(|measured| measured.published.is_some()) {
+        text.push_str(&format!("\n{:<34}{:>12}{:>12}", "", "measured", "published"));
+    }
+    for Measured { title, value, published, .. } in &measures.measured {
+        text.push_str(&format!("\n{title:<34}{value:>12.4}"));
+        if let Some(published) = published {
+            text.push_str(&format!("{published:>12}"));
+        }
+    }
+    text
+}
+
+/// What a reconstruction has beside its measures, of a codebook of so many codes.
+fn reconstruction_details(
+    codes: usize,
+    usage: f64,
+    entropy_bits: f64,
+    row_errors: &[f64],
+) -> String {
+    let first = row_errors.first().copied().unwrap_or_default();
+    let others = row_errors.iter().skip(1).sum::<f64>() / (row_errors.len().max(2) - 1) as f64;
+    format!(
+        "\n{:<34}{:>12.1} %\n{:<34}{:>12.2} of {:.2} bits\n{:<34}{first:>12.5} (mean of the \
+         others {others:.5})",
+        "codebook usage",
+        100.0 * usage,
+        "codebook entropy",
+        entropy_bits,
+        (codes as f64).log2(),
+        "error of the first row",
+    )
 }

@@ -2,19 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
-use metrics::{FeatureExtractor, Purpose};
-use pixels::crop::Crop;
-use serde_json::Value;
+use evaluation::{comparison::Reference, generation, pictures::Pictures};
+use metrics::Purpose;
 
-use super::comparison::{self, Reference, Report, STAND_IN, names_validation, statistics};
+use super::{ExtractorArgs, open_extractor, table};
 use crate::{
-    commands::evaluate::ExtractorArgs,
-    extractor::{self, Pictures},
-    progress,
-    protocol::Published,
+    models,
+    progress::{self, Watcher},
 };
 
 /// Compare generated pictures with a reference: FID, sFID, Inception Score, KID, precision, recall
@@ -75,33 +72,6 @@ pub(crate) enum PurposeName {
     Reconstruction,
 }
 
-/// Samples that gFID is of.
-const SAMPLES: usize = 50_000;
-
-pub(super) fn make_statistics(args: &EvaluateStatisticsArgs, device: &Device) -> Result<()> {
-    let pictures = Pictures::open(&args.data)?;
-    let extractor = extractor::open(&args.extractor.extractor, device)?;
-    if args.purpose == PurposeName::Generation && names_validation(&args.data) {
-        comparison::note(&[format!(
-            "{} is a validation side by its name; gFID is measured against the training side",
-            args.data
-        )]);
-    }
-    let (size, crop) = match args.size {
-        Some(size) => ((size, size), Crop::Center),
-        None => (pictures.size()?, Crop::Never),
-    };
-    let seen = extractor::look(&extractor, &pictures, size, crop, "pictures")?;
-    let statistics = statistics(&seen, &extractor, Some(args.purpose.into()))?;
-    statistics.write(&args.out)?;
-    progress::result(&format!(
-        "{} pictures, {} features of {}",
-        seen.count(),
-        statistics.pool.width(),
-        extractor.name()
-    ))
-}
-
 impl From<PurposeName> for Purpose {
     fn from(name: PurposeName) -> Self {
         match name {
@@ -111,45 +81,40 @@ impl From<PurposeName> for Purpose {
     }
 }
 
-pub(super) fn run(args: &EvaluateGenerationArgs, device: &Device) -> Result<()> {
-    let samples = Pictures::open(&args.samples)?;
-    let size = samples.size()?;
-    let extractor = extractor::open(&args.extractor.extractor, device)?;
-    let reference = Reference::open(&args.reference, &extractor)?;
-    let mut departures = Vec::new();
-    let count = samples.count();
-    if count != SAMPLES {
-        departures.push(format!(
-            "gFID is of {SAMPLES} samples; these are {count}, and fewer make it larger"
-        ));
-    }
-    departures.extend(reference.unfit_for_generation());
-    departures.extend(reference.other_size(size)?);
-    if !extractor.is_inception() {
-        departures.push(STAND_IN.to_owned());
-    }
-    if args.protocol && !departures.is_empty() {
-        bail!("this is not the protocol of gFID: {}", departures.join("; "));
-    }
-    comparison::note(&departures);
+pub(super) fn make_statistics(args: &EvaluateStatisticsArgs, device: &Device) -> Result<()> {
+    let extractor = open_extractor(&args.extractor.extractor, device)?;
+    let purpose = args.purpose.into();
+    let watcher = &mut Watcher::default();
+    let (statistics, count) = generation::statistics(
+        &args.data,
+        models::home(),
+        args.size,
+        purpose,
+        &extractor,
+        watcher,
+    )?;
+    statistics.write(&args.out)?;
+    progress::result(&format!(
+        "{count} pictures, {} features of {}",
+        statistics.pool.width(),
+        extractor.network()
+    ))
+}
 
-    let seen = extractor::look(&extractor, &samples, size, Crop::Never, "samples")?;
-    let reference = reference.see(&extractor, size)?;
-    let mut report = Report::new(&extractor, Published::default());
-    comparison::compare(&seen, &reference, &mut report)?;
+pub(super) fn run(args: &EvaluateGenerationArgs, device: &Device) -> Result<()> {
+    let samples = Pictures::open(&args.samples, models::home())?;
+    let extractor = open_extractor(&args.extractor.extractor, device)?;
+    let reference = Reference::open(&args.reference, models::home(), &extractor)?;
+    let watcher = &mut Watcher::default();
+    let found = generation::evaluate(&samples, reference, &extractor, args.protocol, watcher)?;
     if args.json {
-        let mut object = report.object();
-        object.insert("extractor".into(), extractor.name().into());
-        object.insert("samples".into(), seen.count().into());
-        object.insert("reference".into(), reference.count.into());
-        object.insert("departures".into(), departures.into());
-        return progress::result(&Value::Object(object).to_string());
+        return progress::json(&found);
     }
     progress::result(&format!(
         "{} samples, {} in the reference, {}{}",
-        seen.count(),
-        reference.count,
-        extractor.name(),
-        report.table()
+        found.samples,
+        found.reference,
+        found.extractor,
+        table(&found.measures)
     ))
 }

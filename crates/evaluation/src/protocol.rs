@@ -1,41 +1,15 @@
 //! Protocols: files that say how a published number is measured, and what it was.
 
-use anyhow::{Result, bail, ensure};
 use generator::{SamplingConfig, presets};
 use metrics::Purpose;
 use model::Model;
 use serde::{Deserialize, Serialize};
-use training::settings;
+use tokenizer::DecoderKind;
 
-use crate::args::{DecoderName, GeneratorPreset};
+use crate::{EvaluationError, extractor::ExtractorName};
 
-macro_rules! bundled {
-    ($name:literal) => {
-        ($name, include_str!(concat!("../../../protocols/", $name, ".toml")))
-    };
-}
-
-/// Protocols that the program carries, by name.
-const BUNDLED: [(&str, &str); 18] = [
-    bundled!("mini"),
-    bundled!("mini-limit"),
-    bundled!("mini-stage-1"),
-    bundled!("mini-stage-2"),
-    bundled!("mini-unguided"),
-    bundled!("paper-512"),
-    bundled!("paper-b"),
-    bundled!("paper-b-unguided"),
-    bundled!("paper-l"),
-    bundled!("paper-l-unguided"),
-    bundled!("paper-limit"),
-    bundled!("paper-stage-1"),
-    bundled!("paper-stage-1-16384"),
-    bundled!("paper-stage-2"),
-    bundled!("paper-stage-2-16384"),
-    bundled!("paper-xl"),
-    bundled!("paper-xl-16384"),
-    bundled!("paper-xl-unguided"),
-];
+/// The protocols of the folder `protocols`: name and text.
+pub const BUNDLED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
 
 /// Stands for the guided generation of the paper by a model of this architecture.
 const PAPER: &str = "paper";
@@ -43,31 +17,11 @@ const PAPER: &str = "paper";
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Pictures of classes against a reference set.
     Generation,
     /// Pictures through tokens and back.
     Reconstruction,
-}
-
-/// The network whose features are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum ExtractorName {
-    /// Inception v3 of 5 December 2015.
-    Inception,
-    /// The bundled EfficientNet-Lite0.
-    Lite,
-}
-
-impl ExtractorName {
-    /// As `--extractor` takes it.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Inception => "inception",
-            Self::Lite => "lite",
-        }
-    }
 }
 
 /// What the reference is of: `generation` or `reconstruction`.
@@ -90,48 +44,62 @@ mod purpose {
 /// What samples, or reconstructions, are compared with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ReferenceSet {
+pub struct ReferenceSet {
     /// A set that generated pictures should look like, or the reconstructed pictures themselves.
     #[serde(with = "purpose")]
-    pub(crate) purpose: Purpose,
+    pub purpose: Purpose,
     /// What it is called, for people.
-    pub(crate) what: String,
+    pub what: String,
     /// Where it is, if that is known; as `--reference` takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) source: Option<String>,
+    pub source: Option<String>,
     /// Pictures of each class that are taken; all without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) per_class: Option<usize>,
+    pub per_class: Option<usize>,
 }
 
 /// The pictures that are reconstructed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PictureSet {
+pub struct PictureSet {
     /// What they are called, for people.
-    pub(crate) what: String,
+    pub what: String,
     /// Where they are, if that is known; as `--data` takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) source: Option<String>,
+    pub source: Option<String>,
     /// Pictures of each class that are taken; all without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) per_class: Option<usize>,
+    pub per_class: Option<usize>,
+}
+
+/// A generator's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GeneratorSize {
+    /// The bundled model's.
+    Mini,
+    /// AliTok-B.
+    B,
+    /// AliTok-L.
+    L,
+    /// AliTok-XL.
+    Xl,
 }
 
 /// What a model must be to have the protocol's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ModelShape {
+pub struct ModelShape {
     /// Size of the generator; any without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) generator: Option<GeneratorPreset>,
+    pub generator: Option<GeneratorSize>,
     /// Codes of the tokenizer.
-    pub(crate) codes: usize,
+    pub codes: usize,
     /// Side of a picture in pixels.
-    pub(crate) size: usize,
+    pub size: usize,
     /// Classes of the generator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) classes: Option<usize>,
+    pub classes: Option<usize>,
 }
 
 impl ModelShape {
@@ -153,10 +121,10 @@ impl ModelShape {
                 return found;
             };
             let published = match preset {
-                GeneratorPreset::Mini => presets::mini,
-                GeneratorPreset::B => presets::b,
-                GeneratorPreset::L => presets::l,
-                GeneratorPreset::Xl => presets::xl,
+                GeneratorSize::Mini => presets::mini,
+                GeneratorSize::B => presets::b,
+                GeneratorSize::L => presets::l,
+                GeneratorSize::Xl => presets::xl,
             };
             let published = published(generator.layout, generator.codes, generator.classes);
             expect("the generator's width", published.width, generator.width);
@@ -175,31 +143,39 @@ impl ModelShape {
 /// Values that others published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Published {
+pub struct Published {
+    /// Fréchet Inception distance of generated pictures.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) fid: Option<f64>,
+    pub fid: Option<f64>,
+    /// The same distance of spatial features.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sfid: Option<f64>,
+    pub sfid: Option<f64>,
+    /// Inception Score.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) inception_score: Option<f64>,
+    pub inception_score: Option<f64>,
+    /// Fraction of samples that lie within the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) precision: Option<f64>,
+    pub precision: Option<f64>,
+    /// Fraction of the reference that lies within the samples.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) recall: Option<f64>,
+    pub recall: Option<f64>,
+    /// Fréchet Inception distance of reconstructions from their originals.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) rfid: Option<f64>,
+    pub rfid: Option<f64>,
+    /// Peak signal-to-noise ratio in dB.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) psnr: Option<f64>,
+    pub psnr: Option<f64>,
+    /// Structural similarity.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) ssim: Option<f64>,
+    pub ssim: Option<f64>,
     /// Of a network that the source may not name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) lpips: Option<f64>,
+    pub lpips: Option<f64>,
 }
 
 impl Published {
     /// The value that stands beside the measured one of this name.
-    pub(crate) fn get(&self, key: &str) -> Option<f64> {
+    pub fn get(&self, key: &str) -> Option<f64> {
         match key {
             "fid" => self.fid,
             "sfid" => self.sfid,
@@ -218,72 +194,77 @@ impl Published {
 /// How a number is measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Protocol {
+pub struct Protocol {
     /// What is measured.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// Number of pictures.
-    pub(crate) count: usize,
+    pub count: usize,
     /// Seed of what is drawn, or chosen.
-    pub(crate) seed: u64,
+    pub seed: u64,
     /// The network whose features are compared.
-    pub(crate) extractor: ExtractorName,
+    pub extractor: ExtractorName,
     /// Decoder; the bidirectional one without it, if the model has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) decoder: Option<DecoderName>,
+    pub decoder: Option<DecoderKind>,
     /// What is reconstructed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) data: Option<PictureSet>,
+    pub data: Option<PictureSet>,
     /// What is compared with.
-    pub(crate) reference: ReferenceSet,
+    pub reference: ReferenceSet,
     /// The model.
-    pub(crate) model: ModelShape,
+    pub model: ModelShape,
     /// How tokens are chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) sampling: Option<SamplingConfig>,
+    pub sampling: Option<SamplingConfig>,
     /// What others measured.
     #[serde(default)]
-    pub(crate) published: Published,
+    pub published: Published,
 }
 
 impl Protocol {
     /// Reads a protocol, a bundled one by name or a file, and changes single settings in it.
     /// `paper` is the bundled one whose model has this architecture.
-    pub(crate) fn read(name: &str, overrides: &[String], model: &Model) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If there is no such protocol, it contradicts itself, or is of another model.
+    pub fn read(name: &str, overrides: &[String], model: &Model) -> Result<Self, EvaluationError> {
         let name = if name == PAPER { Self::of_paper(model)? } else { name };
-        let protocol: Self = settings::read("protocol", name, &BUNDLED, overrides)?;
-        protocol.validate().map_err(|problem| anyhow::anyhow!("protocol {name}: {problem}"))?;
+        let protocol: Self = settings::read("protocol", name, BUNDLED, overrides)?;
+        protocol
+            .validate()
+            .map_err(|problem| EvaluationError::Protocol { name: name.to_owned(), problem })?;
         let differences = protocol.model.differences(model);
-        ensure!(
-            differences.is_empty(),
-            "protocol {name} is not of the model {}: {}. Name another protocol, or change this \
-             one: --set model.codes=… and so on",
-            model.path().display(),
-            differences.join(", ")
-        );
+        if !differences.is_empty() {
+            let (name, model) = (name.to_owned(), model.path().to_owned());
+            return Err(EvaluationError::OtherModel { name, model, differences });
+        }
         Ok(protocol)
     }
 
-    /// The protocol before anything was changed in it, to tell what was.
-    pub(crate) fn unchanged(name: &str, model: &Model) -> Result<Self> {
+    /// The protocol as its file has it, without changes.
+    ///
+    /// # Errors
+    /// If there is no such protocol.
+    pub fn unchanged(name: &str, model: &Model) -> Result<Self, EvaluationError> {
         let name = if name == PAPER { Self::of_paper(model)? } else { name };
-        Ok(settings::read("protocol", name, &BUNDLED, &[])?)
+        Ok(settings::read("protocol", name, BUNDLED, &[])?)
     }
 
-    fn of_paper(model: &Model) -> Result<&'static str> {
-        for (name, _) in BUNDLED {
+    fn of_paper(model: &Model) -> Result<&'static str, EvaluationError> {
+        for &(name, _) in BUNDLED {
             if !name.starts_with("paper-") || name.ends_with("-unguided") {
                 continue;
             }
-            let protocol: Self = settings::read("protocol", name, &BUNDLED, &[])?;
+            let protocol: Self = settings::read("protocol", name, BUNDLED, &[])?;
             if protocol.kind == Kind::Generation && protocol.model.differences(model).is_empty() {
                 return Ok(name);
             }
         }
-        bail!(
+        Err(EvaluationError::Impossible(format!(
             "no model of the paper has the architecture of {}; name one of the protocols {}",
             model.path().display(),
-            BUNDLED.map(|(name, _)| name).join(", ")
-        )
+            BUNDLED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+        )))
     }
 
     fn validate(&self) -> Result<(), String> {
@@ -331,7 +312,7 @@ mod tests {
     use super::*;
 
     fn read(name: &str) -> Protocol {
-        let protocol: Protocol = settings::read("protocol", name, &BUNDLED, &[])
+        let protocol: Protocol = settings::read("protocol", name, BUNDLED, &[])
             .unwrap_or_else(|error| panic!("{error}"));
         protocol.validate().unwrap_or_else(|problem| panic!("{name}: {problem}"));
         protocol
@@ -346,7 +327,7 @@ mod tests {
         files.sort_by_key(|path| path.file_stem().map(|stem| stem.to_owned()));
         let names: Vec<_> =
             files.iter().map(|path| path.file_stem().unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, BUNDLED.map(|(name, _)| name));
+        assert_eq!(names, BUNDLED.iter().map(|(name, _)| *name).collect::<Vec<_>>());
         for (path, name) in files.iter().zip(names) {
             assert_eq!(read(path.to_str().unwrap()), read(name));
             let text = std::fs::read_to_string(path).unwrap();
@@ -400,7 +381,7 @@ mod tests {
     #[test]
     fn should_refuse_what_contradicts_itself() {
         let changed = |name: &str, assignment: &str| {
-            settings::read::<Protocol>("protocol", name, &BUNDLED, &[assignment.to_owned()])
+            settings::read::<Protocol>("protocol", name, BUNDLED, &[assignment.to_owned()])
         };
         let told = changed("mini", "sampling.guidence=3").unwrap_err().to_string();
         assert!(told.contains("sampling.guidence") || told.contains("guidence"), "{told}");

@@ -6,25 +6,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
 use charts::{Axis, Chart, Figure, HeatMap, Mark, Series};
-use experiment::{Row, Unit};
 use serde::Serialize;
-use serde_json::Value;
 use tokenizer::reference::LocalPattern;
+use training::telemetry::Curves;
 
-use super::measures::Measures;
+use crate::{Row, RunError, Unit, measures::Measures};
 
-/// What is finished of an experiment.
-#[derive(Debug, Serialize)]
-pub(super) struct Report {
+/// What is finished of an experiment, compared. Serialized, it is `report.json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
     rows: Vec<RowReport>,
     /// Rows and seeds that are not finished.
     missing: Vec<String>,
 }
 
 /// One row.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 struct RowReport {
     name: String,
     title: String,
@@ -38,7 +36,7 @@ struct RowReport {
 type Point = (u64, f64, Option<f64>);
 
 /// One row with one seed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 struct SeedReport {
     seed: u64,
     /// Means over the last tenth of the generator's training, with its dropout, as the paper's
@@ -54,7 +52,9 @@ struct SeedReport {
 impl Report {
     /// A report of units in the order of work: what was measured of each and the run of its
     /// generator, where it is finished.
-    pub(super) fn new(units: Vec<(Unit<'_>, Option<(Measures, PathBuf)>)>) -> Result<Self> {
+    pub(crate) fn new(
+        units: Vec<(Unit<'_>, Option<(Measures, PathBuf)>)>,
+    ) -> Result<Self, RunError> {
         let (mut rows, mut missing) = (Vec::<RowReport>::new(), Vec::new());
         for (unit, found) in units {
             let place = rows.iter().position(|row| row.name == unit.row.name);
@@ -74,12 +74,15 @@ impl Report {
     }
 
     /// As one JSON object.
-    pub(super) fn to_json(&self) -> Result<String> {
-        Ok(serde_json::to_string_pretty(self)?)
+    ///
+    /// # Panics
+    /// Never: a report is plain data.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a report is plain data with names as keys")
     }
 
     /// As tables for people. Of several seeds, the mean and the standard deviation.
-    pub(super) fn to_markdown(&self) -> String {
+    pub fn to_markdown(&self) -> String {
         let mut text = String::from(
             "Tokens of held-out pictures, predicted without dropout. The grid's tokens are those \
              that every row has; losses are in nats. *Codes* is the entropy of the grid codes' \
@@ -155,13 +158,12 @@ impl Report {
     }
 
     /// Writes `report.json`, `report.md` and the figures, each as SVG and PNG.
-    pub(super) fn write(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
-        for (name, text) in [("report.json", self.to_json()?), ("report.md", self.to_markdown())] {
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), RunError> {
+        std::fs::create_dir_all(folder).map_err(RunError::file("make", folder))?;
+        for (name, text) in [("report.json", self.to_json()), ("report.md", self.to_markdown())] {
             let path = folder.join(name);
             files::write_file(&path, |file| file.write_all(text.as_bytes()))
-                .with_context(|| format!("cannot write {}", path.display()))?;
+                .map_err(RunError::file("write", &path))?;
         }
         for (name, figure) in [("curves", self.curves()), ("attention", self.attention())] {
             let Some(figure) = figure else { continue };
@@ -208,37 +210,37 @@ impl RowReport {
 }
 
 impl SeedReport {
-    fn new(seed: u64, measures: Measures, generator: &Path) -> Result<Self> {
+    fn new(seed: u64, measures: Measures, generator: &Path) -> Result<Self, RunError> {
         let path = generator.join("log.jsonl");
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let mut lines = Vec::new();
-        for line in text.lines() {
-            let line: Value = serde_json::from_str(line)
-                .with_context(|| format!("{} is damaged", path.display()))?;
-            // A line on a roll-back has no loss.
-            if let (Some(step), Some(loss)) = (line["step"].as_u64(), line["loss"].as_f64()) {
-                let accuracy = line["accuracy"].as_f64().unwrap_or_default();
-                lines.push((step, loss, accuracy, line["heldout_loss"].as_f64()));
-            }
-        }
-        let (steps, ..) = *lines.last().with_context(|| format!("{} is empty", path.display()))?;
-        let late: Vec<_> = lines.iter().filter(|(step, ..)| step * 10 > steps * 9).collect();
-        let mean = |value: fn(&Line) -> f64| {
-            late.iter().map(|line| value(line)).sum::<f64>() / late.len() as f64
+        let curves = Curves::read(&path)?;
+        let of = |name: &str| curves.by_name.get(name).map_or(&[][..], Vec::as_slice);
+        let losses = of("loss");
+        let (steps, _) = *losses.last().ok_or_else(|| RunError::content(&path, "is empty"))?;
+        let late = |curve: &[(u64, f64)]| -> f64 {
+            let late = curve.iter().filter(|(step, _)| step * 10 > steps * 9);
+            late.map(|(_, value)| value).sum()
         };
+        let count = losses.iter().filter(|(step, _)| step * 10 > steps * 9).count() as f64;
         Ok(Self {
             seed,
-            logged_loss: mean(|line| line.1),
-            logged_accuracy: mean(|line| line.2),
-            curve: lines.iter().map(|&(step, loss, _, heldout)| (step, loss, heldout)).collect(),
+            logged_loss: late(losses) / count,
+            logged_accuracy: late(of("accuracy")) / count,
+            curve: curve(losses, of("heldout_loss")),
             measures,
         })
     }
 }
 
-/// Step, loss, accuracy and held-out loss in a line of a training's log.
-type Line = (u64, f64, f64, Option<f64>);
+/// Puts losses and held-out losses together, which are measured at some of the same steps. After a
+/// roll-back a step may occur twice; then the second held-out loss belongs to the second loss.
+fn curve(losses: &[(u64, f64)], heldout: &[(u64, f64)]) -> Vec<Point> {
+    let mut heldout = heldout.iter().peekable();
+    let of_step = |&(step, loss): &(u64, f64)| {
+        let heldout = heldout.next_if(|(measured, _)| *measured == step);
+        (step, loss, heldout.map(|(_, value)| *value))
+    };
+    losses.iter().map(of_step).collect()
+}
 
 /// One number of a table.
 struct Column {
@@ -305,3 +307,22 @@ const PICTURES: [Column; 9] = [
     }),
     Column::new("tokenizer parameters", 0, |seed| seed.measures.tokenizer_parameters as f64),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn should_put_losses_of_a_step_together() {
+        let losses = [(1, 5.0), (2, 4.0), (1, 4.5), (2, 3.5), (3, 3.0)];
+        let heldout = [(2, 4.25), (2, 3.75), (3, 3.25)];
+        let expected = [
+            (1, 5.0, None),
+            (2, 4.0, Some(4.25)),
+            (1, 4.5, None),
+            (2, 3.5, Some(3.75)),
+            (3, 3.0, Some(3.25)),
+        ];
+        assert_eq!(curve(&losses, &heldout), expected);
+    }
+}

@@ -1,6 +1,6 @@
-//! Long work on numbered pictures, cut into parts that are files. Which picture a part holds hangs
-//! on its number alone, so that any division into shards, and any interruption, gives the same files;
-//! a part is there whole or not at all.
+//! Long work on numbered pictures, cut into parts that are files. A part's number alone decides which
+//! pictures it holds, so the files are the same however the work is divided into shards and wherever
+//! it was interrupted. A part is there whole or not at all.
 
 use std::{
     collections::BTreeMap,
@@ -10,14 +10,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
 use metrics::FeatureMatrix;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use token_cache::Shard;
 
-/// Pictures of a part: what a kill costs at most.
-pub(crate) const PART: usize = 64;
+use crate::EvaluationError;
+
+type Result<T> = std::result::Result<T, EvaluationError>;
+
+/// Pictures in a part. A kill loses at most that many.
+pub const PART: usize = 64;
 
 /// Numbers of several pictures, a row each.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +32,7 @@ enum Values {
 
 /// What is known of the pictures of a part, by name; a row a picture.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Arrays(BTreeMap<String, (usize, Values)>);
+pub struct Arrays(BTreeMap<String, (usize, Values)>);
 
 impl Arrays {
     fn rows(length: usize, width: usize) -> Vec<usize> {
@@ -37,45 +40,63 @@ impl Arrays {
     }
 
     /// Adds features.
-    pub(crate) fn add_features(&mut self, name: &str, features: &FeatureMatrix) {
+    pub fn add_features(&mut self, name: &str, features: &FeatureMatrix) {
         let values = Values::F32(features.values().to_vec());
         self.0.insert(name.to_owned(), (features.width(), values));
     }
 
     /// Adds numbers, `width` of each picture.
-    pub(crate) fn add_numbers(&mut self, name: &str, width: usize, values: Vec<f64>) {
+    pub fn add_numbers(&mut self, name: &str, width: usize, values: Vec<f64>) {
         self.0.insert(name.to_owned(), (width, Values::F64(values)));
     }
 
     /// Adds whole numbers, `width` of each picture.
-    pub(crate) fn add_integers(&mut self, name: &str, width: usize, values: Vec<i64>) {
+    pub fn add_integers(&mut self, name: &str, width: usize, values: Vec<i64>) {
         self.0.insert(name.to_owned(), (width, Values::I64(values)));
     }
 
     /// Features, if there are some of this name.
-    pub(crate) fn features(&self, name: &str) -> Result<Option<FeatureMatrix>> {
+    ///
+    /// # Errors
+    /// If the name is that of other numbers.
+    pub fn features(&self, name: &str) -> Result<Option<FeatureMatrix>> {
         match self.0.get(name) {
             Some((width, Values::F32(values))) => {
                 Ok(Some(FeatureMatrix::new(*width, values.clone())?))
             }
-            Some(_) => bail!("`{name}` holds no features"),
+            Some(_) => Err(EvaluationError::Impossible(format!("`{name}` holds no features"))),
             None => Ok(None),
         }
     }
 
-    /// Numbers, if there are some of this name.
-    pub(crate) fn numbers(&self, name: &str) -> Option<&[f64]> {
+    /// Features.
+    ///
+    /// # Errors
+    /// If there are none of this name.
+    pub fn required_features(&self, name: &str) -> Result<FeatureMatrix> {
+        let problem = || EvaluationError::Impossible(format!("it has no features `{name}`"));
+        self.features(name)?.ok_or_else(problem)
+    }
+
+    /// Numbers.
+    ///
+    /// # Errors
+    /// If there are none of this name.
+    pub fn numbers(&self, name: &str) -> Result<&[f64]> {
         match self.0.get(name) {
-            Some((_, Values::F64(values))) => Some(values),
-            _ => None,
+            Some((_, Values::F64(values))) => Ok(values),
+            _ => Err(EvaluationError::Impossible(format!("it has no numbers `{name}`"))),
         }
     }
 
     /// Whole numbers.
-    pub(crate) fn integers(&self, name: &str) -> Result<&[i64]> {
+    ///
+    /// # Errors
+    /// If there are none of this name.
+    pub fn integers(&self, name: &str) -> Result<&[i64]> {
         match self.0.get(name) {
             Some((_, Values::I64(values))) => Ok(values),
-            _ => bail!("it has no whole numbers `{name}`"),
+            _ => Err(EvaluationError::Impossible(format!("it has no whole numbers `{name}`"))),
         }
     }
 
@@ -103,19 +124,21 @@ impl Arrays {
             .map(|(name, kind, shape, bytes)| {
                 Ok((name.as_str(), TensorView::new(*kind, shape.clone(), bytes)?))
             })
-            .collect::<Result<Vec<_>>>()?;
-        let content = safetensors::serialize(views, None)?;
+            .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>();
+        let content = views
+            .and_then(|views| safetensors::serialize(views, None))
+            .map_err(|error| EvaluationError::content(path, error))?;
         files::write_file(path, |file| file.write_all(&content))
-            .with_context(|| format!("cannot write {}", path.display()))
+            .map_err(EvaluationError::file("write", path))
     }
 
     /// Reads a part of `count` pictures.
     fn read(path: &Path, count: usize) -> Result<Self> {
-        let name = path.display();
         let damaged = |what: String| {
-            anyhow!("{name} is damaged ({what}); remove it and give the command again")
+            let problem = format!("is damaged ({what}); remove it and give the command again");
+            EvaluationError::content(path, problem)
         };
-        let content = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
+        let content = std::fs::read(path).map_err(EvaluationError::file("read", path))?;
         let file =
             SafeTensors::deserialize(&content).map_err(|error| damaged(error.to_string()))?;
         let mut arrays = Self::default();
@@ -139,47 +162,57 @@ impl Arrays {
 }
 
 /// Work on `count` pictures whose finished parts lie in a folder.
-pub(crate) struct Parts {
+#[derive(Debug)]
+pub struct Parts {
     folder: PathBuf,
     count: usize,
 }
 
 impl Parts {
-    /// Begins in a folder, or goes on in one that was begun in the same way: `identity` says all
-    /// that the numbers hang on.
-    pub(crate) fn open(folder: &Path, identity: &Value, count: usize) -> Result<Self> {
+    /// Begins in a folder, or goes on in one that was begun in the same way: `identity` says
+    /// everything that the numbers depend on.
+    ///
+    /// # Errors
+    /// If the folder was begun in another way, holds something else, or cannot be used.
+    pub fn open(folder: &Path, identity: &Value, count: usize) -> Result<Self> {
         let path = folder.join("run.json");
-        let name = folder.display();
         if path.exists() {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let before: Value = serde_json::from_str(&text)
-                .with_context(|| format!("{} is no JSON", path.display()))?;
+            let text =
+                std::fs::read_to_string(&path).map_err(EvaluationError::file("read", &path))?;
+            let before: Value = serde_json::from_str(&text).map_err(|error| {
+                EvaluationError::content(&path, format!("is not JSON: {error}; remove the folder"))
+            })?;
             if let Some((key, before, now)) = difference("", &before, identity) {
-                bail!(
-                    "{name} was begun with {key} {before}, now it is {now}; go on as it was begun, \
-                     or name another folder with --out"
+                let problem = format!(
+                    "was begun with {key} {before}, now it is {now}; go on as it was begun, or \
+                     name another folder with --out"
                 );
+                return Err(EvaluationError::content(folder, problem));
             }
         } else {
-            if let Ok(mut entries) = std::fs::read_dir(folder) {
-                ensure!(
-                    entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "parts")),
-                    "{name} holds something else; name a new folder with --out"
-                );
+            if let Ok(mut entries) = std::fs::read_dir(folder)
+                && !entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "parts"))
+            {
+                let problem = "holds something else; name a new folder with --out";
+                return Err(EvaluationError::content(folder, problem));
             }
             std::fs::create_dir_all(folder.join("parts"))
-                .with_context(|| format!("cannot make the folder {name}"))?;
-            let text = serde_json::to_string_pretty(identity)? + "\n";
+                .map_err(EvaluationError::file("make the folder", folder))?;
+            let text = format!("{identity:#}\n");
             files::write_file(&path, |file| file.write_all(text.as_bytes()))
-                .with_context(|| format!("cannot write {}", path.display()))?;
+                .map_err(EvaluationError::file("write", &path))?;
         }
         Ok(Self { folder: folder.to_owned(), count })
     }
 
     /// Number of parts.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.count.div_ceil(PART)
+    }
+
+    /// Whether there are no pictures, and so no parts.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// The pictures of a part.
@@ -196,24 +229,27 @@ impl Parts {
     }
 
     /// Parts that are not there yet.
-    pub(crate) fn missing(&self) -> Vec<usize> {
+    pub fn missing(&self) -> Vec<usize> {
         (0..self.len()).filter(|&part| !self.path(part).exists()).collect()
     }
 
-    /// Makes the missing parts of a shard. `make` is told which pictures, and tells how many of
-    /// them are done.
-    pub(crate) fn work(
+    /// Makes the missing parts of a shard. `make` gets the numbers of the pictures, and reports how
+    /// many of them are done; `progress` gets the number of pictures done in the whole shard.
+    ///
+    /// # Errors
+    /// What `make` returns, and if another process works on the shard or a part cannot be written.
+    pub fn work(
         &self,
         shard: Shard,
-        mut make: impl FnMut(Range<usize>, &mut (dyn FnMut(usize) + Send)) -> Result<Arrays>,
-        mut progress: impl FnMut(usize) + Send,
+        mut make: impl FnMut(Range<usize>, &mut dyn FnMut(usize)) -> Result<Arrays>,
+        mut progress: impl FnMut(usize),
     ) -> Result<()> {
         let parts = shard.range(self.len());
         let _lock = self.lock(shard)?;
         files::remove_incomplete_of(&self.folder.join("parts"), |name| {
             parts.clone().any(|part| name.starts_with(&Self::name(part)))
         })
-        .with_context(|| format!("cannot clear {}", self.folder.display()))?;
+        .map_err(EvaluationError::file("clear", &self.folder))?;
         let mut done = 0;
         for part in parts {
             let range = self.range(part);
@@ -228,19 +264,19 @@ impl Parts {
     }
 
     /// Pictures of a shard.
-    pub(crate) fn pictures_of(&self, shard: Shard) -> usize {
+    pub fn pictures_of(&self, shard: Shard) -> usize {
         shard.range(self.len()).map(|part| self.range(part).len()).sum()
     }
 
-    /// All parts in order, one in memory at a time.
-    pub(crate) fn each(
-        &self,
-        mut take: impl FnMut(Range<usize>, Arrays) -> Result<()>,
-    ) -> Result<()> {
+    /// Calls `take` with all parts in order. One part is in memory at a time.
+    ///
+    /// # Errors
+    /// If a part is missing or damaged, or `take` fails.
+    pub fn each(&self, mut take: impl FnMut(Range<usize>, Arrays) -> Result<()>) -> Result<()> {
         for part in 0..self.len() {
             let (path, range) = (self.path(part), self.range(part));
             take(range.clone(), Arrays::read(&path, range.len())?)
-                .with_context(|| format!("cannot use {}", path.display()))?;
+                .map_err(|source| EvaluationError::Part { path, source: source.into() })?;
         }
         Ok(())
     }
@@ -250,23 +286,18 @@ impl Parts {
         let name = format!(".lock-{}-of-{}", shard.index(), shard.count());
         let path = self.folder.join("parts").join(name);
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        let file = file.map_err(EvaluationError::file("write", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                bail!(
-                    "another process works on shard {shard} of {}; wait for it, or take another \
-                     shard",
-                    self.folder.display()
-                )
-            }
+            Err(TryLockError::WouldBlock) => Err(EvaluationError::Impossible(format!(
+                "another process works on shard {shard} of {}; wait for it, or take another shard",
+                self.folder.display()
+            ))),
             // Some network file systems have no locks; a run is better than none.
             Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {
                 Ok(file)
             }
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("cannot lock {}", path.display()))
-            }
+            Err(TryLockError::Error(error)) => Err(EvaluationError::file("lock", &path)(error)),
         }
     }
 }
@@ -358,14 +389,17 @@ mod tests {
             Shard::WHOLE,
             |range, _| {
                 made.push(range.start / PART);
-                if made.len() == 2 { bail!("stopped") } else { Ok(numbers(&range)) }
+                match made.len() {
+                    2 => Err(EvaluationError::Impossible("stopped".into())),
+                    _ => Ok(numbers(&range)),
+                }
             },
             |_| {},
         );
         assert!(stopped.is_err());
         std::fs::write(path.join("parts/part-00001.safetensorsXYZ.incomplete"), "half").unwrap();
         assert_eq!(parts.missing(), [1, 2]);
-        let again = |range: Range<usize>, _: &mut (dyn FnMut(usize) + Send)| {
+        let again = |range: Range<usize>, _: &mut dyn FnMut(usize)| {
             made.push(range.start / PART);
             Ok(numbers(&range))
         };

@@ -2,11 +2,14 @@
 
 use std::{convert::Infallible, path::PathBuf};
 
+use anyhow::Result;
 use clap::{Args, ValueEnum};
-use pipeline::Device;
+use pipeline::{Compute, Device, DraftSource, Precision, SamplingChanges};
 use serde::{Deserialize, Serialize};
 use token_cache::Shard;
 use tokenizer::DecoderKind;
+
+use crate::{reference, tuning};
 
 /// What holds for every verb.
 #[derive(Debug, Args)]
@@ -91,12 +94,31 @@ pub(crate) enum PrecisionName {
     Int8,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub(crate) struct ComputeArgs {
     /// Number format of the computation. Each draws the same pictures from the same seed, every
     /// time; from one format to another they differ. Default: `f32`.
     #[arg(long, value_enum)]
     pub(crate) precision: Option<PrecisionName>,
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Self::F32,
+            PrecisionName::Bf16 => Self::Bf16,
+            PrecisionName::Int8 => Self::Int8,
+        }
+    }
+}
+
+impl ComputeArgs {
+    /// What was asked to compute.
+    pub(crate) fn compute(&self, device: Option<Device>) -> Result<Compute> {
+        let precision = self.precision.map(Precision::from);
+        let device = reference::with_index(device.unwrap_or_default());
+        Ok(Compute::new(device, precision, Some(tuning::threads()))?)
+    }
 }
 
 /// What guesses tokens before it is their turn.
@@ -108,6 +130,16 @@ pub(crate) enum DraftsName {
     Own,
     /// The same model in 8-bit integers, with f32 and bf16.
     Int8,
+}
+
+impl From<DraftsName> for DraftSource {
+    fn from(name: DraftsName) -> Self {
+        match name {
+            DraftsName::None => Self::None,
+            DraftsName::Own => Self::Own,
+            DraftsName::Int8 => Self::Int8,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -136,6 +168,14 @@ pub(crate) struct SamplingArgs {
     /// not results. `alitok bench speculation` says what it brings.
     #[arg(long, value_enum, default_value_t = DraftsName::None)]
     pub(crate) drafts: DraftsName,
+}
+
+impl SamplingArgs {
+    /// What was asked to sample otherwise than the model does by itself.
+    pub(crate) fn changes(&self) -> SamplingChanges {
+        let Self { guidance, guidance_power, temperature, top_k, top_p, .. } = *self;
+        SamplingChanges { guidance, guidance_power, temperature, top_k, top_p }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -2,14 +2,12 @@
 
 mod args;
 mod commands;
-mod compute;
 mod images;
 mod machine;
 mod models;
 mod processes;
 mod progress;
 mod reference;
-mod token_file;
 mod tuning;
 
 use std::process::ExitCode;

@@ -28,9 +28,18 @@ pub(crate) fn networks(asked: Option<Device>) -> Result<BurnDevice> {
     }
 }
 
+/// The device with its index: processes of one machine share its GPUs out by their local ranks.
+pub(crate) fn with_index(device: Device) -> Device {
+    match device {
+        Device::Reference { backend, index: None } => {
+            Device::Reference { backend, index: processes::local_rank() }
+        }
+        device => device,
+    }
+}
+
 fn open(backend: ReferenceBackend, index: Option<usize>) -> Result<BurnDevice> {
     Device::Reference { backend, index }.check()?;
-    // Processes of one machine share its GPUs out by their local ranks.
     let index = index.or_else(processes::local_rank);
     Ok(pipeline::reference_device(backend, index))
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use engine::{Pool, Precision};
+use engine::{Drafts, Pool, Precision};
 use model::Model;
 use tokenizer::{DecoderKind, TokenizerConfig};
 
 use crate::{
     Decode, Device, DeviceError, Draw, Encode, PipelineError,
-    cpu::{CpuDecoder, CpuEncoder},
+    cpu::{CpuDecoder, CpuDrawer, CpuEncoder},
 };
 
 /// A device, and how it computes. It opens the parts of models; the parts share its threads.
@@ -101,15 +101,53 @@ impl Compute {
     /// # Errors
     /// If the model has none, its weights cannot be read, or do not fit the architecture.
     pub fn drawer(&self, model: &Model) -> Result<Box<dyn Draw>, PipelineError> {
+        self.drawer_with_drafts(model, DraftSource::None)
+    }
+
+    /// A model's generator that tries tokens ahead of their turn while few pictures are drawn. That
+    /// changes its speed, not what it draws.
+    ///
+    /// # Errors
+    /// Those of [`drawer`](Self::drawer), and if the device or the precision has no use for such drafts.
+    pub fn drawer_with_drafts(
+        &self,
+        model: &Model,
+        source: DraftSource,
+    ) -> Result<Box<dyn Draw>, PipelineError> {
         let config = model.generator_config()?;
+        if source != DraftSource::None && self.device != Device::Cpu {
+            return Err(DeviceError::Drafts { device: self.device }.into());
+        }
         #[cfg(feature = "reference")]
         if let Device::Reference { backend, index } = self.device {
             return Ok(Box::new(model.generator(&crate::reference::device(backend, index))?));
         }
         let file = model.generator_file()?;
-        let pool = Arc::clone(&self.pool);
-        Ok(Box::new(engine::Generator::load(file, config, self.precision, pool)?))
+        let load = |precision| {
+            engine::Generator::load(file.clone(), config, precision, Arc::clone(&self.pool))
+        };
+        let drafts = match source {
+            DraftSource::None => Drafts::None,
+            DraftSource::Own => Drafts::Own,
+            DraftSource::Int8 if self.precision == Precision::Int8 => {
+                return Err(PipelineError::Drafts);
+            }
+            DraftSource::Int8 => Drafts::Of(Box::new(load(Precision::Int8)?)),
+        };
+        Ok(Box::new(CpuDrawer { generator: load(self.precision)?, drafts }))
     }
+}
+
+/// Where tokens come from that are tried ahead of their turn (speculative decoding).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DraftSource {
+    /// Nothing is tried.
+    #[default]
+    None,
+    /// What the step before chose for them, after tokens that turned out wrong (Jacobi decoding).
+    Own,
+    /// The same model in 8-bit integers.
+    Int8,
 }
 
 /// The decoder that was asked for, or the model's best.

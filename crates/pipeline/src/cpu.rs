@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use engine::{JobId, Scheduler, Workspace, scheduler};
+use engine::{Drafts, JobId, Scheduler, Workspace, scheduler};
 use generator::{GenerateError, GeneratorConfig, Request, SamplingConfig};
 use pixels::Picture;
 use tokenizer::{DecoderKind, TokenizerConfig};
@@ -75,17 +75,31 @@ impl Decode for CpuDecoder {
     }
 }
 
-impl Draw for engine::Generator {
+/// A generator, and what tries tokens ahead of their turn.
+pub(crate) struct CpuDrawer {
+    pub(crate) generator: engine::Generator,
+    pub(crate) drafts: Drafts<Box<engine::Generator>>,
+}
+
+/// Tokens that are tried at a time.
+const DRAFTED: usize = 3;
+
+impl Draw for CpuDrawer {
     fn config(&self) -> &GeneratorConfig {
-        self.config()
+        self.generator.config()
     }
 
     fn batch(&self, pictures: usize) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
         // A guided picture is two sequences.
-        let picture_bytes = 2 * self.config().layout.len() * self.position_bytes();
+        let picture_bytes = 2 * self.config().layout.len() * self.generator.position_bytes();
         let pictures = pictures.min(CACHE_BYTES / picture_bytes);
+        let drafts = match &self.drafts {
+            Drafts::None => Drafts::None,
+            Drafts::Own => Drafts::Own,
+            Drafts::Of(drafter) => Drafts::Of(&**drafter),
+        };
         Ok(Box::new(CpuBatch {
-            scheduler: Scheduler::new(self, pictures)?,
+            scheduler: Scheduler::new(&self.generator, pictures)?.with_drafts(drafts, DRAFTED)?,
             jobs: BTreeMap::new(),
             numbers: BTreeMap::new(),
             next: 0,

@@ -68,6 +68,12 @@ pub enum DeviceError {
         /// How to get it.
         how: String,
     },
+    /// It tries no tokens ahead of their turn.
+    #[error("drafts need the device `cpu`, not `{device}`; leave out the device or the drafts")]
+    Drafts {
+        /// The device.
+        device: Device,
+    },
     /// It computes in single precision only.
     #[error(
         "the device `{device}` computes in f32 only; leave out the precision, or use the device `cpu`"

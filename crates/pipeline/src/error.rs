@@ -27,6 +27,9 @@ pub enum PipelineError {
     /// The model has no decoder at all.
     #[error("the model has no decoder")]
     NoDecoder,
+    /// A model in 8-bit integers was to try tokens for itself.
+    #[error("drafts of the model in int8 help f32 and bf16 only; leave them out with int8")]
+    Drafts,
     /// A request cannot be drawn.
     #[error(transparent)]
     Generate(#[from] GenerateError),

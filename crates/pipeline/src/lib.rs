@@ -52,7 +52,7 @@ pub mod samples;
 #[cfg(feature = "write")]
 pub mod token_file;
 
-pub use compute::{Compute, decoder_kind};
+pub use compute::{Compute, DraftSource, decoder_kind};
 pub use decode::Decode;
 pub use device::{Device, DeviceError, ReferenceBackend};
 pub use draw::{Batch, Draw, Drawing, Event};

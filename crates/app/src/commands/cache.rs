@@ -23,7 +23,6 @@ use training::{
 
 use crate::{
     args::{ComputeArgs, DataArgs, ModelArgs, ShardArgs},
-    compute::Compute,
     models,
     progress::{self, Progress},
 };
@@ -125,8 +124,10 @@ fn run_build(args: &CacheBuildArgs, device: Option<Device>) -> Result<()> {
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
     let model = models::open(&args.model.model)?;
     // What is cached are the tokenizer's tokens, not those of a rounded one.
-    let encoding = Compute::new(&ComputeArgs::default(), device)?.encoding(&model)?;
-    let encode = |picture: &Picture| encoding.tokens(picture);
+    let encoder = ComputeArgs::default().compute(device)?.encoder(&model)?;
+    let encode = |picture: &Picture| {
+        encoder.encode(picture).expect("the cache fits pictures to the tokenizer's size")
+    };
     let views = match (args.ten_crop, args.mirrored) {
         (true, _) => Views::TenCrop,
         (_, true) => Views::Mirrored,

@@ -4,15 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use generator::{Condition, Request};
-use pipeline::Device;
+use pipeline::{Device, class_requests};
 
-use super::generate::{Outputs, sampling};
+use super::generate::Outputs;
 use crate::{
     args::{ComputeArgs, CropArgs, DecoderArgs, ModelArgs, OutputArgs, SamplingArgs},
-    compute::Compute,
-    images::{self, SampleWriter},
-    models,
+    images, models,
 };
 
 /// Keep the top of a picture and draw the rest
@@ -48,7 +45,6 @@ pub(crate) struct CompleteArgs {
 pub(crate) fn run(args: &CompleteArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
     model.generator_config()?;
-    let sampling = sampling(&model, &args.sampling)?;
     let class = model.classes.resolve(&args.class)?;
     let config = &model.config.tokenizer;
     let layout = config.layout();
@@ -59,22 +55,19 @@ pub(crate) fn run(args: &CompleteArgs, device: Option<Device>) -> Result<()> {
         layout.rows(),
     );
     let picture = images::read(&args.image, config.image, &args.crop)?;
-    let compute = Compute::new(&args.compute, device)?;
-    let mut forced = compute.encoding(&model)?.tokens(&picture);
+    let mut forced = args.compute.compute(device)?.encoder(&model)?.encode(&picture)?;
     forced.truncate(layout.len_of_rows(args.rows));
-    let count = args.count as usize;
-    let requests: Vec<Request> = (0..count as u64)
-        .map(|index| Request {
-            condition: Condition::Class(class),
-            seed: args.sampling.seed,
-            index,
-            forced: forced.clone(),
-        })
-        .collect();
-    let columns = (count as f64).sqrt().ceil() as usize;
-    let samples = SampleWriter::new(&args.output.out, vec![class; count], columns)?;
-    let drawing = compute.drafting(&model, args.sampling.drafts)?;
-    let outputs =
-        Outputs::new(samples, &compute, &model, &args.decoder, args.output.previews.as_deref())?;
-    outputs.draw(&drawing, &requests, &sampling, args.sampling.batch.batch)
+    let mut requests = class_requests(&[class], args.count as usize, args.sampling.seed);
+    for request in &mut requests {
+        request.forced.clone_from(&forced);
+    }
+    let outputs = Outputs {
+        model: &model,
+        compute: args.compute,
+        sampling: &args.sampling,
+        decoder: &args.decoder,
+        output: &args.output,
+        columns: f64::from(args.count).sqrt().ceil() as usize,
+    };
+    outputs.draw(&requests, device)
 }

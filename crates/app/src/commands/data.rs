@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Subcommand;
+use pipeline::samples::make_folder;
 use pixels::{
     DataSet, Picture, bundle,
     crop::{center_crop, ten_crop},
@@ -15,7 +16,6 @@ use pixels::{
 };
 
 use crate::{
-    images,
     progress::{self, Progress},
     tuning,
 };
@@ -83,7 +83,7 @@ pub(crate) fn run(verb: &DataVerb) -> Result<()> {
 fn crops(image: &Path, size: usize, ten: bool, out: &Path) -> Result<()> {
     let picture = Picture::read(image)?;
     let crops = if ten { ten_crop(&picture, size)? } else { vec![center_crop(&picture, size)?] };
-    images::make_folder(out)?;
+    make_folder(out)?;
     for (index, crop) in crops.iter().enumerate() {
         crop.write_png(out.join(format!("{index}.png")))?;
     }

@@ -4,15 +4,17 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use pipeline::Device;
+use pipeline::{
+    Device, decoder_kind,
+    samples::{make_folder, numbered},
+    token_file,
+};
 use tokens::Vocabulary;
 
 use crate::{
     args::{ComputeArgs, DecoderArgs, ModelArgs},
-    compute::Compute,
-    images, models,
+    models,
     progress::Progress,
-    token_file,
 };
 
 /// Turn tokens into pictures
@@ -36,15 +38,15 @@ pub(crate) struct DecodeArgs {
 pub(crate) fn run(args: &DecodeArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
     let config = &model.config.tokenizer;
-    models::decoder_kind(config, &args.decoder)?;
+    decoder_kind(config, args.decoder.kind())?;
     let vocabulary = Vocabulary::new(config.codes, 0);
     let tokens = token_file::read(&args.tokens, config.layout().len(), vocabulary)?;
-    let decoding = Compute::new(&args.compute, device)?.decoding(&model, &args.decoder)?;
-    images::make_folder(&args.out)?;
+    let decoder = args.compute.compute(device)?.decoder(&model, args.decoder.kind())?;
+    make_folder(&args.out)?;
     let mut progress = Progress::new("decoding", tokens.len() as u64);
     for (index, sequence) in tokens.iter().enumerate() {
-        let path = images::numbered(&args.out, index, tokens.len());
-        decoding.picture(sequence)?.write_png(path)?;
+        let path = numbered(&args.out, index, tokens.len());
+        decoder.decode(sequence)?.write_png(path)?;
         progress.set(index as u64 + 1);
     }
     progress.finish();

@@ -4,14 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use pipeline::Device;
+use pipeline::{Device, token_file};
 
 use crate::{
     args::{ComputeArgs, CropArgs, ModelArgs},
-    compute::Compute,
     images, models,
     progress::Progress,
-    token_file,
 };
 
 /// Turn pictures into tokens
@@ -36,14 +34,14 @@ pub(crate) struct EncodeArgs {
 pub(crate) fn run(args: &EncodeArgs, device: Option<Device>) -> Result<()> {
     token_file::check_name(&args.out)?;
     let model = models::open(&args.model.model)?;
-    let encoding = Compute::new(&args.compute, device)?.encoding(&model)?;
+    let encoder = args.compute.compute(device)?.encoder(&model)?;
     let mut progress = Progress::new("encoding", args.images.len() as u64);
     let mut tokens = Vec::new();
     for path in &args.images {
-        let picture = images::read(path, encoding.config().image, &args.crop)?;
-        tokens.push(encoding.tokens(&picture));
+        let picture = images::read(path, encoder.config().image, &args.crop)?;
+        tokens.push(encoder.encode(&picture)?);
         progress.set(tokens.len() as u64);
     }
     progress.finish();
-    token_file::write(&args.out, &tokens, None)
+    Ok(token_file::write(&args.out, &tokens, None)?)
 }

@@ -56,7 +56,7 @@ pub(crate) fn run(verb: &ExperimentVerb, device: Option<Device>) -> Result<()> {
     laboratory.check_rows(&args.rows)?;
     let equipment = Equipment {
         device: reference::device(device, "training")?,
-        compute: ComputeArgs::default().pipeline(device)?,
+        compute: ComputeArgs::default().compute(device)?,
         home: models::home().clone(),
     };
     if !args.report_only {

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
         model.generator_config()?;
     }
     if let Some(path) = &args.tokenizer {
-        let kind = models::decoder_kind(&model.config.tokenizer, &args.decoder)?;
+        let kind = pipeline::decoder_kind(&model.config.tokenizer, args.decoder.kind())?;
         weights::export::export_tokenizer(&model, kind, path)?;
     }
     if let Some(path) = &args.generator {

@@ -1,17 +1,14 @@
 //! `alitok generate`
 
-use std::path::Path;
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
-use generator::{Condition, Request, SamplingConfig};
+use generator::Request;
 use model::Model;
-use pipeline::Device;
+use pipeline::{Device, Drawing, PreviewWriter, SampleWriter, class_requests};
+use tokenizer::DecoderKind;
 
 use crate::{
-    args::{ComputeArgs, DecoderArgs, DecoderName, ModelArgs, OutputArgs, SamplingArgs},
-    compute::{Compute, Decoding, Drawing},
-    images::{Previews, SampleWriter},
+    args::{ComputeArgs, DecoderArgs, ModelArgs, OutputArgs, SamplingArgs},
     models,
     progress::Progress,
 };
@@ -41,67 +38,45 @@ pub(crate) struct GenerateArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// The model's sampling defaults, changed by what the command line says.
-pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> Result<SamplingConfig> {
-    let defaults = model.config.sampling;
-    let sampling = SamplingConfig {
-        guidance: args.guidance.unwrap_or(defaults.guidance),
-        guidance_power: args.guidance_power.unwrap_or(defaults.guidance_power),
-        temperature: args.temperature.unwrap_or(defaults.temperature),
-        top_k: args.top_k.unwrap_or(defaults.top_k),
-        top_p: args.top_p.unwrap_or(defaults.top_p),
-    };
-    sampling.validate()?;
-    Ok(sampling)
+/// What becomes of pictures that are drawn.
+pub(crate) struct Outputs<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) compute: ComputeArgs,
+    pub(crate) sampling: &'a SamplingArgs,
+    pub(crate) decoder: &'a DecoderArgs,
+    pub(crate) output: &'a OutputArgs,
+    /// Columns of a grid.
+    pub(crate) columns: usize,
 }
 
-/// What becomes of the pictures that are drawn.
-pub(crate) struct Outputs {
-    pub(crate) samples: SampleWriter,
-    pub(crate) decoding: Option<Decoding>,
-    pub(crate) previews: Option<Previews>,
-}
-
-impl Outputs {
-    /// Prepares them, before anything is drawn.
-    pub(crate) fn new(
-        samples: SampleWriter,
-        compute: &Compute,
-        model: &Model,
-        decoder: &DecoderArgs,
-        previews: Option<&Path>,
-    ) -> Result<Self> {
-        let decoding =
-            samples.needs_pictures().then(|| compute.decoding(model, decoder)).transpose()?;
-        let previews = match (previews, compute) {
-            (None, _) => None,
-            (Some(folder), Compute::Engine { .. }) => {
-                let causal = DecoderArgs { decoder: Some(DecoderName::Causal) };
-                let layout = model.config.tokenizer.layout();
-                Some(Previews::new(folder, compute.decoding(model, &causal)?, layout)?)
-            }
-            (Some(_), Compute::Burn { .. }) => {
-                bail!("--previews need the device `cpu`; leave out --device")
-            }
+impl Outputs<'_> {
+    /// Draws requests and writes them. Whatever can be refused is refused before anything is drawn.
+    pub(crate) fn draw(&self, requests: &[Request], device: Option<Device>) -> Result<()> {
+        let Self { model, compute, sampling: args, decoder, output, columns } = self;
+        let sampling = pipeline::sampling(model, &args.changes())?;
+        let labels = requests.iter().filter_map(|request| request.condition.label()).collect();
+        let samples = SampleWriter::new(&output.out, labels, *columns)?;
+        let compute = compute.compute(device)?;
+        let drawer = compute.drawer_with_drafts(model, args.drafts.into())?;
+        let decoder =
+            samples.needs_pictures().then(|| compute.decoder(model, decoder.kind())).transpose()?;
+        let causal =
+            output.previews.as_ref().map(|_| compute.decoder(model, Some(DecoderKind::Causal)));
+        let causal = causal.transpose()?;
+        let previews = match (&output.previews, &causal) {
+            (Some(folder), Some(causal)) => Some(PreviewWriter::new(folder, &**causal)?),
+            _ => None,
         };
-        Ok(Self { samples, decoding, previews })
-    }
-
-    /// Draws requests, `batch` at a time, and writes them.
-    pub(crate) fn draw(
-        self,
-        drawing: &Drawing,
-        requests: &[Request],
-        sampling: &SamplingConfig,
-        batch: u32,
-    ) -> Result<()> {
-        let length = drawing.config().layout.len();
+        let batch = args.batch.batch as usize;
+        let mut drawing = Drawing::of(&*drawer, requests, &sampling, batch)?.in_order();
+        let length = drawer.config().layout.len();
         let mut progress = Progress::new("tokens", (requests.len() * length) as u64);
-        self.samples.write(self.decoding.as_ref(), self.previews.as_ref(), |tell| {
-            let batch = batch as usize;
-            let progress = |done: usize| progress.set(done as u64);
-            drawing.draw_and_tell(requests, sampling, batch, progress, tell)
-        })?;
+        let drawn = std::iter::from_fn(|| {
+            let event = drawing.next();
+            progress.set(drawing.decided() as u64);
+            event
+        });
+        samples.write(decoder.as_deref(), previews.as_ref(), drawn)?;
         progress.finish();
         Ok(())
     }
@@ -110,28 +85,21 @@ impl Outputs {
 pub(crate) fn run(args: &GenerateArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
     model.generator_config()?;
-    let sampling = sampling(&model, &args.sampling)?;
     let classes: Vec<usize> =
         args.class.iter().map(|class| model.classes.resolve(class)).collect::<Result<_, _>>()?;
-    let count = args.count as usize * classes.len();
-    let requests: Vec<Request> = (0..count)
-        .map(|index| Request {
-            condition: Condition::Class(classes[index % classes.len()]),
-            seed: args.sampling.seed,
-            index: index as u64,
-            forced: Vec::new(),
-        })
-        .collect();
+    let requests = class_requests(&classes, args.count as usize, args.sampling.seed);
     // One column a class, or a square of a single one.
     let columns = match classes.len() {
-        1 => (count as f64).sqrt().ceil() as usize,
+        1 => (requests.len() as f64).sqrt().ceil() as usize,
         several => several,
     };
-    let labels = requests.iter().filter_map(|request| request.condition.label()).collect();
-    let samples = SampleWriter::new(&args.output.out, labels, columns)?;
-    let compute = Compute::new(&args.compute, device)?;
-    let drawing = compute.drafting(&model, args.sampling.drafts)?;
-    let outputs =
-        Outputs::new(samples, &compute, &model, &args.decoder, args.output.previews.as_deref())?;
-    outputs.draw(&drawing, &requests, &sampling, args.sampling.batch.batch)
+    let outputs = Outputs {
+        model: &model,
+        compute: args.compute,
+        sampling: &args.sampling,
+        decoder: &args.decoder,
+        output: &args.output,
+        columns,
+    };
+    outputs.draw(&requests, device)
 }

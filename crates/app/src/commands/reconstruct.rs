@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use pipeline::Device;
+use pipeline::{
+    Device,
+    samples::{make_folder, numbered},
+};
 
 use crate::{
     args::{ComputeArgs, CropArgs, DecoderArgs, ModelArgs},
-    compute::Compute,
     images, models, progress,
 };
 
@@ -35,19 +37,18 @@ pub(crate) struct ReconstructArgs {
 
 pub(crate) fn run(args: &ReconstructArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
-    let compute = Compute::new(&args.compute, device)?;
-    let decoding = compute.decoding(&model, &args.decoder)?;
-    let encoding = compute.encoding(&model)?;
-    let image = encoding.config().image;
+    let compute = args.compute.compute(device)?;
+    let decoder = compute.decoder(&model, args.decoder.kind())?;
+    let encoder = compute.encoder(&model)?;
+    let image = encoder.config().image;
     // Before any work: each input must be readable, and no output may overwrite one.
     let pictures = args
         .images
         .iter()
         .map(|path| images::read(path, image, &args.crop))
         .collect::<Result<Vec<_>>>()?;
-    let outputs: Vec<_> = (0..pictures.len())
-        .map(|index| images::numbered(&args.out, index, pictures.len()))
-        .collect();
+    let outputs: Vec<_> =
+        (0..pictures.len()).map(|index| numbered(&args.out, index, pictures.len())).collect();
     let same = |a: &Path, b: &Path| {
         a.canonicalize().ok().is_some_and(|a| b.canonicalize().ok() == Some(a))
     };
@@ -58,9 +59,9 @@ pub(crate) fn run(args: &ReconstructArgs, device: Option<Device>) -> Result<()> 
             output.display()
         );
     }
-    images::make_folder(&args.out)?;
+    make_folder(&args.out)?;
     for ((path, picture), output) in args.images.iter().zip(&pictures).zip(outputs) {
-        let rebuilt = decoding.picture(&encoding.tokens(picture))?;
+        let rebuilt = decoder.decode(&encoder.encode(picture)?)?;
         rebuilt.write_png(&output)?;
         let psnr = metrics::psnr(picture.rgb(), rebuilt.rgb())?;
         let ssim = metrics::ssim(picture.rgb(), rebuilt.rgb(), image.width, image.height, 3)?;

@@ -55,7 +55,7 @@ pub(crate) fn run(args: &AnalyzeCodesArgs, device: Option<Device>) -> Result<()>
         perplexity: args.perplexity,
         seed: args.seed,
     };
-    let compute = ComputeArgs::default().pipeline(device)?;
+    let compute = ComputeArgs::default().compute(device)?;
     let mut all = Vec::new();
     for name in &args.models {
         let (model, watcher) = (models::open(name)?, &mut Watcher::default());

@@ -48,7 +48,7 @@ fn region(text: &str) -> Result<Region, String> {
 }
 
 pub(crate) fn run(args: &AnalyzeReconstructionsArgs, device: Option<Device>) -> Result<()> {
-    let compute = ComputeArgs::default().pipeline(device)?;
+    let compute = ComputeArgs::default().compute(device)?;
     let open = |name: &String| Ok((name.clone(), models::open(name)?));
     let models = args.models.iter().map(open).collect::<Result<Vec<_>>>()?;
     let comparison = Comparison::open(&models, args.decoder.map(Into::into), &compute)?;

@@ -65,7 +65,7 @@ pub(super) fn run(args: &EvaluateReconstructionArgs, device: Option<Device>) -> 
     let perceptual = lpips.collect::<Result<Vec<_>, _>>()?;
     let compared =
         args.reference.as_deref().map(|name| Reference::open(name, models::home(), &extractor));
-    let compute = args.compute.pipeline(device)?;
+    let compute = args.compute.compute(device)?;
     let rebuilder = Rebuilder {
         data: data.as_ref(),
         encoder: &*compute.encoder(&model)?,

@@ -64,7 +64,7 @@ pub(crate) struct EvaluateRunArgs {
 
 pub(super) fn run(args: &EvaluateRunArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
-    let compute = args.compute.pipeline(device)?;
+    let compute = args.compute.compute(device)?;
     let device = reference::networks(device)?;
     let several = args.protocol.len() > 1;
     let options = RunOptions {

@@ -98,7 +98,7 @@ pub(super) fn run(args: &EvaluateSweepArgs, device: Option<Device>) -> Result<()
         out: args.out.clone(),
     };
     let candidates = candidates(args)?;
-    let compute = args.compute.pipeline(device)?;
+    let compute = args.compute.compute(device)?;
     let networks = reference::networks(device)?;
     let open =
         |protocols: &str| open_extractor(args.extractor.as_deref().unwrap_or(protocols), &networks);

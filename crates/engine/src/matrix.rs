@@ -247,7 +247,7 @@ impl Matrix {
     }
 
     /// What is fetched while one of a unit's tiles is multiplied with a panel: of a single tile,
-    /// which waits for memory anyhow, the weights a little further on; of several, together, the
+    /// which waits for memory in any case, the weights a little further on; of several, together, the
     /// panel that the thread reads in its next unit.
     fn fetch(&self, panel: usize, (tile, tiles): (usize, usize)) -> Fetch {
         let bytes = self.panel_len() * self.precision.bytes();
@@ -528,7 +528,7 @@ impl Activations {
         self.set_from(pool, matrix, rows, (&mut [], 0), |row, _, out| fill(row, out));
     }
 
-    /// The same from pieces: `each` calls what it is given with every piece of a row and how many
+    /// Like [`set`](Self::set), from pieces: `each` calls what it is given with every piece of a row and how many
     /// numbers came before it.
     pub(crate) fn set_pieces(
         &mut self,
@@ -555,7 +555,7 @@ impl Activations {
         });
     }
 
-    /// The same from rows of some length, which `fill` may change.
+    /// Like [`set`](Self::set), from rows of some length, which `fill` may change.
     pub(crate) fn set_from(
         &mut self,
         pool: &Pool,

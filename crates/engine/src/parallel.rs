@@ -3,7 +3,8 @@
 //! Work is a number of units, of which each thread has its own share: it takes them in order, so
 //! that it reads weights and caches as one stream, and then helps the others with theirs. Helpers
 //! spin for a little while after their last work, since the next comes within microseconds in a
-//! decoding step, and then sleep. What a unit writes, and its result, never hangs on who takes it.
+//! decoding step, and then sleep. What a unit writes never depends on which
+//! thread takes it.
 #![allow(unsafe_code)] // borrowed work on threads that outlive it, and disjoint pieces of a slice
 
 use std::{
@@ -187,7 +188,7 @@ impl Pool {
         );
     }
 
-    /// The same for two slices and the lengths of their pieces, of which there are equally many. A
+    /// Like [`pieces`](Self::pieces), for two slices cut into equally many pieces. A
     /// length of 0 stands for a slice that is not used.
     ///
     /// # Panics
@@ -205,7 +206,7 @@ impl Pool {
         });
     }
 
-    /// The same for three.
+    /// Like [`pieces_of_two`](Self::pieces_of_two), for three slices.
     ///
     /// # Panics
     /// As [`pieces_of_two`](Self::pieces_of_two).

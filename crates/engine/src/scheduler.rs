@@ -17,26 +17,26 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(u64);
 
-/// What a [`Scheduler`] tells.
+/// What has happened to a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The prefix, or a row of the grid, is decided. Forced tokens are not told.
     Row {
-        /// Whose it is.
+        /// The request.
         job: JobId,
         /// The sequence so far, up to the end of the row.
         tokens: Vec<CodebookIndex>,
     },
     /// A picture has all of its tokens.
     Finished {
-        /// Whose they are.
+        /// The request.
         job: JobId,
         /// The whole sequence.
         tokens: Vec<CodebookIndex>,
     },
     /// A picture's logits are not numbers; the others go on.
     Failed {
-        /// Whose they are.
+        /// The request.
         job: JobId,
         /// What happened.
         error: GenerateError,
@@ -119,7 +119,7 @@ impl Job {
 /// A token to be chosen in a step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
-    /// Whose it is among those running.
+    /// Index of its job among those running.
     pub(crate) job: usize,
     /// Its index among the picture's tokens.
     pub(crate) token: usize,
@@ -339,7 +339,7 @@ impl<M: SequenceModel> Scheduler<M> {
     }
 
     /// Decides the next token of every running picture, or several, or reads some of its forced
-    /// ones, in one pass over the weights, and appends what there is to tell.
+    /// ones, in one pass over the weights, and appends what has happened.
     pub fn step(&mut self, events: &mut Vec<Event>) {
         self.admit(events);
         if self.running.is_empty() {
@@ -355,7 +355,7 @@ impl<M: SequenceModel> Scheduler<M> {
             let whole = job.streams_mut(length).all(|stream| stream.pending() <= POSITIONS);
             let mut parts = 0;
             for stream in job.streams_mut(length) {
-                // Who is not far behind waits for the other half.
+                // A half that is not far behind waits for the other.
                 if whole || stream.pending() > POSITIONS {
                     stream.reads = stream.pending().min(POSITIONS);
                 }

@@ -121,7 +121,7 @@ impl Encoder {
                 latents.is_none(),
             )?,
             latents,
-            // Small, and what decides between two codes is small, too.
+            // It is small, and so are the differences that decide between two codes.
             to_code: Linear::build(
                 tensors,
                 "encoder.to_code",
@@ -384,7 +384,7 @@ impl Decoder {
         Workspace::new(&self.pool)
     }
 
-    /// The picture of one sequence of tokens. A causal decoder takes the beginning of one, too,
+    /// The picture of one sequence of tokens. A causal decoder also takes the beginning of one,
     /// up to the end of a row, and returns the rows of the picture that it decides.
     ///
     /// # Shapes

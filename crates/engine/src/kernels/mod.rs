@@ -124,9 +124,9 @@ pub(crate) struct Kernels {
     pub(crate) width: usize,
     /// Products of at most [`TILE_ROWS`] rows and one panel `[depth, width]`, into `[rows, width]`.
     pub(crate) product_f32: fn(Rows<'_, f32>, &[f32], Fetch, &mut [f32]),
-    /// The same for a panel `[depth / 2, width, 2]` of bf16. The depth is even.
+    /// Products with a panel `[depth / 2, width, 2]` of bf16. The depth is even.
     pub(crate) product_bf16: Bf16Product,
-    /// The same for 8-bit integers. The depth is a multiple of 4.
+    /// Products of 8-bit integers with a panel `[depth / 4, width, 4]`. The depth is a multiple of 4.
     pub(crate) product_int8: fn(Rows<'_, u8>, &[RowScale], Int8Panel<'_>, Fetch, &mut [f32]),
     /// Operations on rows of numbers.
     pub(crate) rows: rows::RowKernels,

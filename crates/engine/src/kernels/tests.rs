@@ -383,7 +383,7 @@ fn should_attend_to_exactly_what_is_seen() {
         for head in [4, 12, 16, 48, 64, 80] {
             for length in [1, 2, 15, 16, 17, 33, 48] {
                 attend::<f32>(kernels, head, length, 1e-5);
-                // Queries and weights may be rounded to bf16, too.
+                // Queries and weights may also be rounded to bf16.
                 attend::<Pair>(kernels, head, length, 0.02);
                 attend::<i32>(kernels, head, length, 0.03);
             }

@@ -1,9 +1,8 @@
 //! Memory of the allocator, where there are no mappings, as in a browser.
-#![allow(unsafe_code)] // bytes that are allocated on cache lines
 
 use std::{
     io,
-    ops::{Deref, DerefMut},
+    ops::{Deref, DerefMut, Range},
 };
 
 use super::ALIGNMENT;
@@ -18,37 +17,31 @@ impl Arena {
     /// # Errors
     /// If there is no memory.
     pub(crate) fn zeros(&mut self, bytes: usize) -> io::Result<Piece> {
-        let (count, mut lines) = (bytes.div_ceil(ALIGNMENT), Vec::new());
-        lines.try_reserve_exact(count).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        lines.resize(count, Line([0; ALIGNMENT]));
-        Ok(Piece { lines, length: bytes })
+        let (length, mut memory) = (bytes + ALIGNMENT, Vec::<u8>::new());
+        memory.try_reserve_exact(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        memory.resize(length, 0);
+        // The vector never grows, so its memory stays where it is.
+        let start = memory.as_ptr().addr().next_multiple_of(ALIGNMENT) - memory.as_ptr().addr();
+        Ok(Piece { memory, range: start..start + bytes })
     }
 }
 
-#[derive(Clone, Copy)]
-#[repr(C, align(128))]
-struct Line([u8; ALIGNMENT]);
-
-const _: () = assert!(align_of::<Line>() == ALIGNMENT && size_of::<Line>() == ALIGNMENT);
-
 /// A piece of memory.
 pub(crate) struct Piece {
-    lines: Vec<Line>,
-    length: usize,
+    memory: Vec<u8>,
+    range: Range<usize>,
 }
 
 impl Deref for Piece {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the lines are at least as many bytes, one after the other.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
+        &self.memory[self.range.clone()]
     }
 }
 
 impl DerefMut for Piece {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length) }
+        &mut self.memory[self.range.clone()]
     }
 }

@@ -19,9 +19,12 @@ mod tests {
 
     macro_rules! pieces_of {
         ($arena:ty, $lengths:expr) => {{
-            let (mut arena, lengths) = (<$arena>::default(), $lengths);
-            let mut pieces: Vec<_> = lengths.map(|length| arena.zeros(length).unwrap()).into();
-            drop(arena);
+            let lengths = $lengths;
+            let mut pieces: Vec<_> = {
+                // Pieces outlive the arena.
+                let mut arena = <$arena>::default();
+                lengths.map(|length| arena.zeros(length).unwrap()).into()
+            };
             for (number, piece) in pieces.iter_mut().enumerate() {
                 assert_eq!(piece.len(), lengths[number]);
                 assert!(piece.as_ptr().align_offset(ALIGNMENT) == 0);
@@ -48,6 +51,6 @@ mod tests {
     #[test]
     fn should_hand_out_zeros_where_there_are_no_mappings() {
         pieces_of!(heap::Arena, [0, 1, 127, 128, 129, 5, 1 << 21]);
-        assert!(heap::Arena::default().zeros(usize::MAX / 2).is_err());
+        assert!(heap::Arena.zeros(usize::MAX / 2).is_err());
     }
 }

@@ -134,9 +134,47 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use std::{fmt::Write, fs, path::Path};
+
+    use clap::{Command, CommandFactory};
 
     use super::Arguments;
+
+    /// The page's part of a command and of those below it.
+    fn describe(page: &mut String, command: &mut Command) {
+        let verb = command.get_subcommands().next().is_none();
+        if verb {
+            let name = command.get_bin_name().unwrap_or_default().to_owned();
+            let help = command.render_long_help().to_string();
+            let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+            let text = lines.join("\n");
+            write!(page, "\n## {name}\n\n```text\n{}\n```\n", text.trim_end()).unwrap();
+        }
+        for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+            describe(page, below);
+        }
+    }
+
+    #[test]
+    fn should_have_a_page_with_every_verb_and_flag() {
+        let mut command = Arguments::command().term_width(100);
+        command.build();
+        let mut page = String::from(
+            "# Command line\n\nThe help of every verb. `UPDATE=1 cargo test --release -p alitok page_with` \
+             writes this page anew;\nthe test fails where the page and the help differ.\n\n| verb | does |\n| --- | --- |\n",
+        );
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let about = verb.get_about().unwrap_or_default();
+            writeln!(page, "| `{}` | {about} |", verb.get_name()).unwrap();
+        }
+        describe(&mut page, &mut command);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, &page).unwrap();
+        }
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == page, "docs/cli.md is not the help; run this test with UPDATE=1");
+    }
 
     #[test]
     fn should_define_arguments_that_clap_accepts() {

@@ -17,9 +17,9 @@ use crate::{
   alitok evaluate precision --model mini --data bundled:heldout --json
 
 Logits are those of the pictures' own tokens (teacher forcing), without guidance. Divergence is the
-mean over tokens of the Kullback-Leibler divergence from f32, in nats. PSNR is that of decoded pictures
-against f32's from the same tokens, of values before they become 8 bits. Where a format changes no value
-it is infinite, which JSON writes as the text Infinity.")]
+mean over tokens of the Kullback-Leibler divergence from f32, in nats. PSNR is that of decoded
+pictures against f32's from the same tokens, of values before they become 8 bits. Where a format
+changes no value it is infinite, which JSON writes as the text Infinity.")]
 pub(crate) struct EvaluatePrecisionArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,

@@ -22,12 +22,12 @@ use crate::{
 #[command(after_help = "Example:
   alitok evaluate reconstruction --data bundled:heldout --model mini
 
-PSNR and SSIM are means over pictures of 8-bit values. SSIM is of 11 x 11 Gaussian windows (sigma 1.5)
-that lie inside, a channel at a time, range 255. LPIPS is version 0.1 at the pictures' own size. rFID
-compares with the very same pictures. JSON has no infinite numbers: there the PSNR of identical pictures
-is the text Infinity. Pictures of another size are centre-cropped as ADM does.
-Reconstructions of training pictures against a reference for generation (--per-class 50 --reference R)
-are the limit that a tokenizer sets to gFID (paper, A.1).")]
+PSNR and SSIM are means over pictures of 8-bit values. SSIM is of 11 x 11 Gaussian windows (sigma
+1.5) that lie inside, a channel at a time, range 255. LPIPS is version 0.1 at the pictures' own
+size. rFID compares with the very same pictures. JSON has no infinite numbers: there the PSNR of
+identical pictures is the text Infinity. Pictures of another size are centre-cropped as ADM does.
+Reconstructions of training pictures against a reference for generation (--per-class 50 --reference
+R) are the limit that a tokenizer sets to gFID (paper, A.1).")]
 pub(crate) struct EvaluateReconstructionArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,

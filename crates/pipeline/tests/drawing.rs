@@ -204,7 +204,7 @@ fn should_write_samples_by_the_ending_of_the_name() {
         assert_eq!(picture, decoder.decode(tokens).unwrap());
     }
     let grid = pixels::Picture::read(write("grid.png")).unwrap();
-    assert_eq!([grid.width(), grid.height()], [64 + 2 + 64, 64]);
+    assert_eq!([grid.width(), grid.height()], [2 + 64 + 2 + 64 + 2, 2 + 64 + 2]);
     let mut arrays = files::npz::ArchiveReader::open(&write("arrays.npz")).unwrap();
     assert_eq!(arrays.integers("arr_0", 1 << 20).unwrap().0, [2, 64, 64, 3]);
 

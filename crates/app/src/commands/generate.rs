@@ -1,6 +1,6 @@
 //! `alitok generate`
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use generator::Request;
 use model::Model;
@@ -8,7 +8,7 @@ use pipeline::{Device, Drawing, PreviewWriter, SampleWriter, class_requests};
 use tokenizer::DecoderKind;
 
 use crate::{
-    args::{ComputeArgs, DecoderArgs, ModelArgs, OutputArgs, SamplingArgs},
+    args::{ComputeArgs, DecoderArgs, DraftsName, ModelArgs, OutputArgs, SamplingArgs},
     models,
     progress::Progress,
 };
@@ -57,14 +57,19 @@ impl Outputs<'_> {
         let labels = requests.iter().filter_map(|request| request.condition.label()).collect();
         let samples = SampleWriter::new(&output.out, labels, *columns)?;
         let compute = compute.compute(device)?;
-        let drawer = compute.drawer_with_drafts(model, args.drafts.into())?;
+        let drawer = match args.drafts {
+            DraftsName::None => compute.drawer(model)?,
+            drafts => compute.drawer_with_drafts(model, drafts.into()).context("--drafts")?,
+        };
         let decoder =
             samples.needs_pictures().then(|| compute.decoder(model, decoder.kind())).transpose()?;
         let causal =
             output.previews.as_ref().map(|_| compute.decoder(model, Some(DecoderKind::Causal)));
         let causal = causal.transpose()?;
         let previews = match (&output.previews, &causal) {
-            (Some(folder), Some(causal)) => Some(PreviewWriter::new(folder, &**causal)?),
+            (Some(folder), Some(causal)) => {
+                Some(PreviewWriter::new(folder, &**causal).context("--previews")?)
+            }
             _ => None,
         };
         let batch = args.batch.batch as usize;

@@ -50,6 +50,8 @@ fn used(text: &str) -> BTreeSet<String> {
         }
         used.insert(name(&member));
     }
+    // What follows a group's last comma.
+    used.remove("");
     used
 }
 

@@ -154,7 +154,7 @@ impl CacheWriter {
             .map_err(file_error(&path))?;
         let name = |index: usize| expected(index).1;
         let (whole, mut left_out) = whole;
-        let mut names = whole_names(&names_file, whole, &name).map_err(file_error(&names_path))?;
+        let mut names = whole_names(&names_file, whole, name).map_err(file_error(&names_path))?;
         let captions = match header.captions {
             None => None,
             Some(_) => {
@@ -163,7 +163,7 @@ impl CacheWriter {
                 let found = whole_captions(&file, first, names.count, captions);
                 let found = found.map_err(file_error(&path))?;
                 // Those of fewer pictures: then no more names count either.
-                names = whole_names(&names_file, found.tables.len(), &name)
+                names = whole_names(&names_file, found.tables.len(), name)
                     .map_err(file_error(&names_path))?;
                 let WholeCaptions { tables, size, checksum } = found;
                 Some(Captions { texts: Appended::new(file, path, size)?, checksum, tables })

@@ -210,7 +210,7 @@ fn should_keep_the_reference_path_beside_the_engine() {
         scratch.ok(&["encode", "a.png", "--device", device, "--out", &out]);
     }
     for end in [".safetensors", "-e.safetensors"] {
-        let read = |device: &str| scratch.read(&format!("{device}{end}"));
+        let read = |device: &str| scratch.read(format!("{device}{end}"));
         assert_eq!(read("cpu"), read("reference"), "{end}");
     }
     let reference = ["generate", "--class", "2", "--device", "reference", "--out", "x.png"];

@@ -12,7 +12,7 @@ fn folder(scratch: &Scratch, name: &str, count: usize, shift: usize) {
             ((x * (index + 1 + shift) + y * (index % 5) + c * 40 * shift + index * 9) % 256) as u8
         };
         let picture = Picture::new(32, 32, (0..32 * 32 * 3).map(value).collect()).unwrap();
-        picture.write_png(scratch.path(&format!("{name}/{index:03}.png"))).unwrap();
+        picture.write_png(scratch.path(format!("{name}/{index:03}.png"))).unwrap();
     }
 }
 

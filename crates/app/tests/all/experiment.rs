@@ -78,7 +78,7 @@ fn start(scratch: &Scratch, out: &str) -> Child {
 /// Runs the experiment and kills it as soon as a file is there.
 fn kill_at(scratch: &Scratch, out: &str, file: &str) {
     let mut child = start(scratch, out);
-    let path = scratch.path(&format!("{out}/{file}"));
+    let path = scratch.path(format!("{out}/{file}"));
     while !path.exists() && child.try_wait().unwrap().is_none() {
         std::thread::yield_now();
     }
@@ -103,7 +103,7 @@ fn should_go_on_where_it_was_killed_and_repeat_nothing() {
     kill_at(&scratch, "killed", "F/seed-1/stage-2/checkpoints/step-00000001.safetensors");
     scratch.ok(&ablation("killed", &[]));
     for file in files {
-        let read = |out: &str| scratch.read(&format!("{out}/{file}"));
+        let read = |out: &str| scratch.read(format!("{out}/{file}"));
         assert!(read("killed") == read("whole"), "{file} differs");
     }
 

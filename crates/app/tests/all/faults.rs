@@ -47,7 +47,7 @@ fn start(scratch: &Scratch, out: &str) -> Child {
 
 /// The two files of a cache in one shard.
 fn content(scratch: &Scratch, cache: &str) -> [Vec<u8>; 2] {
-    [TOKENS, NAMES].map(|name| scratch.read(&format!("{cache}/{name}")))
+    [TOKENS, NAMES].map(|name| scratch.read(format!("{cache}/{name}")))
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn should_lose_and_repeat_nothing_when_it_is_killed() {
             }
             assert!(!last, "{}", String::from_utf8_lossy(&output.stderr));
             kills += 1;
-            let partial = scratch.path(&format!("{cache}/{PARTIAL}"));
+            let partial = scratch.path(format!("{cache}/{PARTIAL}"));
             let large = |metadata: std::fs::Metadata| metadata.len() > 10_000;
             resumed += usize::from(partial.metadata().is_ok_and(large));
             // What a killed run leaves is no cache, unless it was just done.
@@ -88,7 +88,7 @@ fn should_lose_and_repeat_nothing_when_it_is_killed() {
             }
         }
         assert_eq!(content(&scratch, &cache), whole, "trial {trial}");
-        assert!(scratch.path(&format!("{cache}/tokenizer/config.json")).exists());
+        assert!(scratch.path(format!("{cache}/tokenizer/config.json")).exists());
         std::fs::remove_dir_all(scratch.path(&cache)).unwrap();
     }
     println!(
@@ -137,7 +137,7 @@ fn should_leave_out_what_is_no_picture_and_say_so() {
     let scratch = scratch();
     let data = pixels::data::open("bundled:heldout", &crate::common::home()).unwrap();
     for class in ["cats", "dogs"] {
-        std::fs::create_dir_all(scratch.path(&format!("data/{class}"))).unwrap();
+        std::fs::create_dir_all(scratch.path(format!("data/{class}"))).unwrap();
     }
     for index in 0..6 {
         let file = format!("data/{}/{index}.png", ["cats", "dogs"][index % 2]);
@@ -156,7 +156,7 @@ fn should_leave_out_what_is_no_picture_and_say_so() {
         ("dogs/c.png", &bomb),
     ];
     for (name, content) in bad {
-        std::fs::write(scratch.path(&format!("data/{name}")), content).unwrap();
+        std::fs::write(scratch.path(format!("data/{name}")), content).unwrap();
     }
     // A PNG that is called JPEG is read for what it is.
     std::fs::write(scratch.path("data/dogs/d.jpg"), &png).unwrap();
@@ -241,10 +241,10 @@ fn should_say_what_is_damaged_and_exchange_the_rest() {
     };
     assert_eq!(sorted("from-folder.jsonl"), sorted("lines.jsonl"));
 
-    let mut bytes = scratch.read(&format!("whole/{TOKENS}"));
+    let mut bytes = scratch.read(format!("whole/{TOKENS}"));
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
-    std::fs::write(scratch.path(&format!("whole/{TOKENS}")), bytes).unwrap();
+    std::fs::write(scratch.path(format!("whole/{TOKENS}")), bytes).unwrap();
     let told = scratch.refused(&["cache", "verify", "whole"]);
     assert!(told.contains(TOKENS) && told.contains("build this shard again"), "{told}");
     assert!(scratch.refused(&["cache", "export", "whole", "--out", "x.npz"]).contains(TOKENS));

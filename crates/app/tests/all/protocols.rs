@@ -42,11 +42,11 @@ fn scratch() -> Scratch {
     scratch.ok(&[&train[..], &settings].concat());
 
     for (class, shade) in [("a", 0), ("b", 90)] {
-        std::fs::create_dir_all(scratch.path(&format!("reference/{class}"))).unwrap();
+        std::fs::create_dir_all(scratch.path(format!("reference/{class}"))).unwrap();
         for index in 0..5 {
             let value = |at: usize| ((at / 3 % 64) * (index + 1) + (at / 192) * 2 + shade) as u8;
             let picture = Picture::new(64, 64, (0..64 * 64 * 3).map(value).collect()).unwrap();
-            picture.write_png(scratch.path(&format!("reference/{class}/{index}.png"))).unwrap();
+            picture.write_png(scratch.path(format!("reference/{class}/{index}.png"))).unwrap();
         }
     }
     std::fs::write(scratch.path("drawn.toml"), DRAWN).unwrap();
@@ -82,13 +82,13 @@ fn evaluate<'a>(protocol: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a st
 
 /// The parts and the result of an evaluation.
 fn files(scratch: &Scratch, out: &str) -> BTreeMap<String, Vec<u8>> {
-    let parts = std::fs::read_dir(scratch.path(&format!("{out}/parts"))).unwrap();
+    let parts = std::fs::read_dir(scratch.path(format!("{out}/parts"))).unwrap();
     let names = parts.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut files: BTreeMap<_, _> = names
         .filter(|name| !name.starts_with(".lock"))
-        .map(|name| (name.clone(), scratch.read(&format!("{out}/parts/{name}"))))
+        .map(|name| (name.clone(), scratch.read(format!("{out}/parts/{name}"))))
         .collect();
-    files.insert("result".into(), scratch.read(&format!("{out}/result.json")));
+    files.insert("result".into(), scratch.read(format!("{out}/result.json")));
     files
 }
 
@@ -121,7 +121,7 @@ fn should_draw_the_same_in_any_shards_and_after_kills() {
     for parts in 1..3 {
         let mut command = scratch.command(&arguments);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let path = scratch.path(&format!("killed/parts/part-{:05}.safetensors", parts - 1));
+        let path = scratch.path(format!("killed/parts/part-{:05}.safetensors", parts - 1));
         while !path.exists() && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
@@ -263,7 +263,7 @@ fn should_sweep_settings_and_checkpoints_and_keep_finished_points() {
         object(&scratch.ok(&fixed))
     };
     let lines = |out: &str| -> Vec<Value> {
-        let text = String::from_utf8(scratch.read(&format!("{out}/points.jsonl"))).unwrap();
+        let text = String::from_utf8(scratch.read(format!("{out}/points.jsonl"))).unwrap();
         text.lines().map(object).collect()
     };
     let grid = ["--model", "model", "--guidance", "1,3", "--temperature", "0.5,1"];
@@ -278,7 +278,7 @@ fn should_sweep_settings_and_checkpoints_and_keep_finished_points() {
         assert!(point["quality"]["value"].as_f64().is_some(), "{point}");
     }
     for name in ["sweep.svg", "sweep.png"] {
-        assert!(!scratch.read(&format!("grid/{name}")).is_empty());
+        assert!(!scratch.read(format!("grid/{name}")).is_empty());
     }
     // A point is what `run` measures.
     let run = ["--set", "count=27", "sampling.guidance=3", "sampling.temperature=0.5", "--json"];

@@ -62,6 +62,6 @@ fn should_import_the_released_files_and_make_the_same_tokens_and_pictures() {
     scratch.ok(&["export", "model", "--tokenizer", "back.pth", "--generator", "back.bin"]);
     scratch.ok(&["import", "back.pth", "back.bin", "--out", "again"]);
     for file in ["tokenizer.safetensors", "generator.safetensors", "config.json"] {
-        assert_eq!(scratch.read(&format!("again/{file}")), scratch.read(&format!("model/{file}")));
+        assert_eq!(scratch.read(format!("again/{file}")), scratch.read(format!("model/{file}")));
     }
 }

@@ -116,7 +116,7 @@ fn should_resume_a_killed_run_to_the_same_weights() {
     run.kill().unwrap();
     run.wait().unwrap();
     scratch.ok(&stage_one("killed", &["--resume"]));
-    let weights = |run: &str| scratch.read(&format!("{run}/model/tokenizer.safetensors"));
+    let weights = |run: &str| scratch.read(format!("{run}/model/tokenizer.safetensors"));
     assert_eq!(weights("killed"), weights("whole"));
 
     let told = scratch.refused(&stage_one("whole", &[]));

@@ -26,7 +26,8 @@ use super::{
 /// reaches the tables.
 ///
 /// # Shapes
-/// `query_key_value [batch, length, 3·width]`, kept, as [`self_attention`] takes it; `query_scale` and
+/// `query_key_value [batch, length, 3·width]`, kept, as
+/// [`self_attention`](super::self_attention()) takes it; `query_scale` and
 /// `key_scale [head]`; `cosines` and `sines [length, head]`.
 ///
 /// # Panics

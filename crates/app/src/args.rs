@@ -24,6 +24,14 @@ pub(crate) struct GlobalArgs {
     /// `--device` took its place.
     #[arg(long, global = true, hide = true, value_parser = engine_is_a_device)]
     engine: Option<Infallible>,
+    /// Weights are packed at start.
+    #[arg(long, global = true, hide = true, value_parser = packed_is_gone)]
+    packed: Option<Infallible>,
+}
+
+fn packed_is_gone(_: &str) -> Result<Infallible, String> {
+    Err("leave --packed out and give --precision: weights are packed on all threads at start"
+        .into())
 }
 
 fn engine_is_a_device(engine: &str) -> Result<Infallible, String> {

@@ -36,7 +36,7 @@ pub use crate::{
     generator::Generator,
     matrix::Precision,
     parallel::Pool,
-    scheduler::{Event, JobId, Scheduler, generate},
+    scheduler::{Event, JobId, Scheduler},
     sequence::SequenceModel,
     tensors::{LoadError, Weights},
     tokenizer::{Decoder, DecoderError, Encoder},

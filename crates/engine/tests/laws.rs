@@ -7,7 +7,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use engine::{
     Decoder, Drafts, Encoder, Event, Generator, JobId, Pool, Precision, Scheduler, Weights,
     feed::{Feed, FeedError},
-    generate,
     sequence::{POSITIONS, Step},
 };
 use generator::{Condition, GenerateError, GeneratorConfig, Request, SamplingConfig};
@@ -59,8 +58,32 @@ fn sampling(index: u64) -> SamplingConfig {
     SamplingConfig { guidance, guidance_power, temperature, top_k, top_p }
 }
 
+/// Draws the tokens of each request, in order, so many pictures at a time.
+fn generate(
+    model: &Generator,
+    requests: &[Request],
+    sampling: &SamplingConfig,
+    pictures: usize,
+) -> Vec<Vec<CodebookIndex>> {
+    let mut scheduler = Scheduler::new(model, pictures).unwrap();
+    let submit = |request: &Request| scheduler.submit(request.clone(), *sampling).unwrap();
+    let jobs: Vec<JobId> = requests.iter().map(submit).collect();
+    let (mut drawn, mut events) = (BTreeMap::new(), Vec::new());
+    while !scheduler.is_idle() {
+        scheduler.step(&mut events);
+        for event in events.drain(..) {
+            match event {
+                Event::Row { .. } => {}
+                Event::Finished { job, tokens } => drop(drawn.insert(job, tokens)),
+                Event::Failed { error, .. } => panic!("{error}"),
+            }
+        }
+    }
+    jobs.iter().map(|job| drawn.remove(job).unwrap()).collect()
+}
+
 fn alone(model: &Generator, request: &Request, sampling: &SamplingConfig) -> Vec<CodebookIndex> {
-    generate(model, std::slice::from_ref(request), sampling, 1, |_| ()).unwrap().remove(0)
+    generate(model, std::slice::from_ref(request), sampling, 1).remove(0)
 }
 
 #[test]
@@ -283,8 +306,8 @@ fn should_tell_of_every_row_once() {
 fn should_draw_the_same_on_any_number_of_threads() {
     let requests: Vec<Request> = (0..5).map(|index| request(index, 0)).collect();
     for precision in PRECISIONS {
-        let one = generate(&model(precision, 1), &requests, &sampling(1), 3, |_| ()).unwrap();
-        let three = generate(&model(precision, 3), &requests, &sampling(1), 5, |_| ()).unwrap();
+        let one = generate(&model(precision, 1), &requests, &sampling(1), 3);
+        let three = generate(&model(precision, 3), &requests, &sampling(1), 5);
         assert_eq!(one, three, "{precision:?}");
     }
 }
@@ -433,7 +456,7 @@ fn should_refuse_what_cannot_be_drawn_and_return_what_is_whole() {
     assert!(matches!(scheduler.submit(class, sampling(0)), Err(GenerateError::Vocabulary(_))));
     let whole = request(0, 47);
     assert_eq!(alone(&model, &whole, &sampling(1)), whole.forced);
-    assert!(generate(&model, &[], &sampling(0), 4, |_| ()).unwrap().is_empty());
+    assert!(generate(&model, &[], &sampling(0), 4).is_empty());
 }
 
 fn tokenizer() -> TokenizerConfig {

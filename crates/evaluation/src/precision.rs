@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use engine::{Pool, Precision, measure};
 use metrics::{Mean, divergence, json::number, log_softmax};
 use model::Model;
+use pipeline::Drawing;
 use pixels::{DataSet, crop::Crop};
 use serde::{Serialize, Serializer};
 use tokenizer::DecoderKind;
@@ -281,7 +282,7 @@ fn against_reference(
         [SamplingConfig { guidance: 1.0, ..guided }, guided].into_iter().enumerate()
     {
         let expected = generator::reference::generate(&reference, &requests, &sampling, |_| ())?;
-        let got = engine::generate(engine, &requests, &sampling, requests.len(), |_| ())?;
+        let got = Drawing::of(engine, &requests, &sampling, requests.len())?.tokens()?;
         let pairs = expected.iter().flatten().zip(got.iter().flatten());
         equal += pairs.filter(|(a, b)| a == b).count();
         drawn += expected.iter().map(Vec::len).sum::<usize>();

@@ -207,9 +207,9 @@ impl<'a> Evaluation<'a> {
         let protocol = &self.protocol;
         let digest = |path: &Path| public::hash_of(path);
         let decoder = decoder_kind(&self.model.config.tokenizer, protocol.decoder)?;
-        let mut weights = json!({ "tokenizer": digest(&self.model.tokenizer_path())? });
+        let mut weights = json!({ "tokenizer": digest(self.model.tokenizer_file()?.path())? });
         if protocol.kind == Kind::Generation {
-            weights["generator"] = digest(&self.model.generator_path())?.into();
+            weights["generator"] = digest(self.model.generator_file()?.path())?.into();
         }
         let mut identity = json!({
             "kind": protocol.kind,

@@ -522,9 +522,9 @@ impl Sweep<'_> {
         }
         let generator = match &candidate.checkpoint {
             Some((path, _)) => path.clone(),
-            None => self.base.generator_path(),
+            None => self.base.generator_file()?.path().to_owned(),
         };
-        let tokenizer = public::hash_of(&self.base.tokenizer_path())?;
+        let tokenizer = public::hash_of(self.base.tokenizer_file()?.path())?;
         Ok(format!("{tokenizer} {}", public::hash_of(&generator)?))
     }
 

@@ -138,16 +138,6 @@ impl Model {
         }
     }
 
-    /// Where the tokenizer's weights are.
-    pub fn tokenizer_path(&self) -> PathBuf {
-        self.path().join(TOKENIZER)
-    }
-
-    /// Where the generator's weights are, if there is one.
-    pub fn generator_path(&self) -> PathBuf {
-        self.path().join(GENERATOR)
-    }
-
     /// The architecture of the generator.
     ///
     /// # Errors

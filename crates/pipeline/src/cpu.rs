@@ -90,21 +90,22 @@ impl Draw for CpuDrawer {
     }
 
     fn batch(&self, pictures: usize) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
-        // A guided picture is two sequences.
-        let picture_bytes = 2 * self.config().layout.len() * self.generator.position_bytes();
-        let pictures = pictures.min(CACHE_BYTES / picture_bytes);
         let drafts = match &self.drafts {
             Drafts::None => Drafts::None,
             Drafts::Own => Drafts::Own,
             Drafts::Of(drafter) => Drafts::Of(&**drafter),
         };
-        Ok(Box::new(CpuBatch {
-            scheduler: Scheduler::new(&self.generator, pictures)?.with_drafts(drafts, DRAFTED)?,
-            jobs: BTreeMap::new(),
-            numbers: BTreeMap::new(),
-            next: 0,
-            events: Vec::new(),
-        }))
+        CpuBatch::open(&self.generator, drafts, pictures)
+    }
+}
+
+impl Draw for engine::Generator {
+    fn config(&self) -> &GeneratorConfig {
+        self.config()
+    }
+
+    fn batch(&self, pictures: usize) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
+        CpuBatch::open(self, Drafts::None, pictures)
     }
 }
 
@@ -118,7 +119,25 @@ struct CpuBatch<'a> {
     events: Vec<scheduler::Event>,
 }
 
-impl CpuBatch<'_> {
+impl<'a> CpuBatch<'a> {
+    /// A batch with room for so many pictures, fewer where their keys and values are large.
+    fn open(
+        generator: &'a engine::Generator,
+        drafts: Drafts<&'a engine::Generator>,
+        pictures: usize,
+    ) -> Result<Box<dyn Batch + Send + 'a>, PipelineError> {
+        // A guided picture is two sequences.
+        let picture_bytes = 2 * generator.config().layout.len() * generator.position_bytes();
+        let pictures = pictures.min(CACHE_BYTES / picture_bytes);
+        Ok(Box::new(Self {
+            scheduler: Scheduler::new(generator, pictures)?.with_drafts(drafts, DRAFTED)?,
+            jobs: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            next: 0,
+            events: Vec::new(),
+        }))
+    }
+
     /// Forgets a job that has ended and gives its picture's number.
     fn end(&mut self, job: JobId) -> Option<usize> {
         let picture = self.numbers.remove(&job)?;

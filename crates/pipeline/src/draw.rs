@@ -212,6 +212,20 @@ impl<'a> Drawing<'a> {
         self.events.is_empty() && self.batch.is_idle()
     }
 
+    /// Draws until nothing is left and gives the tokens of each picture, in the order of the requests.
+    ///
+    /// # Errors
+    /// If one of them cannot be drawn.
+    pub fn tokens(self) -> Result<Vec<Vec<CodebookIndex>>, GenerateError> {
+        self.in_order()
+            .filter_map(|event| match event {
+                Event::Finished { tokens, .. } => Some(Ok(tokens)),
+                Event::Failed { error, .. } => Some(Err(error)),
+                Event::Row { .. } | Event::Preview { .. } => None,
+            })
+            .collect()
+    }
+
     /// Takes in what a step of the batch brought.
     fn take_in(&mut self, event: Event) {
         match event {

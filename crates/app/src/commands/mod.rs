@@ -21,7 +21,7 @@ mod weights;
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -81,6 +81,12 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Weights(WeightsVerb),
     Inspect(InspectArgs),
+    /// Weights are packed at start
+    #[command(hide = true, disable_help_flag = true)]
+    Pack {
+        #[arg(num_args = 0.., trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     /// List what this program can compute on, on this machine
     Devices,
     /// Print a completion script for a shell
@@ -120,6 +126,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Export(args) => export::run(&args),
         Verb::Weights(verb) => weights::run(&verb),
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Pack { .. } => bail!(
+            "weights are packed on all threads at start now; leave `alitok pack` and --packed out, \
+             and give --precision to the verb that draws, encodes or decodes"
+        ),
         Verb::Devices => devices::run(),
         Verb::Completions { shell } => {
             // In memory first: clap panics where standard output is closed.
@@ -140,6 +150,11 @@ mod tests {
 
     use super::Arguments;
 
+    /// Whether people should use it: not one that only says what took its place.
+    fn is_shown(verb: &Command) -> bool {
+        verb.get_name() != "help" && !verb.is_hide_set()
+    }
+
     /// The page's part of a command and of those below it.
     fn describe(page: &mut String, command: &mut Command) {
         let verb = command.get_subcommands().next().is_none();
@@ -150,7 +165,7 @@ mod tests {
             let text = lines.join("\n");
             write!(page, "\n## {name}\n\n```text\n{}\n```\n", text.trim_end()).unwrap();
         }
-        for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+        for below in command.get_subcommands_mut().filter(|below| is_shown(below)) {
             describe(page, below);
         }
     }
@@ -163,7 +178,7 @@ mod tests {
             "# Command line\n\nThe help of every verb. `UPDATE=1 cargo test --release -p alitok page_with` \
              writes this page anew;\nthe test fails where the page and the help differ.\n\n| verb | does |\n| --- | --- |\n",
         );
-        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+        for verb in command.get_subcommands().filter(|verb| is_shown(verb)) {
             let about = verb.get_about().unwrap_or_default();
             writeln!(page, "| `{}` | {about} |", verb.get_name()).unwrap();
         }

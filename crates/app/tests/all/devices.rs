@@ -20,6 +20,14 @@ fn should_take_the_device_before_or_after_the_verb() {
 }
 
 #[test]
+fn should_say_that_models_are_no_longer_packed_into_files() {
+    let scratch = Scratch::new();
+    let told = scratch.refused(&["pack", "mini", "--precision", "bf16", "--out", "mini.packed"]);
+    assert!(told.contains("packed on all threads at start"), "{told}");
+    assert!(!scratch.path("mini.packed").exists());
+}
+
+#[test]
 fn should_say_what_to_write_in_place_of_old_devices_and_engines() {
     let scratch = Scratch::new();
     for (old, new) in [
@@ -27,6 +35,7 @@ fn should_say_what_to_write_in_place_of_old_devices_and_engines() {
         (["--device", "flex"], "`cpu`"),
         (["--engine", "packed"], "`--device cpu`"),
         (["--engine", "burn"], "`--device reference`"),
+        (["--packed", "mini.packed"], "--precision"),
     ] {
         let output = scratch.run(&with(&GENERATE, &old));
         let told = String::from_utf8_lossy(&output.stderr);

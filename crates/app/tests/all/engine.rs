@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use engine::{Pool, Precision};
 use generator::{Condition, Request, SamplingConfig};
 use model::Model;
+use pipeline::Drawing;
 use serde_json::Value;
 use tokenizer::DecoderKind;
 use tokens::CodebookIndex;
@@ -53,7 +54,8 @@ fn should_draw_the_references_tokens_from_the_same_seed() {
         let expected =
             generator::reference::generate(&reference, &requests, &sampling, |_| ()).unwrap();
         for pictures in [1, 3] {
-            let got = engine::generate(&engine, &requests, &sampling, pictures, |_| ()).unwrap();
+            let got =
+                Drawing::of(&engine, &requests, &sampling, pictures).unwrap().tokens().unwrap();
             assert_eq!(got, expected, "{pictures} at a time, {sampling:?}");
         }
     }

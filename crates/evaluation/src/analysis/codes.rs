@@ -1,7 +1,5 @@
 //! The vectors of a codebook that pictures use, on a plane (paper, Fig. 12).
 
-use std::path::Path;
-
 use charts::{Axis, Chart, Figure, Series};
 use metrics::{FeatureMatrix, Tsne};
 use model::Model;
@@ -93,8 +91,7 @@ pub fn measure(
     }
     let tensors = model.tokenizer_tensors()?;
     let codebook = tensors.get(CODEBOOK).ok_or_else(|| {
-        let path: &Path = &model.tokenizer_path();
-        EvaluationError::content(path, format!("has no tensor `{CODEBOOK}`"))
+        EvaluationError::content(model.path(), format!("has no tensor `{CODEBOOK}`"))
     })?;
     let width = config.token_size;
     let of_used = codebook.values.chunks_exact(width).zip(&used).filter(|&(_, &used)| used > 0);

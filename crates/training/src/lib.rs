@@ -47,4 +47,3 @@ mod validation;
 
 pub use checkpoint::Checkpoint;
 pub use error::TrainingError;
-pub use settings;

@@ -8,6 +8,7 @@ use std::{
 
 use model::check_free;
 use pixels::Picture;
+use settings::{SettingsError, collect_paths, to_table};
 use toml::{Table, Value};
 
 use crate::{
@@ -17,7 +18,6 @@ use crate::{
     guard::{Guard, Trouble},
     recipe::Recipe,
     schedule::{LearningRates, Schedule},
-    settings::{SettingsError, collect_paths, to_table},
     telemetry::{Alarm, BadPicture, Log, Measures, Observer, Report},
     validation::RecipeError,
 };

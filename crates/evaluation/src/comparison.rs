@@ -89,7 +89,7 @@ impl Reference {
         Ok(Self { source: named, statistics, pictures })
     }
 
-    /// The same number of pictures from each class, where one is given.
+    /// Keeps `per_class` pictures of each class, chosen by the seed; all of them without a number.
     ///
     /// # Errors
     /// If a class has fewer, or there are no pictures to choose from.

@@ -79,7 +79,7 @@ impl Measure {
 pub enum Quantity {
     /// Fréchet distance of samples from a reference.
     Distance,
-    /// The same of spatial features.
+    /// Fréchet distance of spatial features.
     SpatialDistance,
     /// Inception Score as guided-diffusion's evaluator computes it.
     Score,
@@ -93,7 +93,7 @@ pub enum Quantity {
     Recall,
     /// Distance of reconstructions from their originals, where it is what is asked for.
     ReconstructionDistance,
-    /// The same beside a distance from another reference.
+    /// Distance of reconstructions from their originals, reported beside one from another reference.
     OwnDistance,
     /// Distance of reconstructions from a reference of generation.
     ReconstructionsFromReference,

@@ -48,7 +48,7 @@ impl Pictures {
         }
     }
 
-    /// The same number of pictures from each class, where one is given.
+    /// Keeps `per_class` pictures of each class, chosen by the seed; all of them without a number.
     ///
     /// # Errors
     /// If a class has fewer, or the classes are not known.

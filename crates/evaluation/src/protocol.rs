@@ -147,7 +147,7 @@ pub struct Published {
     /// Fréchet Inception distance of generated pictures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fid: Option<f64>,
-    /// The same distance of spatial features.
+    /// That distance on spatial features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sfid: Option<f64>,
     /// Inception Score.

@@ -175,7 +175,7 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    /// The same evaluation with perceptual distances of reconstructions. `open` opens each by name.
+    /// Adds perceptual distances of reconstructions. `open` opens each by name.
     ///
     /// # Errors
     /// If the protocol reconstructs nothing, or one cannot be opened.

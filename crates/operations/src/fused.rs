@@ -56,7 +56,7 @@ pub use silu_gate::silu_gate;
 pub use softmax::scaled_softmax;
 pub use square_sum::square_sum;
 
-/// The same operations out of Burn's own: for other devices, and as the reference in tests and
+/// These operations, composed of Burn's own: for other devices, and as the reference in tests and
 /// benchmarks.
 pub mod composed {
     pub(crate) use super::self_attention::composed::split_heads;

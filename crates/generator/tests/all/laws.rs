@@ -223,7 +223,7 @@ fn should_compute_as_the_engine_with_shared_heads_and_conditions_of_any_length()
         let want = model.forward_after(condition.clone(), known.clone(), None, None);
         let want = operations::parameters::host_tensor(want);
 
-        // The same with the cache, which both sequences fill side by side.
+        // Likewise with the cache, which both sequences fill side by side.
         let all = Tensor::cat(vec![condition, known], 1);
         let mut cache = model.cache_after(count, 2);
         let mut steps: Vec<Tensor<3>> = Vec::new();

@@ -25,10 +25,14 @@ pub enum PixelsError {
         source: std::io::Error,
     },
     /// Bytes that are no picture of a known format.
-    #[error("{name} is not a PNG, JPEG, WebP or GIF picture; convert it to one of these formats")]
+    #[error(
+        "{name} is not a PNG, JPEG, WebP or GIF picture but {kind}; convert it to one of these formats"
+    )]
     NotAPicture {
         /// Where the bytes come from.
         name: String,
+        /// What they seem to be: "a TIFF picture".
+        kind: &'static str,
     },
     /// A picture of a known format that does not decode.
     #[error(

@@ -28,7 +28,7 @@ pub mod crop;
 #[cfg(feature = "data")]
 pub mod data;
 mod error;
-mod jpeg;
+mod formats;
 #[cfg(feature = "data")]
 pub mod loader;
 #[cfg(feature = "data")]

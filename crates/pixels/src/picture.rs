@@ -1,24 +1,9 @@
 //! A picture in memory, read from and written to files.
 
-use std::io::Cursor;
 use std::path::Path;
 
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::metadata::Orientation;
-use image::{
-    DynamicImage, ExtendedColorType, ImageBuffer, ImageDecoder, ImageEncoder, ImageError,
-    ImageFormat, ImageReader, Limits, Pixel, RgbImage,
-};
-
-use crate::{PixelsError, jpeg};
-
-/// Longest side that is decoded, in pixels.
-const MAX_SIDE: usize = 1 << 15;
-/// Most pixels that are decoded: what a large camera makes. A progressive JPEG of four components
-/// takes 15 bytes a pixel while it is decoded, the most of all kinds.
-const MAX_PIXELS: usize = 150_000_000;
-/// Most bytes a decoder may ask for.
-const MAX_BYTES: u64 = 8 * MAX_PIXELS as u64;
+use crate::PixelsError;
+use crate::formats::{self, Orientation};
 
 /// A picture of 8-bit RGB pixels, stored row by row, three bytes a pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +63,7 @@ impl Picture {
     /// [`PixelsError::NotAPicture`], [`PixelsError::Damaged`] (also for a truncated file) or
     /// [`PixelsError::TooLarge`], which is found out before anything is decoded.
     pub fn decode(bytes: &[u8], source_name: &str) -> Result<Self, PixelsError> {
-        Self::decode_with_exif(bytes, source_name).map(|(picture, _)| picture)
+        formats::decode(bytes, source_name).map(|(picture, _)| picture)
     }
 
     /// [`decode`](Self::decode), then turned as the Exif orientation tag says, if there is one.
@@ -86,75 +71,12 @@ impl Picture {
     /// # Errors
     /// Those of `decode`.
     pub fn decode_upright(bytes: &[u8], source_name: &str) -> Result<Self, PixelsError> {
-        let (picture, exif) = Self::decode_with_exif(bytes, source_name)?;
-        let orientation = exif.and_then(|exif| Orientation::from_exif_chunk(&exif));
-        Ok(picture.oriented(orientation.unwrap_or(Orientation::NoTransforms)))
-    }
-
-    fn oriented(self, orientation: Orientation) -> Self {
-        let Self { width, height, rgb } = self;
-        let Some(buffer) = RgbImage::from_raw(width as u32, height as u32, rgb) else {
-            unreachable!("a picture has the size it says");
+        let (picture, exif) = formats::decode(bytes, source_name)?;
+        let Some(orientation) = exif.and_then(|exif| Orientation::from_exif(&exif)) else {
+            return Ok(picture);
         };
-        let mut image = DynamicImage::ImageRgb8(buffer);
-        image.apply_orientation(orientation);
-        let (width, height) = (image.width() as usize, image.height() as usize);
-        Self { width, height, rgb: image.into_rgb8().into_raw() }
-    }
-
-    /// The picture, and its Exif data where there are any.
-    fn decode_with_exif(
-        bytes: &[u8],
-        source_name: &str,
-    ) -> Result<(Self, Option<Vec<u8>>), PixelsError> {
-        let name = || source_name.to_owned();
-        let damaged = |reason: String| PixelsError::Damaged { name: name(), reason };
-        let failed = |error: ImageError| match error {
-            ImageError::Limits(limit) => {
-                PixelsError::TooLarge { name: name(), reason: limit.to_string() }
-            }
-            other => damaged(other.to_string()),
-        };
-        let check_size = |width: usize, height: usize| {
-            if width.max(height) <= MAX_SIDE && width * height <= MAX_PIXELS {
-                return Ok(());
-            }
-            let reason = format!(
-                "{width} x {height} pixels; the limit is {MAX_SIDE} a side and {MAX_PIXELS} in all"
-            );
-            Err(PixelsError::TooLarge { name: name(), reason })
-        };
-        let format = match image::guess_format(bytes) {
-            Ok(
-                format @ (ImageFormat::Png
-                | ImageFormat::Jpeg
-                | ImageFormat::WebP
-                | ImageFormat::Gif),
-            ) => format,
-            _ => return Err(PixelsError::NotAPicture { name: name() }),
-        };
-        if format == ImageFormat::Jpeg {
-            let decoder = jpeg::Decoder::new(bytes).map_err(|reason| damaged(reason.to_owned()))?;
-            let (width, height) = decoder.size();
-            check_size(width, height)?;
-            let exif = decoder.exif().map(<[u8]>::to_vec);
-            let rgb = decoder.decode().map_err(|reason| damaged(reason.to_owned()))?;
-            return Ok((Self { width, height, rgb }, exif));
-        }
-
-        let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-        let mut limits = Limits::default();
-        limits.max_alloc = Some(MAX_BYTES);
-        reader.limits(limits);
-        let mut decoder = reader.into_decoder().map_err(failed)?;
-        let (width, height) = decoder.dimensions();
-        let (width, height) = (width as usize, height as usize);
-        check_size(width, height)?;
-        let exif = decoder.exif_metadata().unwrap_or_default();
-        let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
-        let picture = Self::new(width, height, composite_on_white(decoded))
-            .map_err(|error| damaged(error.to_string()))?;
-        Ok((picture, exif))
+        let (width, height, rgb) = orientation.apply(picture.width, picture.height, picture.rgb);
+        Ok(Self { width, height, rgb })
     }
 
     /// The pixels as a model reads them: value / 255, in [0, 1].
@@ -189,11 +111,7 @@ impl Picture {
 
     /// The picture as the bytes of a PNG file; the same picture always gives the same bytes.
     pub fn encode_png(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        PngEncoder::new_with_quality(&mut bytes, CompressionType::Default, FilterType::Adaptive)
-            .write_image(&self.rgb, self.width as u32, self.height as u32, ExtendedColorType::Rgb8)
-            .expect("a picture has the size it says, and memory takes every byte");
-        bytes
+        formats::encode_png(self.width, self.height, &self.rgb)
     }
 
     /// Writes a PNG file, whole or not at all.
@@ -248,40 +166,4 @@ fn check_values(width: usize, height: usize, got: usize) -> Result<(), PixelsErr
         return Err(PixelsError::Values { width, height, expected, got });
     }
     Ok(())
-}
-
-/// The RGB bytes of a decoded picture over a white page.
-fn composite_on_white(decoded: DynamicImage) -> Vec<u8> {
-    let decoded = upper_bytes(decoded);
-    if !decoded.color().has_alpha() {
-        return decoded.into_rgb8().into_raw();
-    }
-    let rgba = decoded.into_rgba8().into_raw();
-    rgba.chunks_exact(4)
-        .flat_map(|pixel| {
-            let alpha = u32::from(pixel[3]);
-            [pixel[0], pixel[1], pixel[2]]
-                .map(|value| ((u32::from(value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8)
-        })
-        .collect()
-}
-
-/// The picture at 8 bits: the upper half of 16, as Pillow takes it.
-fn upper_bytes(decoded: DynamicImage) -> DynamicImage {
-    fn halved<P, Q>(image: &ImageBuffer<P, Vec<u16>>) -> ImageBuffer<Q, Vec<u8>>
-    where
-        P: Pixel<Subpixel = u16>,
-        Q: Pixel<Subpixel = u8>,
-    {
-        let values = image.as_raw().iter().map(|value| (value >> 8) as u8).collect();
-        ImageBuffer::from_raw(image.width(), image.height(), values)
-            .expect("as many values of as many channels")
-    }
-    match &decoded {
-        DynamicImage::ImageLuma16(image) => DynamicImage::ImageLuma8(halved(image)),
-        DynamicImage::ImageLumaA16(image) => DynamicImage::ImageLumaA8(halved(image)),
-        DynamicImage::ImageRgb16(image) => DynamicImage::ImageRgb8(halved(image)),
-        DynamicImage::ImageRgba16(image) => DynamicImage::ImageRgba8(halved(image)),
-        _ => decoded,
-    }
 }

@@ -6,6 +6,9 @@
 //! JPEG files were written by Pillow (subsampling 0, 1 and 2, progressive, restart markers,
 //! qualities 1 to 100, grey, CMYK, `keep_rgb`) and, for 4:4:0, 4:1:1 and YCCK, by simplejpeg 1.9;
 //! `cmyk-without-adobe` lost its Adobe segment, `stray-bytes-before-end` has three bytes too many.
+//!
+//! `odd_pictures.safetensors` holds files that programs write and that stretch the standards, in
+//! the same form; `odd_pictures.py` beside it made them with Pillow 13.0.
 
 use fixtures::Tensors;
 use pixels::{Picture, PixelsError};
@@ -49,6 +52,37 @@ fn should_decode_png_webp_and_gif_as_pillow_does() {
         for (name, bytes, expected) in files {
             assert!(Picture::decode(&bytes, &name).unwrap() == expected, "{name}");
         }
+    }
+}
+
+#[test]
+fn should_read_odd_files_as_pillow_does() {
+    let tensors = Tensors::open("odd_pictures.safetensors");
+    let names = tensors.names();
+    let files: Vec<_> = names.iter().filter(|name| !name.ends_with(".rgb")).collect();
+    assert_eq!(files.len(), 62);
+    for name in files {
+        let rgb = format!("{name}.rgb");
+        let [height, width, 3] = tensors.shape(&rgb)[..] else { panic!("{name} is no picture") };
+        let expected = Picture::new(width, height, tensors.bytes(&rgb)).unwrap();
+        assert!(Picture::decode(&tensors.bytes(name), name).unwrap() == expected, "{name}");
+    }
+}
+
+#[test]
+fn should_say_what_a_file_is_that_is_no_picture() {
+    for (bytes, kind) in [
+        (&b""[..], "an empty file"),
+        (b"II*\0\x08\0\0\0", "a TIFF or camera raw picture"),
+        (b"\0\0\0\x20ftypavif", "an AVIF picture"),
+        (b"\0\0\0\x20ftypheic", "a HEIC picture or a video"),
+        (b"<!DOCTYPE html><html>", "a page of HTML, as a failed download leaves it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS"),
+        (b"PK\x03\x04....", "a zip file"),
+        (b"hello", "text"),
+    ] {
+        let error = Picture::decode(bytes, "cat.jpg").unwrap_err().to_string();
+        assert!(error.contains("cat.jpg") && error.contains(kind), "{error}");
     }
 }
 
@@ -120,9 +154,14 @@ fn should_give_a_picture_or_an_error_for_any_damage() {
     // For each file; `MUTATIONS` in the environment sets another number.
     let rounds = std::env::var("MUTATIONS").map_or(150, |count| count.parse().unwrap());
     let mut decoded = 0;
-    for (number, (name, whole, _)) in
-        [".jpg", ".png", ".webp", ".gif"].iter().flat_map(|ending| files(ending)).enumerate()
-    {
+    let usual = [".jpg", ".png", ".webp", ".gif"].iter().flat_map(|ending| files(ending));
+    let usual = usual.map(|(name, bytes, _)| (name, bytes));
+    let odd = Tensors::open("odd_pictures.safetensors");
+    let odd = odd.names().into_iter().filter(|name| !name.ends_with(".rgb")).map(|name| {
+        let bytes = odd.bytes(&name);
+        (name, bytes)
+    });
+    for (number, (name, whole)) in usual.chain(odd).enumerate() {
         for round in 0..rounds {
             let mut noise = Noise::new(7, Purpose::Order, number as u64, round);
             let mut bytes = whole.clone();

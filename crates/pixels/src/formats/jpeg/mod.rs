@@ -19,12 +19,13 @@ use std::ops::Range;
 
 use numerics::vectorized;
 
+use super::{Decoded, Failure, check_size};
 use color::Conversion;
 use huffman::Table;
 use transform::Inverse;
 
 /// Why a file does not decode.
-pub(crate) type Reason = &'static str;
+type Reason = &'static str;
 
 /// Position in a block, row by row, of each coefficient in the order of the file.
 const NATURAL_ORDER: [u8; 64] = [
@@ -81,7 +82,7 @@ impl Frame {
 }
 
 /// A JPEG file whose header has been read.
-pub(crate) struct Decoder<'a> {
+struct Decoder<'a> {
     bytes: &'a [u8],
     position: usize,
     frame: Frame,
@@ -110,9 +111,19 @@ mod marker {
 const ENDS_EARLY: Reason = "the JPEG data end before their end marker";
 const BAD_SEGMENT: Reason = "a JPEG segment has an impossible length or value";
 
+/// The pixels of the file.
+pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Failure> {
+    let decoder = Decoder::new(bytes).map_err(Failure::damaged)?;
+    let (width, height) = decoder.size();
+    check_size(width, height)?;
+    let exif = decoder.exif().map(<[u8]>::to_vec);
+    let rgb = decoder.decode().map_err(Failure::damaged)?;
+    Ok(Decoded { width, height, rgb, exif })
+}
+
 impl<'a> Decoder<'a> {
     /// Reads the file up to its frame header.
-    pub(crate) fn new(bytes: &'a [u8]) -> Result<Self, Reason> {
+    fn new(bytes: &'a [u8]) -> Result<Self, Reason> {
         if !bytes.starts_with(&[0xFF, marker::START_OF_IMAGE]) {
             return Err("it does not begin with a JPEG marker");
         }
@@ -147,17 +158,17 @@ impl<'a> Decoder<'a> {
     }
 
     /// Width and height in pixels.
-    pub(crate) fn size(&self) -> (usize, usize) {
+    fn size(&self) -> (usize, usize) {
         (self.frame.width, self.frame.height)
     }
 
     /// The content of the first Exif segment so far, behind its name.
-    pub(crate) fn exif(&self) -> Option<&'a [u8]> {
+    fn exif(&self) -> Option<&'a [u8]> {
         self.exif.clone().map(|range| &self.bytes[range])
     }
 
     /// The pixels, `[height, width, 3]`.
-    pub(crate) fn decode(mut self) -> Result<Vec<u8>, Reason> {
+    fn decode(mut self) -> Result<Vec<u8>, Reason> {
         let conversion = self.conversion()?;
         for component in &mut self.frame.components {
             let (across, down) = component.padded;
@@ -174,6 +185,9 @@ impl<'a> Decoder<'a> {
                     scans += 1;
                     if scans > MAX_SCANS {
                         return Err("the JPEG file has too many scans");
+                    }
+                    if scans == 1 && !self.frame.progressive {
+                        self.add_standard_tables()?;
                     }
                     let header = self.segment_bytes()?;
                     self.scan(header)?;
@@ -301,6 +315,23 @@ impl<'a> Decoder<'a> {
             let slot = tables.get_mut(usize::from(kind & 15)).ok_or(BAD_SEGMENT)?;
             *slot = Some(Box::new(Table::new(counts, symbols)?));
             content = rest;
+        }
+        Ok(())
+    }
+
+    /// Puts the tables that the standard recommends where the file has none, as libjpeg-turbo does
+    /// (`std_huff_tables`): frames of motion JPEG leave them out.
+    fn add_standard_tables(&mut self) -> Result<(), Reason> {
+        for slot in 0..2 {
+            let tables = [
+                (&mut self.dc_tables[slot], huffman::STANDARD_DC[slot]),
+                (&mut self.ac_tables[slot], huffman::STANDARD_AC[slot]),
+            ];
+            for (table, (counts, symbols)) in tables {
+                if table.is_none() {
+                    *table = Some(Box::new(Table::new(counts, symbols)?));
+                }
+            }
         }
         Ok(())
     }

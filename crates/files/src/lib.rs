@@ -30,10 +30,14 @@ pub mod npz;
 pub mod safetensors;
 mod tensors;
 #[cfg(feature = "write")]
+mod unfinished;
+#[cfg(feature = "write")]
 pub mod whole;
 
 pub use error::FileError;
 pub use home::{Home, HomeError};
 pub use tensors::{HostTensor, ParameterError, TensorMap, list_problems};
+#[cfg(feature = "write")]
+pub use unfinished::remove_unfinished;
 #[cfg(feature = "write")]
 pub use whole::{remove_incomplete, remove_incomplete_of, replace_folder, write_file};

@@ -3,6 +3,7 @@
 //! - [`safetensors`] reads tensors by name, from a mapped file or from bytes, and writes the same
 //!   bytes every time. [`HostTensor`] and [`TensorMap`] hold tensors outside of any device.
 //! - [`Home`] finds bundled models and data below a root that callers pass explicitly.
+//! - [`kind`] says what a file is that is not what was wanted.
 //! - [`floats`] converts bytes in half, single and double precision.
 //! - `whole` (feature `write`) writes files and folders whole or not at all: beside their place,
 //!   synced, then renamed.
@@ -22,9 +23,12 @@
 //! Both features are on by default. Without them the crate builds for `wasm32-unknown-unknown`, where
 //! [`TensorFile::open`](safetensors::TensorFile::open) is an error and bytes are read instead.
 
+#[cfg(feature = "npz")]
+pub mod archive;
 mod error;
 pub mod floats;
 mod home;
+pub mod kind;
 #[cfg(feature = "npz")]
 pub mod npz;
 pub mod safetensors;

@@ -10,14 +10,25 @@ use npyz::{
     AutoSerialize, DType, NpyFile, NpyHeader, NpyWriter, Order, TypeStr, WriteOptions,
     WriterBuilder,
 };
-use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
+use zip::{
+    CompressionMethod, DateTime, ZipArchive, ZipWriter, result::ZipError, write::SimpleFileOptions,
+};
+
+use crate::{
+    archive::{self, Latched},
+    kind,
+};
+
+/// Most bytes of an array that is stored column by column and read piece by piece, because it has to be
+/// in memory as a whole.
+const MAX_REORDERED: u64 = 1 << 30;
 
 /// Most bytes of an array's own header, which says its type and shape; as many as NumPy reads.
 const MAX_HEADER: u64 = 10_000;
 
 /// An `.npz` file that is being written.
-pub struct Arrays<W: Write + Seek> {
-    archive: ZipWriter<W>,
+pub struct Arrays<'a, W: Write + Seek> {
+    archive: &'a mut ZipWriter<Latched<W>>,
 }
 
 /// Writes a file of arrays, whole or not at all.
@@ -27,7 +38,7 @@ pub struct Arrays<W: Write + Seek> {
 #[cfg(feature = "write")]
 pub fn write(
     path: &Path,
-    add: impl FnOnce(&mut Arrays<&mut BufWriter<&File>>) -> io::Result<()>,
+    add: impl FnOnce(&mut Arrays<'_, &mut BufWriter<&File>>) -> io::Result<()>,
 ) -> io::Result<()> {
     crate::write_file(path, |file| write_to(file, add))
 }
@@ -38,11 +49,9 @@ pub fn write(
 /// If `add` or the operating system fails.
 pub fn write_to<W: Write + Seek>(
     file: W,
-    add: impl FnOnce(&mut Arrays<W>) -> io::Result<()>,
+    add: impl FnOnce(&mut Arrays<'_, W>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut arrays = Arrays { archive: ZipWriter::new(file) };
-    add(&mut arrays)?;
-    arrays.archive.finish()?.flush()
+    archive::write(file, |archive| add(&mut Arrays { archive }))
 }
 
 /// The values of an array as the first type, from the first of the others that it holds; else its
@@ -70,7 +79,17 @@ impl ArchiveReader {
     /// If it cannot be read or is no archive.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = BufReader::with_capacity(1 << 20, File::open(path)?);
-        Ok(Self { archive: ZipArchive::new(file)? })
+        match ZipArchive::new(file) {
+            Ok(archive) => Ok(Self { archive }),
+            Err(ZipError::Io(error)) => Err(error),
+            Err(error) => Err(invalid(match kind::describe(path) {
+                Some(found) if found.contains("(.npy)") => {
+                    format!("it {found}; write it with `numpy.savez`, which gives the array a name")
+                }
+                Some(found) if !found.contains("zip") => format!("it {found}"),
+                _ => format!("it is no complete .npz archive ({error})"),
+            })),
+        }
     }
 
     /// Whether there is an array of this name.
@@ -82,7 +101,7 @@ impl ArchiveReader {
     ///
     /// # Errors
     /// If there is no such array in the file, it has more than `limit` values, is no array of
-    /// integers in row-major order, or the file is damaged.
+    /// integers, or the file is damaged.
     pub fn integers(&mut self, name: &str, limit: usize) -> io::Result<(Vec<u64>, Vec<i64>)> {
         self.read(name, limit, "integers", |array| {
             convert!(array, i64, i64, u16, i32, u32, i16, u8, i8)
@@ -102,19 +121,41 @@ impl ArchiveReader {
     /// row-major order. Reading to the end checks them against the archive's checksum.
     ///
     /// # Errors
-    /// If there is no such array in the file, it is no array of bytes in row-major order, or the
-    /// file is damaged.
-    pub fn bytes(&mut self, name: &str) -> io::Result<(Vec<u64>, impl Read)> {
+    /// If there is no such array in the file, it is no array of bytes, it is stored column by column
+    /// and has more than 2^30 bytes, or the file is damaged.
+    pub fn bytes(&mut self, name: &str) -> io::Result<(Vec<u64>, Box<dyn Read + '_>)> {
         let mut entry = self.archive.by_name(&format!("{name}.npy"))?;
-        let array = NpyFile::with_header(header(name, &mut entry)?, io::empty());
-        let shape = array.shape().to_vec();
-        match array.try_data::<u8>() {
-            Ok(_) => Ok((shape, entry)),
-            Err(array) => Err(other_kind(name, &array.dtype(), "bytes")),
+        let header = header(name, &mut entry)?;
+        let array = NpyFile::with_header(header, io::empty());
+        let (shape, order) = (array.shape().to_vec(), array.order());
+        if let Err(array) = array.try_data::<u8>() {
+            return Err(invalid(format!(
+                "`{name}` is an array of {}, not of bytes; make bytes from 0 to 255 of it, for values \
+                 in [0, 1] by `(255 * x).round().astype('uint8')`",
+                array.dtype().descr()
+            )));
         }
+        if is_row_major(order, &shape) {
+            return Ok((shape, Box::new(entry)));
+        }
+        let count = shape.iter().try_fold(1u64, |count, &extent| count.checked_mul(extent));
+        let count = count.filter(|&count| count <= MAX_REORDERED).ok_or_else(|| {
+            invalid(format!(
+                "`{name}` is stored column by column and too large to turn; save \
+                 `numpy.ascontiguousarray(x)`"
+            ))
+        })?;
+        // To its end, for the checksum.
+        let mut bytes = Vec::new();
+        (&mut entry).take(count + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != count {
+            return Err(invalid(format!("`{name}` is not as long as its shape says")));
+        }
+        let bytes = row_major(bytes, &shape);
+        Ok((shape, Box::new(io::Cursor::new(bytes))))
     }
 
-    fn read<T>(
+    fn read<T: Copy>(
         &mut self,
         name: &str,
         limit: usize,
@@ -140,8 +181,13 @@ impl ArchiveReader {
         if count.is_none_or(|count| count > rest.len() as u64) {
             return Err(invalid(format!("`{name}` is shorter than its shape says")));
         }
+        let order = header.order();
         match convert(NpyFile::with_header(header, rest)) {
-            Ok(values) => Ok((shape, values?)),
+            Ok(values) if is_row_major(order, &shape) => Ok((shape, values?)),
+            Ok(values) => {
+                let values = row_major(values?, &shape);
+                Ok((shape, values))
+            }
             Err(kind) => Err(other_kind(name, &kind, wanted)),
         }
     }
@@ -155,7 +201,39 @@ fn other_kind(name: &str, kind: &DType, wanted: &str) -> io::Error {
     invalid(format!("`{name}` is an array of {}, not of {wanted}", kind.descr()))
 }
 
-/// The header of an array in row-major order.
+/// Whether values stored in this order are in row-major order.
+fn is_row_major(order: Order, shape: &[u64]) -> bool {
+    order == Order::C || shape.iter().filter(|&&extent| extent != 1).count() < 2
+}
+
+/// The values of an array of this shape, stored with the first index running fastest, in row-major
+/// order.
+fn row_major<T: Copy>(values: Vec<T>, shape: &[u64]) -> Vec<T> {
+    let shape: Vec<usize> = shape.iter().map(|&extent| extent as usize).collect();
+    let strides: Vec<usize> = shape
+        .iter()
+        .scan(1usize, |next, &extent| Some(std::mem::replace(next, next.saturating_mul(extent))))
+        .collect();
+    let mut turned = Vec::with_capacity(values.len());
+    let (mut index, mut place) = (vec![0; shape.len()], 0);
+    while turned.len() < values.len() {
+        let Some(&value) = values.get(place) else { break };
+        turned.push(value);
+        // The next index in row-major order, like a mileage counter.
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            if index[axis] < shape[axis] {
+                place += strides[axis];
+                break;
+            }
+            place -= (shape[axis] - 1) * strides[axis];
+            index[axis] = 0;
+        }
+    }
+    turned
+}
+
+/// The header of an array.
 fn header(name: &str, reader: &mut impl Read) -> io::Result<NpyHeader> {
     let mut bytes = vec![0; 10];
     reader.read_exact(&mut bytes)?;
@@ -176,14 +254,10 @@ fn header(name: &str, reader: &mut impl Read) -> io::Result<NpyHeader> {
     if count(|byte| b"([{".contains(byte)) > 16 || count(u8::is_ascii_digit) > 19 {
         return Err(invalid(format!("the header of `{name}` is none of a plain array")));
     }
-    let header = NpyHeader::from_reader(&bytes[..])?;
-    if header.order() != Order::C {
-        return Err(invalid(format!("`{name}` is stored column by column")));
-    }
-    Ok(header)
+    NpyHeader::from_reader(&bytes[..])
 }
 
-impl<W: Write + Seek> Arrays<W> {
+impl<W: Write + Seek> Arrays<'_, W> {
     /// Begins an array, uncompressed and without a time.
     fn begin(&mut self, name: &str) -> io::Result<()> {
         let options = SimpleFileOptions::default()
@@ -219,7 +293,7 @@ impl<W: Write + Seek> Arrays<W> {
         self.begin(name)?;
         let options = WriteOptions::new().default_dtype().shape(shape);
         let mut writer: NpyWriter<T, _> =
-            options.writer(BufWriter::new(&mut self.archive)).begin_nd()?;
+            options.writer(BufWriter::new(&mut *self.archive)).begin_nd()?;
         for piece in pieces {
             writer.extend(piece?)?;
         }
@@ -237,10 +311,148 @@ impl<W: Write + Seek> Arrays<W> {
         let shape = [texts.len() as u64];
         let options = WriteOptions::new().dtype(DType::Plain(kind)).shape(&shape);
         let mut writer: NpyWriter<str, _> =
-            options.writer(BufWriter::new(&mut self.archive)).begin_nd()?;
+            options.writer(BufWriter::new(&mut *self.archive)).begin_nd()?;
         for text in texts {
             writer.push(text.as_str())?;
         }
         writer.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::SeekFrom;
+
+    use super::*;
+
+    /// An `.npz` of one array, stored in either order.
+    fn archive(kind: &str, fortran: bool, shape: &[usize], values: &[u8]) -> Vec<u8> {
+        let shape: String = shape.iter().map(|extent| format!("{extent}, ")).collect();
+        let order = if fortran { "True" } else { "False" };
+        let mut header =
+            format!("{{'descr': '{kind}', 'fortran_order': {order}, 'shape': ({shape}), }}");
+        while !(header.len() + 11).is_multiple_of(64) {
+            header.push(' ');
+        }
+        header.push('\n');
+        let mut file = io::Cursor::new(Vec::new());
+        archive::write(&mut file, |archive| {
+            archive.start_file("x.npy", SimpleFileOptions::default())?;
+            archive.write_all(b"\x93NUMPY\x01\0")?;
+            archive.write_all(&(header.len() as u16).to_le_bytes())?;
+            archive.write_all(header.as_bytes())?;
+            archive.write_all(values)
+        })
+        .unwrap();
+        file.into_inner()
+    }
+
+    fn open(bytes: &[u8]) -> ArchiveReader {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        ArchiveReader::open(file.path()).unwrap()
+    }
+
+    /// A small generator of numbers, for shapes.
+    fn next(state: &mut u64) -> usize {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (*state >> 33) as usize
+    }
+
+    #[test]
+    fn should_read_the_same_array_in_either_order() {
+        let mut state = 7;
+        for _ in 0..200 {
+            let shape: Vec<usize> =
+                (0..next(&mut state) % 5).map(|_| next(&mut state) % 4).collect();
+            let count: usize = shape.iter().product();
+            let rows: Vec<i16> = (0..count).map(|value| value as i16 - 3).collect();
+            // Where each value stands when the first index runs fastest.
+            let mut columns = vec![0i16; count];
+            for (place, &value) in rows.iter().enumerate() {
+                let (mut rest, mut target, mut stride) = (place, 0, 1);
+                let mut index = vec![0; shape.len()];
+                for axis in (0..shape.len()).rev() {
+                    index[axis] = rest % shape[axis];
+                    rest /= shape[axis];
+                }
+                for (index, extent) in index.iter().zip(&shape) {
+                    target += index * stride;
+                    stride *= extent;
+                }
+                columns[target] = value;
+            }
+            let bytes = |values: &[i16]| -> Vec<u8> {
+                values.iter().flat_map(|value| value.to_le_bytes()).collect()
+            };
+            let read = |fortran, values: &[i16]| {
+                open(&archive("<i2", fortran, &shape, &bytes(values))).integers("x", 1 << 10)
+            };
+            let (straight, turned) = (read(false, &rows).unwrap(), read(true, &columns).unwrap());
+            assert_eq!(straight, turned, "{shape:?}");
+            let pixels = |fortran, values: &[i16]| {
+                let values: Vec<u8> = values.iter().map(|&value| value as u8).collect();
+                let mut reader = open(&archive("|u1", fortran, &shape, &values));
+                let (shape, mut bytes) = reader.bytes("x").unwrap();
+                let mut read = Vec::new();
+                bytes.read_to_end(&mut read).unwrap();
+                (shape, read)
+            };
+            assert_eq!(pixels(false, &rows), pixels(true, &columns), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn should_say_how_to_make_bytes_and_what_is_no_archive() {
+        let mut floats = open(&archive("<f4", false, &[1], &[0; 4]));
+        let error = floats.bytes("x").err().unwrap().to_string();
+        assert!(error.contains("astype('uint8')"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.npz");
+        for (content, said) in [
+            (&b"\x93NUMPY\x01\0"[..], "numpy.savez"),
+            (b"<html>", "web page"),
+            (b"\x01\x02", "no complete .npz archive"),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let error = ArchiveReader::open(&path).err().unwrap().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    /// A file that has room for so many bytes.
+    struct Full(io::Cursor<Vec<u8>>, usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0.get_ref().len() + bytes.len() > self.1 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Seek for Full {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    #[test]
+    fn should_fail_with_one_error_on_a_full_disk() {
+        let whole = 1000;
+        for room in (0..whole).step_by(37) {
+            let mut file = Full(io::Cursor::new(Vec::new()), room);
+            let written = write_to(&mut file, |arrays| {
+                arrays.add("x", &[100], 0..100i64)?;
+                arrays.add("y", &[1], 0..1i64)
+            });
+            let error = written.expect_err("it takes more than a thousand bytes");
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{room}: {error}");
+        }
     }
 }

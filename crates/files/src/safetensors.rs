@@ -15,6 +15,7 @@ use safetensors::{Dtype, tensor::Metadata};
 use crate::{
     FileError, HostTensor, TensorMap,
     floats::{ByteOrder, Encoding, decode, decode_into, encode_bf16, encode_f32},
+    kind,
 };
 
 /// Longest header the format allows.
@@ -66,26 +67,46 @@ fn open<R: Read>(path: &Path, mut reader: R, total: u64) -> Result<OpenFile<R>, 
     if total == 0 {
         return Err(FileError::Empty { path: path.to_owned() });
     }
-    let mut length = [0; 8];
-    let too_short = |_| damaged("it ends inside its header".to_owned());
-    reader.read_exact(&mut length).map_err(too_short)?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER {
-        return Err(FileError::NotSafetensors {
-            path: path.to_owned(),
-            found: "does not begin with a safetensors header".to_owned(),
-        });
+    let mut start = [0; 8];
+    let cut = |what: String| damaged(format!("its header {what} is cut"));
+    let mut read = reader.by_ref().take(8);
+    let mut beginning = Vec::with_capacity(8);
+    read.read_to_end(&mut beginning)
+        .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    let other = |found: String| FileError::NotSafetensors { path: path.to_owned(), found };
+    if beginning.len() < 8 {
+        let known = kind::describe_start(&beginning).map(str::to_owned);
+        return Err(known.map_or_else(|| cut(format!("at byte {total} of 8")), other));
     }
-    if length > total {
-        return Err(damaged("it ends inside its header".to_owned()));
+    start.copy_from_slice(&beginning);
+    let length = u64::from_le_bytes(start);
+    if length > MAX_HEADER {
+        let mut more = beginning;
+        let _ = reader.by_ref().take(kind::START as u64).read_to_end(&mut more);
+        let known = kind::describe_start(&more).map(str::to_owned);
+        let hex = || start.map(|byte| format!("{byte:02x}")).join(" ");
+        return Err(other(known.unwrap_or_else(|| {
+            format!("begins with the bytes {}, which are no safetensors header", hex())
+        })));
+    }
+    if length > total - 8 {
+        return Err(cut(format!("of {length} bytes at byte {}", total - 8)));
     }
     let mut header = vec![0; length as usize];
-    reader.read_exact(&mut header).map_err(too_short)?;
+    reader
+        .read_exact(&mut header)
+        .map_err(|_| cut(format!("of {length} bytes at byte {}", total - 8)))?;
+    if header.iter().all(|&byte| byte == 0) {
+        return Err(damaged("its header is nothing but zeros".to_owned()));
+    }
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|error| damaged(format!("its header: {error}")))?;
     let expected = metadata.data_len() as u64 + 8 + length;
     if expected != total {
-        return Err(damaged(format!("it has {total} bytes, its header says {expected}")));
+        return Err(damaged(match total < expected {
+            true => format!("it is cut at byte {total} of {expected}"),
+            false => format!("it has {total} bytes, its header says {expected}"),
+        }));
     }
     Ok(OpenFile { reader, metadata })
 }

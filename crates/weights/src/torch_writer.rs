@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Seek, Write},
     path::Path,
 };
 
@@ -22,7 +22,10 @@ pub fn write(path: impl AsRef<Path>, tensors: &TensorMap) -> Result<(), FileErro
 }
 
 fn write_zip(file: &mut BufWriter<&File>, tensors: &TensorMap) -> io::Result<()> {
-    let mut zip = ZipWriter::new(file);
+    files::archive::write(file, |zip| write_entries(zip, tensors))
+}
+
+fn write_entries<W: Write + Seek>(zip: &mut ZipWriter<W>, tensors: &TensorMap) -> io::Result<()> {
     let mut entry = |name: &str, bytes: &mut dyn Iterator<Item = Vec<u8>>, large: bool| {
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
@@ -40,9 +43,7 @@ fn write_zip(file: &mut BufWriter<&File>, tensors: &TensorMap) -> io::Result<()>
         let large = tensor.values.len() >= 1 << 30;
         entry(&format!("data/{key}"), &mut tensor.values.chunks(1 << 16).map(encode_f32), large)?;
     }
-    entry("version", &mut std::iter::once(b"3\n".to_vec()), false)?;
-    zip.finish()?;
-    Ok(())
+    entry("version", &mut std::iter::once(b"3\n".to_vec()), false)
 }
 
 /// The pickle of a dictionary of tensors. Opcodes as in [`crate::pickle`].

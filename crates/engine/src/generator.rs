@@ -5,10 +5,11 @@ use std::{io, sync::Arc};
 use generator::{
     Condition, GenerateError, GeneratorConfig, NORM_EPSILON, Request, Rotary, SamplingConfig,
 };
+use numerics::{from_bf16, to_bf16};
 use tokens::TokenLayout;
 
 use crate::{
-    kernels::{BLOCK, Entries, HeadLayout, Kernels, Memory, Pair, RowKernels, from_bf16, to_bf16},
+    kernels::{BLOCK, Entries, HeadLayout, Kernels, Memory, Pair, RowKernels},
     matrix::{Activations, Finish, Matrix, Outputs, Precision, grow},
     memory::{Arena, Piece},
     parallel::Pool,

@@ -8,10 +8,11 @@
 use std::io;
 
 use files::safetensors::TensorView;
+use numerics::to_bf16;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    kernels::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, TILE_ROWS, Tile, to_bf16},
+    kernels::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, TILE_ROWS, Tile},
     memory::{Arena, Piece},
     parallel::Pool,
 };

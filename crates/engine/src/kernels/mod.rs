@@ -224,18 +224,3 @@ macro_rules! checked_products {
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use checked_products;
-
-/// The bf16 that is nearest to a number, ties to even.
-#[inline(always)]
-pub(crate) fn to_bf16(value: f32) -> u16 {
-    let bits = value.to_bits();
-    // A NaN's payload must not carry over into infinity.
-    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-    let quiet = (bits >> 16) | 0x40;
-    (if value.is_nan() { quiet } else { rounded }) as u16
-}
-
-#[inline(always)]
-pub(crate) fn from_bf16(value: u16) -> f32 {
-    f32::from_bits(u32::from(value) << 16)
-}

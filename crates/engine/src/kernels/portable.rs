@@ -1,6 +1,8 @@
 //! Kernels without any instruction set: the definition of the others.
 
-use super::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, check_tile, from_bf16, rows};
+use numerics::from_bf16;
+
+use super::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, check_tile, rows};
 
 const WIDTH: usize = 16;
 

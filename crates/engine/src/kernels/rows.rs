@@ -2,13 +2,15 @@
 //! instructions of each table: loops run over blocks of [`BLOCK`] numbers, which the widest
 //! registers hold at once.
 //!
-//! Sums run in a fixed order: one partial sum a lane, then the lanes in halves. `FUSED` says
-//! whether the instruction set multiplies and adds in one rounding.
+//! Sums run in the fixed order of [`numerics`]. `FUSED` says whether the instruction set multiplies
+//! and adds in one rounding.
 
-use super::{RowScale, to_bf16};
+use numerics::{add, exp, fold, greater, map, multiply_add, to_bf16};
+
+use super::RowScale;
 
 /// Numbers that are worked on at a time.
-pub(crate) const BLOCK: usize = 16;
+pub(crate) const BLOCK: usize = numerics::LANES;
 
 /// How keys and values are stored: one f32, two bf16, or four 8-bit integers.
 pub(crate) trait Entries: bytemuck::Pod + Default + Send + Sync {
@@ -328,108 +330,6 @@ macro_rules! row_kernels {
 
 pub(super) use row_kernels;
 
-/// a · b + c.
-#[inline(always)]
-fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
-}
-
-#[inline(always)]
-fn polynomial<const FUSED: bool, const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
-    let mut series = coefficients[0];
-    for &coefficient in &coefficients[1..] {
-        series = multiply_add::<FUSED>(series, x, coefficient);
-    }
-    series
-}
-
-/// eˣ to two units in the last place for −87 ≤ x ≤ 88; the ends are continued as constants, and
-/// NaN stays NaN. Reduction by ln 2 in two parts and the polynomial of `expf` in Moshier's Cephes.
-#[inline(always)]
-fn exp<const FUSED: bool>(x: f32) -> f32 {
-    // 1.5 · 2²³: adding it rounds to a whole number, which then stands in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let x = if x < -87.0 { -87.0 } else { x };
-    let x = if x > 88.0 { 88.0 } else { x };
-    let shifted = multiply_add::<FUSED>(x, std::f32::consts::LOG2_E, ROUND);
-    let whole = shifted - ROUND;
-    let rest = multiply_add::<FUSED>(whole, -355.0 / 512.0, x);
-    let rest = multiply_add::<FUSED>(whole, 2.121_944_4e-4, rest);
-    let series = polynomial::<FUSED, 6>(
-        rest,
-        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5],
-    );
-    let fraction = multiply_add::<FUSED>(series, rest * rest, rest) + 1.0;
-    fraction * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
-}
-
-/// Lanes into one, in halves.
-#[inline(always)]
-fn join(lanes: [f32; BLOCK], join: impl Fn(f32, f32) -> f32) -> f32 {
-    // Where the compiler sees these halves beside the loop that makes the lanes, it cuts the
-    // loop's registers into pairs as well.
-    let mut lanes = std::hint::black_box(lanes);
-    let mut half = BLOCK / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] = join(lanes[lane], lanes[lane + half]);
-        }
-        half /= 2;
-    }
-    lanes[0]
-}
-
-/// Folds a row into one partial result per lane, then these into one.
-#[inline(always)]
-fn fold(
-    row: &[f32],
-    start: f32,
-    each: impl Fn(f32, f32) -> f32,
-    both: impl Fn(f32, f32) -> f32,
-) -> f32 {
-    let mut lanes = [start; BLOCK];
-    let (blocks, tail) = row.as_chunks::<BLOCK>();
-    for block in blocks {
-        for lane in 0..BLOCK {
-            lanes[lane] = each(lanes[lane], block[lane]);
-        }
-    }
-    for (lane, &value) in lanes.iter_mut().zip(tail) {
-        *lane = each(*lane, value);
-    }
-    join(lanes, both)
-}
-
-/// Replaces each number by `f` of it. The last ones, which fill no block, are filled up, so that
-/// none is computed by other instructions.
-#[inline(always)]
-fn map(row: &mut [f32], f: impl Fn(f32) -> f32) {
-    let (blocks, tail) = row.as_chunks_mut::<BLOCK>();
-    for block in blocks {
-        for value in block {
-            *value = f(*value);
-        }
-    }
-    if !tail.is_empty() {
-        let mut block = [0.0; BLOCK];
-        block[..tail.len()].copy_from_slice(tail);
-        for value in &mut block {
-            *value = f(*value);
-        }
-        tail.copy_from_slice(&block[..tail.len()]);
-    }
-}
-
-#[inline(always)]
-fn add(a: f32, b: f32) -> f32 {
-    a + b
-}
-
-#[inline(always)]
-fn greater(a: f32, b: f32) -> f32 {
-    if b > a { b } else { a }
-}
-
 #[inline(always)]
 pub(super) fn rms_norm<const FUSED: bool>(
     x: &[f32],
@@ -560,35 +460,14 @@ pub(super) fn silu_gate<const FUSED: bool>(gate: &mut [f32], up: &[f32]) {
     }
 }
 
-/// The upper tail of the normal distribution at |x| is e^(−x²/2) times a polynomial in
-/// 1 / (1 + 0.3 |x|) (the form of Abramowitz and Stegun 7.1.26, fitted for least relative error).
 #[inline(always)]
 pub(super) fn gelu<const FUSED: bool>(x: &mut [f32]) {
-    map(x, |x| {
-        let magnitude = x.abs();
-        let power = exp::<FUSED>(-0.5 * magnitude * magnitude);
-        let t = 1.0 / multiply_add::<FUSED>(0.3, magnitude, 1.0);
-        let series = polynomial::<FUSED, 8>(
-            t,
-            [
-                0.035_931_956,
-                -0.158_276_84,
-                0.208_207_95,
-                -0.055_394_977,
-                0.129_469_74,
-                0.099_637_344,
-                0.120_798_38,
-                0.119_626_39,
-            ],
-        );
-        let positive = if x < 0.0 { 0.0 } else { x };
-        positive - magnitude * (series * t * power)
-    });
+    map(x, numerics::gelu::<FUSED>);
 }
 
 #[inline(always)]
 pub(super) fn sigmoid<const FUSED: bool>(x: &mut [f32]) {
-    map(x, |x| 1.0 / (1.0 + exp::<FUSED>(-x)));
+    map(x, numerics::sigmoid::<FUSED>);
 }
 
 #[inline(always)]

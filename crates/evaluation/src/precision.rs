@@ -281,7 +281,7 @@ fn against_reference(
     for (pass, sampling) in
         [SamplingConfig { guidance: 1.0, ..guided }, guided].into_iter().enumerate()
     {
-        let expected = generator::reference::generate(&reference, &requests, &sampling, |_| ())?;
+        let expected = Drawing::of(&reference, &requests, &sampling, requests.len())?.tokens()?;
         let got = Drawing::of(engine, &requests, &sampling, requests.len())?.tokens()?;
         let pairs = expected.iter().flatten().zip(got.iter().flatten());
         equal += pairs.filter(|(a, b)| a == b).count();

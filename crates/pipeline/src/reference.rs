@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use generator::{
     GenerateError, GeneratorConfig, Request, SamplingConfig,
-    reference::{Generator, generate},
+    reference::{Generator, Sequences},
 };
 use pixels::Picture;
+use rayon::prelude::*;
 use tokenizer::{
     DecoderKind, TokenizerConfig,
     reference::{FrozenEncoder, Tokenizer},
@@ -67,18 +68,106 @@ impl Draw for Generator {
             generator: self,
             pictures,
             waiting: VecDeque::new(),
+            running: Vec::new(),
             next: 0,
         }))
     }
 }
 
-/// Requests that the reference draws, so many at a time. Pictures join only when those before have
-/// ended: all sequences of the reference's cache are equally long.
+/// Requests that the reference draws, so many at a time. Pictures join in groups, because all
+/// sequences of the reference's cache are equally long.
 struct ReferenceBatch<'a> {
     generator: &'a Generator,
     pictures: usize,
-    waiting: VecDeque<(usize, Request, SamplingConfig)>,
+    waiting: VecDeque<Waiting>,
+    running: Vec<Group<'a>>,
     next: usize,
+}
+
+struct Waiting {
+    picture: usize,
+    request: Request,
+    sampling: SamplingConfig,
+}
+
+/// Pictures that are drawn in step.
+struct Group<'a> {
+    members: Vec<Member>,
+    /// Or why no more of it is drawn.
+    sequences: Result<Sequences<'a>, GenerateError>,
+}
+
+struct Member {
+    picture: usize,
+    /// Tokens that the request gives.
+    forced: usize,
+    cancelled: bool,
+}
+
+impl<'a> ReferenceBatch<'a> {
+    /// Starts groups of requests that can go on in step, as long as there is room.
+    fn start(&mut self) {
+        while self.running.len() < Sequences::at_the_same_time(self.generator) {
+            let drawn: usize = self.running.iter().map(|group| group.members.len()).sum();
+            let Some(first) = self.waiting.front() else { return };
+            let (sampling, length) = (first.sampling, first.request.condition.length());
+            let room = Sequences::capacity(&sampling).min(self.pictures.saturating_sub(drawn));
+            let is_alike = |other: &&Waiting| {
+                other.sampling == sampling && other.request.condition.length() == length
+            };
+            let alike = self.waiting.iter().take(room).take_while(is_alike).count();
+            if alike == 0 {
+                return;
+            }
+            let (members, requests) = self
+                .waiting
+                .drain(..alike)
+                .map(|Waiting { picture, request, .. }| {
+                    let forced = request.forced.len();
+                    (Member { picture, forced, cancelled: false }, request)
+                })
+                .unzip();
+            let sequences = Sequences::new(self.generator, requests, &sampling);
+            self.running.push(Group { members, sequences });
+        }
+    }
+}
+
+impl Group<'_> {
+    /// Decides a token of each picture.
+    fn step(&mut self) {
+        let stepped = self.sequences.as_mut().map_or(Ok(()), Sequences::step);
+        if let Err(error) = stepped {
+            self.sequences = Err(error);
+        }
+    }
+
+    /// Tells what the last step brought. Returns whether the group goes on.
+    fn tell(&self, config: &GeneratorConfig, events: &mut Vec<Event>) -> bool {
+        let members = self.members.iter().enumerate().filter(|(_, member)| !member.cancelled);
+        let sequences = match &self.sequences {
+            Ok(sequences) => sequences,
+            Err(error) => {
+                events.extend(members.map(|(_, member)| Event::Failed {
+                    picture: member.picture,
+                    error: error.clone(),
+                }));
+                return false;
+            }
+        };
+        let layout = config.layout;
+        for (index, member) in members {
+            let (picture, tokens) = (member.picture, sequences.tokens(index));
+            let ends = (0..=layout.rows()).any(|rows| layout.len_of_rows(rows) == tokens.len());
+            if ends && tokens.len() > member.forced {
+                events.push(Event::Row { picture, tokens: tokens.to_vec() });
+            }
+            if tokens.len() == layout.len() {
+                events.push(Event::Finished { picture, tokens: tokens.to_vec() });
+            }
+        }
+        !sequences.is_finished()
+    }
 }
 
 impl Batch for ReferenceBatch<'_> {
@@ -90,46 +179,43 @@ impl Batch for ReferenceBatch<'_> {
         request.validate(self.generator.config(), sampling)?;
         let picture = self.next;
         self.next += 1;
-        self.waiting.push_back((picture, request.clone(), *sampling));
+        self.waiting.push_back(Waiting { picture, request: request.clone(), sampling: *sampling });
         Ok(picture)
     }
 
     fn cancel(&mut self, picture: usize) -> bool {
-        let place = self.waiting.iter().position(|(waiting, ..)| *waiting == picture);
-        place.and_then(|place| self.waiting.remove(place)).is_some()
+        if let Some(place) = self.waiting.iter().position(|waiting| waiting.picture == picture) {
+            self.waiting.remove(place);
+            return true;
+        }
+        let members = self.running.iter_mut().flat_map(|group| &mut group.members);
+        let found = members.filter(|member| !member.cancelled).find(|m| m.picture == picture);
+        let was_drawn = found.map(|member| member.cancelled = true).is_some();
+        // Rows are computed for all members or none.
+        self.running.retain(|group| group.members.iter().any(|member| !member.cancelled));
+        was_drawn
     }
 
-    /// Draws the next pictures whole: those that are sampled alike.
     fn step(&mut self, events: &mut Vec<Event>) {
-        let Some(&(_, _, sampling)) = self.waiting.front() else { return };
-        let alike = self.waiting.iter().take_while(|(_, _, other)| *other == sampling).count();
-        let taken: Vec<_> = self.waiting.drain(..alike.min(self.pictures)).collect();
-        let requests: Vec<Request> = taken.iter().map(|(_, request, _)| request.clone()).collect();
-        let layout = self.generator.config().layout;
-        match generate(self.generator, &requests, &sampling, |_| {}) {
-            Err(error) => events.extend(
-                taken
-                    .into_iter()
-                    .map(|(picture, ..)| Event::Failed { picture, error: error.clone() }),
-            ),
-            Ok(drawn) => {
-                for ((picture, request, _), tokens) in taken.into_iter().zip(drawn) {
-                    let ends = (0..=layout.rows()).map(|rows| layout.len_of_rows(rows));
-                    for end in ends.filter(|&end| end > request.forced.len()) {
-                        events.push(Event::Row { picture, tokens: tokens[..end].to_vec() });
-                    }
-                    events.push(Event::Finished { picture, tokens });
-                }
-            }
+        self.start();
+        match &mut self.running[..] {
+            [group] => group.step(),
+            groups => groups.par_iter_mut().for_each(Group::step),
         }
+        let config = self.generator.config();
+        self.running.retain(|group| group.tell(config, events));
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.running.is_empty()
     }
 
     fn decided(&self) -> usize {
-        0
+        let of_group = |group: &Group<'_>| {
+            let decided = group.sequences.as_ref().map_or(0, |sequences| sequences.tokens(0).len());
+            decided * group.members.iter().filter(|member| !member.cancelled).count()
+        };
+        self.running.iter().map(of_group).sum()
     }
 }
 

@@ -51,8 +51,7 @@ fn should_draw_the_references_tokens_from_the_same_seed() {
             temperature: 1.1,
         },
     ] {
-        let expected =
-            generator::reference::generate(&reference, &requests, &sampling, |_| ()).unwrap();
+        let expected = Drawing::of(&reference, &requests, &sampling, 3).unwrap().tokens().unwrap();
         for pictures in [1, 3] {
             let got =
                 Drawing::of(&engine, &requests, &sampling, pictures).unwrap().tokens().unwrap();

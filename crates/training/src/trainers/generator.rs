@@ -15,12 +15,13 @@ use files::{HostTensor, TensorMap};
 use generator::{
     Condition, GeneratorConfig, Request,
     reference::{
-        Dropout, Generator, generate,
+        Dropout, Generator,
         loss::{accuracy, cross_entropy},
     },
 };
 use model::{ClassNames, Model, ModelConfig, ModelContents, tensors_digest, tokenizer_digest};
 use operations::{parameters::collect, tape::Tape};
+use pipeline::Drawing;
 use pixels::Picture;
 use token_cache::{CacheError, TokenCache};
 use tokenizer::{DecoderKind, ImageSize};
@@ -360,8 +361,9 @@ impl Trainer for GeneratorTrainer {
                 forced: Vec::new(),
             })
             .collect();
-        let sampled = generate(&model, &requests, &self.recipe.sampling, |_| {})
+        let drawing = Drawing::of(&model, &requests, &self.recipe.sampling, requests.len())
             .map_err(|error| TrainingError::Data(error.to_string()))?;
+        let sampled = drawing.tokens().map_err(|error| TrainingError::Data(error.to_string()))?;
         // Read each time: pictures are rare, and the decoder would take memory all the time.
         let tokenizer = Model::read(&self.tokenizer)?.tokenizer(&model.devices()[0])?;
         let kind = match tokenizer.config().bidirectional_decoder {

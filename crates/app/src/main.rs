@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod images;
+mod interrupt;
 mod machine;
 mod models;
 mod processes;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             progress::error(&error);
-            ExitCode::FAILURE
+            interrupt::code().map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }

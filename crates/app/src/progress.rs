@@ -12,8 +12,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use training::{
     guard::Trouble,
+    plan::{Plan, Scope},
     telemetry::{Alarm, BadPicture, Observer, Report},
 };
+
+use crate::interrupt;
 
 /// How often a log gets a line.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -122,49 +125,185 @@ impl evaluation::Observer for Watcher {
 
 impl experiment::Observer for Watcher {
     fn training(&mut self) -> Box<dyn Observer + '_> {
-        Box::<TrainingProgress>::default()
+        Box::new(TrainingProgress::new(true))
     }
 }
 
-/// Seconds as `1 d 2 h`, `2 h 05 min`, `5 min` or `40 s`.
-fn duration(seconds: f64) -> String {
+/// Seconds as `1 d 2 h`, `2 h 05 min`, `5 min`, `40 s` or `3.8 s`.
+pub(crate) fn duration(seconds: f64) -> String {
+    if seconds < 9.95 {
+        return format!("{:.1} s", seconds.max(0.0));
+    }
     // What is not finite becomes a large number that nobody takes for an estimate.
-    let seconds = seconds as u64;
+    let seconds = seconds.round() as u64;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, 0 | 1) => format!("{seconds} s"),
         (0, 0, _) => format!("{minutes} min"),
         (0, ..) => format!("{hours} h {:02} min", minutes % 60),
         _ => format!("{days} d {} h", hours % 24),
     }
 }
 
+/// A number with three digits: `1234`, `123`, `12.3`, `1.23`, `0.0123`, `1.23e-5`.
+pub(crate) fn three_digits(value: f64) -> String {
+    let magnitude = value.abs();
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value:.0}").replace("-0", "0");
+    }
+    let (value, digits) = match magnitude {
+        _ if magnitude < 9.995e-4 => return format!("{value:.2e}"),
+        _ if magnitude < 9.995e-3 => (value, 5),
+        _ if magnitude < 9.995e-2 => (value, 4),
+        _ if magnitude < 0.9995 => (value, 3),
+        _ if magnitude < 9.995 => (value, 2),
+        _ if magnitude < 99.95 => (value, 1),
+        _ => (value, 0),
+    };
+    format!("{value:.digits$}")
+}
+
+/// A count with its thousands set apart: `1 234 567`.
+pub(crate) fn thousands(count: impl Into<u128>) -> String {
+    let digits = count.into().to_string();
+    let first = digits.len() % 3;
+    let mut text = digits[..first].to_owned();
+    for part in digits.as_bytes()[first..].chunks(3) {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.extend(part.iter().map(|&digit| char::from(digit)));
+    }
+    text
+}
+
+/// What a run is about to do, a line each. The first one is of the whole data set.
+pub(crate) fn plan(plan: &Plan) -> Vec<String> {
+    let Plan { scope, done, steps, batch, epochs, memory, .. } = plan;
+    let Scope { trains, pictures, classes, heldout, image, tokens, parameters, .. } = scope;
+    let heldout = heldout
+        .map_or_else(String::new, |count| format!(", and {} held out", thousands(count as u128)));
+    let available = machine::available_memory()
+        .map_or_else(String::new, |bytes| format!(" of {} available", machine::bytes(bytes)));
+    let from = if *done > 0 { format!(", from step {done} on") } else { String::new() };
+    vec![
+        format!("{pictures} pictures in {classes} classes{heldout}"),
+        format!("trains     {trains}, {} parameters", thousands(*parameters as u128)),
+        format!("pictures   {} x {} pixels, {tokens} tokens each", image.0, image.1),
+        format!(
+            "steps      {} of {batch} pictures, {} epochs{from}",
+            thousands(*steps),
+            three_digits(*epochs)
+        ),
+        format!("memory     about {}{available}", machine::bytes(*memory)),
+    ]
+}
+
+/// How long steps take, and all of them.
+pub(crate) fn pace(seconds: f64, steps: u64) -> String {
+    format!(
+        "time       about {} for {} steps, {} s each",
+        duration(seconds * steps as f64),
+        thousands(steps),
+        three_digits(seconds)
+    )
+}
+
 /// Shows a training run.
-#[derive(Default)]
 pub(crate) struct TrainingProgress {
+    /// Only one of several processes speaks.
+    speaks: bool,
     bar: Option<ProgressBar>,
     bad: BTreeSet<String>,
+    /// Alarms that have been told.
+    alarms: BTreeSet<&'static str>,
+    batch: u64,
+    /// When the first step of this process was done, and which one it was.
+    first: Option<(Instant, u64)>,
+    steps: u64,
+    paced: bool,
+    explained: bool,
 }
 
 /// Most bad pictures that a run tells of; its log lists them all.
 const MOST_TOLD: usize = 1000;
 
+/// Measures, and what they are.
+const LEGEND: [(&str, &str); 14] = [
+    ("loss", "what is minimized"),
+    ("reconstruction", "mean squared error of the pictures"),
+    ("quantizer", "distance of features from their codes"),
+    ("auxiliary", "error of the first row as the prefix rebuilds it"),
+    ("perceptual", "distance in a network's eyes"),
+    ("adversarial", "how well the discriminator tells them apart"),
+    ("explained", "share of the pictures' variance; 0 is the mean picture"),
+    ("usage", "share of the codes in use"),
+    ("perplexity", "codes in use, as if evenly"),
+    ("entropy", "bits a token"),
+    ("accuracy", "share of tokens guessed right"),
+    ("gradient_norm", "size of the step's gradient"),
+    ("heldout_loss", "loss on pictures that are not learned from"),
+    ("learning_rate", "of the last step"),
+];
+
 impl TrainingProgress {
+    pub(crate) fn new(speaks: bool) -> Self {
+        Self {
+            speaks,
+            bar: None,
+            bad: BTreeSet::new(),
+            alarms: BTreeSet::new(),
+            batch: 0,
+            first: None,
+            steps: 0,
+            paced: false,
+            explained: false,
+        }
+    }
+
     fn line(&self, text: &str) {
         match &self.bar {
+            _ if !self.speaks => {}
             Some(bar) => bar.println(text),
             None => note(text),
         }
     }
+
+    /// Says what a whole run has made.
+    pub(crate) fn finish(mut self, steps: u64, time: Duration, folder: &Path) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        self.line(&format!(
+            "{} steps, this time in {} → {}",
+            thousands(steps),
+            duration(time.as_secs_f64()),
+            folder.join("model").display()
+        ));
+    }
 }
 
 impl Observer for TrainingProgress {
-    fn started(&mut self, step: u64, steps: u64) {
-        if step > 0 {
-            note(&format!("continuing at step {step} of {steps}"));
+    fn planned(&mut self, about: &Plan) {
+        self.batch = about.batch as u64;
+        for line in plan(about) {
+            self.line(&line);
         }
-        let mut progress = Progress::new("training", steps);
-        if let Some(bar) = progress.bar.take() {
+    }
+
+    fn warned(&mut self, warning: &str) {
+        self.line(&format!("warning: {warning}"));
+    }
+
+    fn wants_to_stop(&self) -> bool {
+        interrupt::is_asked()
+    }
+
+    fn started(&mut self, step: u64, steps: u64) {
+        self.steps = steps;
+        if self.speaks
+            && let Some(bar) = Progress::new("training", steps).bar.take()
+        {
             bar.set_position(step);
             bar.reset_eta();
             self.bar = Some(bar);
@@ -175,17 +314,40 @@ impl Observer for TrainingProgress {
         if let Some(bar) = &self.bar {
             bar.set_position(step);
         }
+        // The first step fills memory and caches, too.
+        let (since, first) = *self.first.get_or_insert_with(|| (Instant::now(), step));
+        if step == first + 2 && !self.paced {
+            self.paced = true;
+            let seconds = since.elapsed().as_secs_f64() / 2.0;
+            self.line(&pace(seconds, self.steps - first + 1));
+        }
     }
 
     fn reported(&mut self, report: &Report) {
         let Report { step, steps, learning_rate, steps_per_second, .. } = report;
-        let left = duration((steps - step) as f64 / steps_per_second);
-        let mut text = format!("step {step}/{steps}  {steps_per_second:.2} steps/s  {left} left");
-        for (name, value) in &report.measures {
-            text.push_str(&format!("  {name} {value:.4}"));
+        if !self.explained {
+            self.explained = true;
+            for (name, meaning) in LEGEND {
+                let is_measured = report.measures.iter().any(|(known, _)| *known == name);
+                if is_measured || name == "learning_rate" {
+                    self.line(&format!("  {name:<16}{meaning}"));
+                }
+            }
         }
-        text.push_str(&format!("  learning_rate {learning_rate:.2e}"));
-        self.line(&text);
+        let left = duration((steps - step) as f64 / steps_per_second);
+        let pictures = three_digits(steps_per_second * self.batch as f64);
+        let width = steps.to_string().len();
+        self.line(&format!(
+            "step {step:>width$}/{steps}  epoch {}  {pictures} pictures/s  {left} left",
+            three_digits(report.epoch)
+        ));
+        // Short lines, one below the other.
+        let measures = report.measures.iter().copied().chain([("learning_rate", *learning_rate)]);
+        let cells: Vec<String> =
+            measures.map(|(name, value)| format!("{name} {:<9}", three_digits(value))).collect();
+        for cells in cells.chunks(4) {
+            self.line(format!("  {}", cells.join(" ")).trim_end());
+        }
         if report.bad_pictures > 0 {
             self.line(&format!(
                 "bad pictures so far: {}, listed in log.jsonl",
@@ -196,12 +358,26 @@ impl Observer for TrainingProgress {
             // What fits beside a bar; the lines above have the rest.
             let shown = ["loss", "accuracy", "usage"].into_iter().filter_map(|name| {
                 let (_, value) = report.measures.iter().find(|(known, _)| *known == name)?;
-                Some(format!("{name} {value:.4}"))
+                Some(format!("{name} {}", three_digits(*value)))
             });
             bar.set_message(shown.collect::<Vec<_>>().join("  "));
         }
         for Alarm { what, value, limit } in &report.alarms {
-            self.line(&format!("alarm: {what} is {value:.4}, below {limit:.4}"));
+            if !self.alarms.insert(what) {
+                continue;
+            }
+            let (value, limit) = (three_digits(*value), three_digits(*limit));
+            let advice = match *what {
+                "explained" => {
+                    "; the reconstructions are no better than the mean picture: raise the learning \
+                     rate or warmup_steps, or train longer"
+                }
+                "usage" | "perplexity" => {
+                    "; most codes are unused: make the batch larger or the codebook smaller"
+                }
+                _ => "",
+            };
+            self.line(&format!("warning: {what} is {value}, below {limit}{advice}"));
         }
     }
 
@@ -229,11 +405,21 @@ impl Observer for TrainingProgress {
 
 #[cfg(test)]
 mod tests {
-    use super::duration;
+    use super::{duration, thousands, three_digits};
 
     #[test]
     fn should_say_how_long_in_the_units_that_matter() {
-        let said = [0.4, 59.9, 60.0, 3599.0, 7500.0, 93_600.0].map(duration);
-        assert_eq!(said, ["0 s", "59 s", "1 min", "59 min", "2 h 05 min", "1 d 2 h"]);
+        let said = [0.4, 59.4, 100.0, 3599.0, 7500.0, 93_600.0].map(duration);
+        assert_eq!(said, ["0.4 s", "59 s", "100 s", "59 min", "2 h 05 min", "1 d 2 h"]);
+    }
+
+    #[test]
+    fn should_say_numbers_with_three_digits() {
+        let said = [0.0, -0.0, 1234.5, 123.4, -12.34, 1.2345, 0.12345, 0.0123, 0.00123, 1.234e-5]
+            .map(three_digits);
+        let expected =
+            ["0", "0", "1234", "123", "-12.3", "1.23", "0.123", "0.0123", "0.00123", "1.23e-5"];
+        assert_eq!(said, expected);
+        assert_eq!([0u64, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1 000", "1 234 567"]);
     }
 }

@@ -15,7 +15,7 @@ use training::{
     TrainingError,
     cache::{BuildOptions, Views, build},
     recipe::Recipe,
-    run::{Trainer, check_recipe, lock},
+    run::{Begin, Trainer, check_recipe, lock},
     telemetry,
     trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
@@ -251,6 +251,6 @@ fn train<T: Trainer, R: Recipe>(
     folder: PathBuf,
     observer: &mut dyn Observer,
 ) -> Result<PathBuf, RunError> {
-    training::run::run(trainer, recipe, &folder, true, &mut *observer.training())?;
+    training::run::run(trainer, recipe, &folder, Begin::Resume, &mut *observer.training())?;
     Ok(folder)
 }

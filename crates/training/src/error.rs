@@ -77,7 +77,7 @@ pub enum TrainingError {
     /// A run is resumed with another recipe than it was started with.
     #[error(
         "{path} was started with another recipe: `{key}` was {before} and is now {now}; \
-         resume with the same recipe, or start a run in another folder"
+         resume with the same recipe (--extend lets `steps` grow), or start a run in another folder"
     )]
     RecipeChanged {
         /// The run's folder.
@@ -107,6 +107,34 @@ pub enum TrainingError {
         before: String,
         /// What it is.
         now: String,
+    },
+    /// Somebody asked the run to end.
+    #[error("stopped after step {step} of {steps}; {}", if *saved {
+        "the same command with --resume goes on from there"
+    } else {
+        "no step was done, so nothing was saved"
+    })]
+    Interrupted {
+        /// Steps done.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+        /// Whether there is a checkpoint to go on from.
+        saved: bool,
+    },
+    /// Memory cannot hold the model and what its training needs.
+    #[error(
+        "the training needs {} for {parameters} parameters, their gradients and moments alone, and \
+         {} are available; make the model smaller, or train on a machine with more memory",
+        machine::bytes(*needed), machine::bytes(*available)
+    )]
+    Memory {
+        /// Numbers that the optimizer changes.
+        parameters: usize,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes available.
+        available: u64,
     },
     /// Another process trains in the folder.
     #[error("another process is training in {0}; wait for it, or give another --out")]

@@ -9,7 +9,7 @@
 //! # Order of modules
 //! Each module uses only those above it; a test checks it.
 //!
-//! - `measures`, `validation`, `communicator`, `optimizer`, `losses`, `discriminator`
+//! - `measures`, `validation`, `communicator`, `optimizer`, `losses`, `discriminator`, `plan`
 //! - `guard`
 //! - `schedule`
 //! - `error`
@@ -37,6 +37,7 @@ pub mod optimizer;
 pub mod parallel;
 pub mod perceptual;
 pub mod phases;
+pub mod plan;
 pub mod recipe;
 pub mod run;
 mod samples;

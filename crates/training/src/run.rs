@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::Write,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use model::check_free;
@@ -16,6 +17,7 @@ use crate::{
     checkpoint::{Checkpoint, HELDOUT},
     communicator::{Communicator, gather_bytes},
     guard::{Guard, Trouble},
+    plan::{Plan, Scope},
     recipe::Recipe,
     schedule::{LearningRates, Schedule},
     telemetry::{Alarm, BadPicture, Log, Measures, Observer, Report},
@@ -37,10 +39,35 @@ pub struct Step {
     pub learning_rate: f64,
 }
 
+/// The smallest healthy value of a measure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limit {
+    /// The measure.
+    pub what: &'static str,
+    /// Its smallest healthy value.
+    pub least: f64,
+    /// The share of the run's steps after which it is to be reached; never before the warm-up ends.
+    pub after: f64,
+}
+
+/// How a run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// In a folder without a run.
+    New,
+    /// From the newest checkpoint, or anew if there is none.
+    Resume,
+    /// As `Resume`; the recipe may have another number of steps than before.
+    Extend,
+}
+
 /// One of the three trainings.
 pub trait Trainer {
     /// Talks to the other processes of this training.
     fn communicator(&self) -> &dyn Communicator;
+
+    /// What it works with.
+    fn scope(&self) -> Scope;
 
     /// What the run is made from besides its recipe, by name: a resumed run must have the same.
     fn inputs(&self) -> Vec<(&'static str, String)>;
@@ -59,7 +86,7 @@ pub trait Trainer {
     fn step(&mut self, step: Step) -> Result<Measures, TrainingError>;
 
     /// The smallest healthy values of some measures.
-    fn limits(&self) -> Vec<(&'static str, f64)> {
+    fn limits(&self) -> Vec<Limit> {
         Vec::new()
     }
 
@@ -94,24 +121,28 @@ pub trait Trainer {
     fn export(&self, folder: &Path) -> Result<(), TrainingError>;
 }
 
-/// Runs a training in `folder`, from the start or from its newest checkpoint.
+/// Runs a training in `folder`, from the start or from its newest checkpoint. Before the first step the
+/// observer is told what it is about to do; when the observer wants it to stop, it ends after the step in
+/// progress with a checkpoint, and [`TrainingError::Interrupted`].
 ///
 /// The folder gets `recipe.toml` (resolved), `log.jsonl`, TensorBoard's event files,
 /// `checkpoints/`, `model/` and, where the recipe asks for them, `samples/` and `best/`. Where several processes train together, all must see the
 /// folder; rank 0 alone writes to it.
 ///
 /// # Errors
-/// If the folder already holds a run and `resume` is not set, if another process trains in it, if
+/// If the folder already holds a run and is to begin a new one, if another process trains in it, if
 /// the recipe is not the one the run was started with, if the training fails more often than its
 /// guard allows, or if anything cannot be read or written.
 pub fn run<T: Trainer, R: Recipe>(
     trainer: T,
     recipe: &R,
     folder: &Path,
-    resume: bool,
+    begin: Begin,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainingError> {
     let schedule = *recipe.schedule();
+    let scope = trainer.scope();
+    check_memory(&scope, &schedule)?;
     if schedule.evaluate_every.is_some() && !trainer.has_heldout() {
         return Err(TrainingError::NoHeldout);
     }
@@ -124,7 +155,7 @@ pub fn run<T: Trainer, R: Recipe>(
     // Held until the run is over.
     let mut _lock = None;
     if leads {
-        _lock = Some(claim(folder, recipe, resume)?);
+        _lock = Some(claim(folder, recipe, begin)?);
         check_free(&folders.model)?;
         check_free(&folders.best)?;
         for folder in [folder, &folders.checkpoints] {
@@ -142,14 +173,19 @@ pub fn run<T: Trainer, R: Recipe>(
         skipped: 0,
         rollbacks: 0,
         bad: 0,
+        saved: None,
+        pictures: scope.pictures,
         trainer,
         schedule,
         folders,
         observer,
     };
-    run.begin(resume)?;
+    run.begin(begin != Begin::New, scope)?;
     while run.step < schedule.steps {
         run.advance()?;
+        if run.is_to_stop()? {
+            return Err(run.stop()?);
+        }
     }
     // Nobody goes on, for example to read the model, before it is written.
     Ok(run.trainer.communicator().barrier()?)
@@ -177,6 +213,74 @@ struct Run<'a, T> {
     rollbacks: u64,
     /// How often a picture could not be read, on all processes.
     bad: u64,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
+    /// Pictures of the data set.
+    pictures: usize,
+}
+
+/// Copies of the parameters that a training keeps: themselves, gradients, two moments, an average.
+fn copies(schedule: &Schedule) -> u64 {
+    4 + u64::from(schedule.ema_decay.is_some())
+}
+
+/// Refuses a training whose parameters alone do not fit memory.
+fn check_memory(scope: &Scope, schedule: &Schedule) -> Result<(), TrainingError> {
+    let Some(available) = machine::available_memory() else { return Ok(()) };
+    let plan = Plan::new(scope.clone(), (0, schedule.steps), 0, 0, copies(schedule));
+    // The model itself is in memory already.
+    let needed = plan.state - plan.state / copies(schedule);
+    if needed <= available {
+        return Ok(());
+    }
+    Err(TrainingError::Memory { parameters: scope.parameters, needed, available })
+}
+
+/// What a training is about to do, for people: nothing is trained or written.
+///
+/// # Errors
+/// If it cannot work: there is nothing to evaluate on, or memory is too small.
+pub fn plan<T: Trainer, R: Recipe>(trainer: &T, recipe: &R) -> Result<Plan, TrainingError> {
+    let schedule = recipe.schedule();
+    if schedule.evaluate_every.is_some() && !trainer.has_heldout() {
+        return Err(TrainingError::NoHeldout);
+    }
+    let scope = trainer.scope();
+    check_memory(&scope, schedule)?;
+    Ok(plan_of(scope, 0, schedule, trainer.communicator().ranks()))
+}
+
+/// Seconds that a step takes, over up to `most` steps after the first, or fewer where they take
+/// more than `seconds` together. The trainer has learned from them and cannot be used further.
+///
+/// # Errors
+/// If a step cannot be done.
+pub fn time_steps<T: Trainer, R: Recipe>(
+    mut trainer: T,
+    recipe: &R,
+    most: u64,
+    seconds: f64,
+) -> Result<f64, TrainingError> {
+    let rates = recipe.learning_rates();
+    trainer.start(None, 0)?;
+    let mut step =
+        |number| trainer.step(Step { number, address: number, learning_rate: rates.rate(number) });
+    // The first step fills memory and caches, too.
+    let mut since = Instant::now();
+    step(0)?;
+    let first = since.elapsed().as_secs_f64();
+    since = Instant::now();
+    let mut done = 0;
+    while done < most && first + since.elapsed().as_secs_f64() < seconds {
+        done += 1;
+        step(done)?;
+    }
+    Ok(if done == 0 { first } else { since.elapsed().as_secs_f64() / done as f64 })
+}
+
+fn plan_of(scope: Scope, done: u64, schedule: &Schedule, ranks: usize) -> Plan {
+    let side_by_side = schedule.batch.div_ceil(ranks).div_ceil(schedule.accumulate);
+    Plan::new(scope, (done, schedule.steps), schedule.batch, side_by_side, copies(schedule))
 }
 
 impl<T: Trainer> Run<'_, T> {
@@ -185,7 +289,7 @@ impl<T: Trainer> Run<'_, T> {
     }
 
     /// Starts, or goes on from the newest checkpoint.
-    fn begin(&mut self, resume: bool) -> Result<(), TrainingError> {
+    fn begin(&mut self, resume: bool, scope: Scope) -> Result<(), TrainingError> {
         let checkpoint = if resume { Checkpoint::latest(&self.folders.checkpoints)? } else { None };
         let found = checkpoint.is_some();
         if let Some(checkpoint) = &checkpoint {
@@ -200,9 +304,18 @@ impl<T: Trainer> Run<'_, T> {
             self.rollbacks = checkpoint.number_or_zero("rollbacks") as u64;
             self.bad = checkpoint.number_or_zero(BAD_PICTURES) as u64;
             self.guard.restore(&checkpoint.numbers);
+            self.saved = Some(checkpoint.step);
         }
+        let kept = checkpoint.as_ref().map(|checkpoint| checkpoint.numbers.clone());
         self.trainer.start(checkpoint, self.step + self.skipped)?;
         self.log.open(self.step)?;
+        self.log.restore(&kept.unwrap_or_default());
+        let ranks = self.trainer.communicator().ranks();
+        let plan = plan_of(scope, self.step, &self.schedule, ranks);
+        self.observer.planned(&plan);
+        for warning in self.schedule.warnings().iter().chain(&plan.scope.warnings) {
+            self.observer.warned(warning);
+        }
         self.observer.started(self.step, self.schedule.steps);
         if !self.leads() {
             return Ok(());
@@ -248,6 +361,8 @@ impl<T: Trainer> Run<'_, T> {
             let mut report = self.log.report(self.step, self.schedule.steps, step.learning_rate);
             self.raise_alarms(&mut report);
             report.bad_pictures = self.bad;
+            report.samples = self.step * self.schedule.batch as u64;
+            report.epoch = report.samples as f64 / self.pictures.max(1) as f64;
             report.measures.extend(heldout.map(|loss| (HELDOUT, loss)));
             self.log.write(&report)?;
             self.observer.reported(&report);
@@ -286,16 +401,41 @@ impl<T: Trainer> Run<'_, T> {
         if self.step <= self.schedule.warmup_steps {
             return;
         }
-        for (what, limit) in self.trainer.limits() {
+        for Limit { what, least, after } in self.trainer.limits() {
+            if self.step as f64 <= after * self.schedule.steps as f64 {
+                continue;
+            }
             let value = report.measures.iter().find(|(name, _)| *name == what);
             report.alarms.extend(
-                value.filter(|(_, value)| *value < limit).map(|&(what, value)| Alarm {
+                value.filter(|(_, value)| *value < least).map(|&(what, value)| Alarm {
                     what,
                     value,
-                    limit,
+                    limit: least,
                 }),
             );
         }
+    }
+
+    /// Whether any process was asked to stop: all must end after the same step.
+    fn is_to_stop(&self) -> Result<bool, TrainingError> {
+        let asked = self.observer.wants_to_stop();
+        if self.trainer.communicator().ranks() == 1 {
+            return Ok(asked);
+        }
+        let mut votes = [f32::from(u8::from(asked))];
+        self.trainer.communicator().sum(&mut votes)?;
+        Ok(votes[0] > 0.0)
+    }
+
+    /// Saves what is not saved yet, and says that the run was stopped.
+    fn stop(&mut self) -> Result<TrainingError, TrainingError> {
+        let (step, steps) = (self.step, self.schedule.steps);
+        self.list_bad()?;
+        if self.leads() && step > 0 && self.saved != Some(step) {
+            self.save(None)?;
+        }
+        self.trainer.communicator().barrier()?;
+        Ok(TrainingError::Interrupted { step, steps, saved: step > 0 })
     }
 
     fn save(&mut self, heldout: Option<f64>) -> Result<(), TrainingError> {
@@ -308,6 +448,7 @@ impl<T: Trainer> Run<'_, T> {
         numbers.insert(BAD_PICTURES.into(), self.bad as f64);
         numbers.extend(heldout.map(|loss| (HELDOUT.into(), loss)));
         self.guard.save(numbers);
+        self.log.save(numbers);
         let Schedule { keep_checkpoints, keep_best, .. } = self.schedule;
         let checkpoints = &self.folders.checkpoints;
         let path = checkpoint.write(checkpoints, keep_checkpoints, keep_best)?;
@@ -315,6 +456,7 @@ impl<T: Trainer> Run<'_, T> {
         if keep_best && Checkpoint::best(checkpoints)? == Some(self.step) {
             self.trainer.export(&self.folders.best)?;
         }
+        self.saved = Some(self.step);
         self.observer.saved(&path);
         Ok(())
     }
@@ -344,9 +486,9 @@ impl<T: Trainer> Run<'_, T> {
 
 /// Makes the run's folder, or checks that it may be continued; nobody else may until the lock is
 /// dropped.
-fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<File, TrainingError> {
+fn claim<R: Recipe>(folder: &Path, recipe: &R, begin: Begin) -> Result<File, TrainingError> {
     let path = folder.join("recipe.toml");
-    if path.exists() && !resume {
+    if path.exists() && begin == Begin::New {
         return Err(TrainingError::RunExists(folder.to_owned()));
     }
     if !path.exists() && (folder.join("checkpoints").exists() || folder.join("log.jsonl").exists())
@@ -355,7 +497,8 @@ fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<File, Tra
     }
     std::fs::create_dir_all(folder).map_err(TrainingError::file(folder))?;
     let lock = lock(folder)?;
-    if check_recipe(folder, recipe)? {
+    let may_change: &[&str] = if begin == Begin::Extend { &["steps"] } else { &[] };
+    if compare_recipe(folder, recipe, may_change)? && begin != Begin::Extend {
         return Ok(lock);
     }
     let text =
@@ -372,6 +515,15 @@ fn claim<R: Recipe>(folder: &Path, recipe: &R, resume: bool) -> Result<File, Tra
 /// # Errors
 /// If it is a run of another recipe, or its recipe cannot be read.
 pub fn check_recipe<R: Recipe>(folder: &Path, recipe: &R) -> Result<bool, TrainingError> {
+    compare_recipe(folder, recipe, &[])
+}
+
+/// [`check_recipe`], where some settings may be others.
+fn compare_recipe<R: Recipe>(
+    folder: &Path,
+    recipe: &R,
+    may_change: &[&str],
+) -> Result<bool, TrainingError> {
     let path = folder.join("recipe.toml");
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -386,7 +538,7 @@ pub fn check_recipe<R: Recipe>(folder: &Path, recipe: &R) -> Result<bool, Traini
             problem: error.to_string(),
         })
     })?;
-    match difference(&to_table(&before), &to_table(recipe)) {
+    match difference(&to_table(&before), &to_table(recipe), may_change) {
         None => Ok(true),
         Some((key, before, now)) => {
             let path = folder.to_owned();
@@ -417,7 +569,11 @@ pub fn lock(folder: &Path) -> Result<File, TrainingError> {
 }
 
 /// The first setting that matters to the result and differs, and both its values.
-fn difference(before: &Table, now: &Table) -> Option<(String, String, String)> {
+fn difference(
+    before: &Table,
+    now: &Table,
+    may_change: &[&str],
+) -> Option<(String, String, String)> {
     const FREE: [&str; 8] = [
         "accumulate",
         "activation_checkpointing",
@@ -432,7 +588,8 @@ fn difference(before: &Table, now: &Table) -> Option<(String, String, String)> {
     collect_paths(before, "", &mut paths);
     collect_paths(now, "", &mut paths);
     let show = |value: Option<&Value>| value.map_or_else(|| "not set".into(), Value::to_string);
-    paths.into_iter().filter(|path| !FREE.contains(&path.as_str())).find_map(|path| {
+    let is_free = |path: &str| FREE.contains(&path) || may_change.contains(&path);
+    paths.into_iter().filter(|path| !is_free(path)).find_map(|path| {
         let (old, new) = (lookup(before, &path), lookup(now, &path));
         let is_table = matches!(old.or(new), Some(Value::Table(_)));
         (!is_table && old != new).then(|| (path.clone(), show(old), show(new)))

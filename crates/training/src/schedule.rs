@@ -88,9 +88,26 @@ impl Schedule {
         }
     }
 
+    /// What is allowed and probably not meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let Self { steps, warmup_steps, learning_rate, final_learning_rate, .. } = *self;
+        let mut warnings = Vec::new();
+        if learning_rate == 0.0 && final_learning_rate == 0.0 {
+            warnings.push("the learning rate is 0 throughout: nothing is learned".to_owned());
+        } else if warmup_steps >= steps {
+            warnings.push(format!(
+                "the run has {steps} steps and its learning rate rises for {warmup_steps}: it never \
+                 reaches {learning_rate}; set warmup_steps to at most {}",
+                steps / 10
+            ));
+        }
+        warnings
+    }
+
     /// Checks what the types cannot.
     pub(crate) fn validate(&self) -> Result<(), RecipeError> {
         let rate = |value: f64| value >= 0.0 && value.is_finite();
+        require(self.steps > 0, "steps", "must be at least 1")?;
         require(self.batch > 0, "batch", "must be at least 1")?;
         require(
             self.accumulate > 0 && self.batch.is_multiple_of(self.accumulate),

@@ -5,6 +5,7 @@ mod curves;
 mod events;
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ use pixels::Picture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{TrainingError, guard::Trouble};
+use crate::{TrainingError, guard::Trouble, plan::Plan};
 
 pub use crate::measures::Measures;
 pub use curves::{Curves, smoothed};
@@ -56,6 +57,12 @@ pub struct Report {
     pub measures: Measures,
     /// Steps a second since the last report.
     pub steps_per_second: f64,
+    /// Samples seen since the run began.
+    pub samples: u64,
+    /// How often that is all of the data.
+    pub epoch: f64,
+    /// Seconds of training since the run began, those before an interruption included.
+    pub seconds: f64,
     /// Measures that are not healthy.
     pub alarms: Vec<Alarm>,
     /// How often a picture could not be read since the run began, on all processes.
@@ -64,6 +71,14 @@ pub struct Report {
 
 /// Somebody who watches a run.
 pub trait Observer {
+    /// What the run is about to do; told before its first step.
+    fn planned(&mut self, _plan: &Plan) {}
+    /// Something that is allowed and probably not meant; told once.
+    fn warned(&mut self, _warning: &str) {}
+    /// Whether the run should save and end after the step in progress.
+    fn wants_to_stop(&self) -> bool {
+        false
+    }
     /// The run starts, or goes on, at this step.
     fn started(&mut self, step: u64, steps: u64);
     /// One step is done.
@@ -98,6 +113,8 @@ pub(crate) struct Log {
     sums: Vec<(&'static str, f64, u64)>,
     count: u64,
     since: Instant,
+    /// Seconds of training before `since`.
+    seconds: f64,
 }
 
 /// What the leading process writes.
@@ -113,6 +130,9 @@ const SAMPLES: &str = "samples";
 /// The measure that comes first in a report.
 const LOSS: &str = "loss";
 
+/// Before the names of what is kept in a checkpoint.
+const PREFIX: &str = "log.";
+
 /// The key of a line that tells of a roll-back.
 const WENT_BACK: &str = "went_back_to";
 
@@ -120,7 +140,14 @@ impl Log {
     /// Means that go to files in a run's folder, if there is one, once they are open.
     pub(crate) fn new(folder: Option<&Path>) -> Self {
         let folder = folder.map(Path::to_owned);
-        Self { folder, files: None, sums: Vec::new(), count: 0, since: Instant::now() }
+        Self {
+            folder,
+            files: None,
+            sums: Vec::new(),
+            count: 0,
+            since: Instant::now(),
+            seconds: 0.0,
+        }
     }
 
     /// Opens the files and drops what was written after `step`: those steps will be done again.
@@ -146,6 +173,7 @@ impl Log {
         self.sums.clear();
         self.count = 0;
         self.since = Instant::now();
+        self.seconds = 0.0;
         let Some(folder) = &self.folder else { return Ok(()) };
         let path = &folder.join("log.jsonl");
         let error = || TrainingError::file(path);
@@ -153,9 +181,11 @@ impl Log {
         if path.exists() {
             let text = std::fs::read(path).map_err(error())?;
             for line in String::from_utf8_lossy(&text).lines() {
-                if serde_json::from_str::<Value>(line).is_ok_and(|line| keep(&line)) {
+                let Ok(values) = serde_json::from_str::<Value>(line) else { continue };
+                if keep(&values) {
                     kept.push_str(line);
                     kept.push('\n');
+                    self.seconds = values["seconds"].as_f64().unwrap_or(self.seconds);
                 }
             }
             files::write_file(path, |file| file.write_all(kept.as_bytes())).map_err(error())?;
@@ -195,9 +225,10 @@ impl Log {
         if let Some(place) = measures.iter().position(|(name, _)| *name == LOSS) {
             measures[..=place].rotate_right(1);
         }
-        let steps_per_second =
-            self.count.max(1) as f64 / self.since.elapsed().as_secs_f64().max(1e-9);
+        let elapsed = self.since.elapsed().as_secs_f64();
+        let steps_per_second = self.count.max(1) as f64 / elapsed.max(1e-9);
         self.count = 0;
+        self.seconds += elapsed;
         self.since = Instant::now();
         Report {
             step,
@@ -205,9 +236,40 @@ impl Log {
             learning_rate,
             measures,
             steps_per_second,
+            samples: 0,
+            epoch: 0.0,
+            seconds: self.seconds,
             alarms: Vec::new(),
             bad_pictures: 0,
         }
+    }
+
+    /// Adds what belongs to the next report to a checkpoint's numbers.
+    pub(crate) fn save(&self, numbers: &mut BTreeMap<String, f64>) {
+        if self.count > 0 {
+            numbers.insert(format!("{PREFIX}count"), self.count as f64);
+        }
+        for (place, (name, sum, count)) in self.sums.iter().enumerate() {
+            numbers.insert(format!("{PREFIX}sum.{place:03}.{name}"), *sum);
+            numbers.insert(format!("{PREFIX}steps.{place:03}.{name}"), *count as f64);
+        }
+    }
+
+    /// Takes it from a checkpoint's numbers.
+    pub(crate) fn restore(&mut self, numbers: &BTreeMap<String, f64>) {
+        let number = |key: String| numbers.get(&key).copied().unwrap_or_default();
+        self.count = number(format!("{PREFIX}count")) as u64;
+        let sum = format!("{PREFIX}sum.");
+        self.sums = numbers
+            .range(sum.clone()..)
+            .map_while(|(key, &value)| {
+                let (place, name) = key.strip_prefix(&sum)?.split_once('.')?;
+                let steps = number(format!("{PREFIX}steps.{place}.{name}")) as u64;
+                // Names of measures are few and live as long as the program; this is once a run.
+                let name: &'static str = name.to_owned().leak();
+                Some((name, value, steps))
+            })
+            .collect();
     }
 
     /// Lists a bad picture that was met up to `step`.
@@ -243,6 +305,9 @@ impl Log {
         }
         line.insert("learning_rate".into(), report.learning_rate.into());
         line.insert("steps_per_second".into(), report.steps_per_second.into());
+        line.insert("samples".into(), report.samples.into());
+        line.insert("epoch".into(), report.epoch.into());
+        line.insert("seconds".into(), report.seconds.into());
         if report.bad_pictures > 0 {
             line.insert("bad_pictures".into(), report.bad_pictures.into());
         }

@@ -34,7 +34,7 @@ use crate::{
         inspect::InspectArgs, plot::PlotArgs, reconstruct::ReconstructArgs, train::TrainVerb,
         weights::WeightsVerb,
     },
-    tuning,
+    interrupt, tuning,
 };
 
 /// Autoregressive image generation with an aligned tokenizer.
@@ -108,6 +108,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
     if !matches!(arguments.verb, Verb::Train(_) | Verb::Experiment(_)) {
         tuning::for_inference();
     }
+    interrupt::watch();
     match arguments.verb {
         Verb::Generate(args) => generate::run(&args, device),
         Verb::Encode(args) => encode::run(&args, device),

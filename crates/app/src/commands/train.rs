@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -14,14 +15,13 @@ use token_cache::TokenCache;
 use training::{
     communicator::Communicator,
     recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
-    run::Trainer,
-    telemetry::Observer,
+    run::{Begin, Trainer},
     trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
 
 use crate::{
     args::DataArgs,
-    models, processes,
+    interrupt, models, processes,
     progress::{self, TrainingProgress},
     reference, tuning,
 };
@@ -87,6 +87,13 @@ pub(crate) struct RunArgs {
     /// Continue from the newest checkpoint, or start if there is none.
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Continue as with --resume, and let the run have another number of steps than it had.
+    #[arg(long)]
+    pub(crate) extend: bool,
+    /// Say what the run would do and how long it would take, from a few steps; train and write
+    /// nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Data that are not trained on, as `--data` or, for a generator, a token cache; the recipe's
     /// `evaluate_every` says when the loss on them is measured.
     #[arg(long, value_name = "DATA")]
@@ -192,8 +199,37 @@ fn train<T: Trainer, R: Recipe>(
     args: &RunArgs,
     processes: &Processes,
 ) -> Result<()> {
-    let (mut progress, mut quiet) = (TrainingProgress::default(), ());
-    let observer: &mut dyn Observer =
-        if processes.rank() == 0 { &mut progress } else { &mut quiet };
-    Ok(training::run::run(trainer, recipe, &args.out, args.resume, observer)?)
+    if args.dry_run {
+        return dry_run(trainer, recipe, processes);
+    }
+    interrupt::will_save();
+    let begin = match (args.extend, args.resume) {
+        (true, _) => Begin::Extend,
+        (false, true) => Begin::Resume,
+        (false, false) => Begin::New,
+    };
+    let started = Instant::now();
+    let mut progress = TrainingProgress::new(processes.rank() == 0);
+    training::run::run(trainer, recipe, &args.out, begin, &mut progress)?;
+    progress.finish(recipe.schedule().steps, started.elapsed(), &args.out);
+    Ok(())
+}
+
+/// Says what a run would do.
+fn dry_run<T: Trainer, R: Recipe>(trainer: T, recipe: &R, processes: &Processes) -> Result<()> {
+    /// Seconds that timing takes about at most, unless a single step takes longer.
+    const PATIENCE: f64 = 20.0;
+    let plan = training::run::plan(&trainer, recipe)?;
+    let seconds = training::run::time_steps(trainer, recipe, 3, PATIENCE)?;
+    if processes.rank() > 0 {
+        return Ok(());
+    }
+    for line in progress::plan(&plan).into_iter().chain([progress::pace(seconds, plan.steps)]) {
+        progress::result(&line)?;
+    }
+    let warnings = recipe.schedule().warnings();
+    for warning in warnings.iter().chain(&plan.scope.warnings) {
+        progress::note(&format!("warning: {warning}"));
+    }
+    Ok(())
 }

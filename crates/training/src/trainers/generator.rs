@@ -38,11 +38,12 @@ use crate::{
     loader::Order,
     measures::{Measures, scalar},
     parallel::Split,
+    plan::Scope,
     recipe::GeneratorRecipe,
     run::{Step, Trainer},
     samples::{COLUMNS, grid_of},
     telemetry::BadPicture,
-    trainers::BEGAN_WITH,
+    trainers::{BEGAN_WITH, block_activations},
 };
 
 /// Trains the generator to predict each token from its class and the tokens before it (paper,
@@ -60,6 +61,8 @@ pub struct GeneratorTrainer {
     heldout: Option<TokenCache>,
     strict: bool,
     bad: Vec<BadPicture>,
+    /// Side of the patch that a token stands for, in pixels.
+    patch: usize,
 }
 
 impl GeneratorTrainer {
@@ -74,7 +77,8 @@ impl GeneratorTrainer {
     ) -> Result<Self, TrainingError> {
         let tokenizer = cache.join(crate::cache::TOKENIZER);
         let cache = TokenCache::open(cache)?;
-        let tensors = Model::read(&tokenizer)?.tokenizer_tensors()?;
+        let made_by = Model::read(&tokenizer)?;
+        let tensors = made_by.tokenizer_tensors()?;
         cache.check_tokenizer(&tokenizer_digest(&tensors))?;
         if cache.is_empty() {
             return Err(TrainingError::Data("the token cache holds no pictures".into()));
@@ -104,6 +108,7 @@ impl GeneratorTrainer {
             heldout: None,
             strict: false,
             bad: Vec::new(),
+            patch: made_by.config.tokenizer.patch,
         })
     }
 
@@ -264,6 +269,27 @@ fn predict<'a>(
 }
 
 impl Trainer for GeneratorTrainer {
+    fn scope(&self) -> Scope {
+        let GeneratorConfig { layout, codes, width, layers, heads, .. } = self.config;
+        let header = self.cache.header();
+        let again = self.recipe.schedule.activation_checkpointing;
+        let blocks = block_activations(layers, width, heads, layout.len(), again);
+        // Logits, their probabilities and the gradients of both.
+        let logits = layout.len().saturating_mul(3 * codes);
+        let side = |extent: usize| extent * self.patch;
+        Scope {
+            trains: "a generator on cached tokens".to_owned(),
+            pictures: self.cache.len(),
+            classes: header.classes.len(),
+            heldout: self.heldout.as_ref().map(TokenCache::len),
+            image: (side(layout.columns()), side(layout.rows())),
+            tokens: layout.len(),
+            parameters: self.learner.module().num_params(),
+            activations: blocks.saturating_add(logits),
+            warnings: Vec::new(),
+        }
+    }
+
     fn communicator(&self) -> &dyn Communicator {
         self.split.communicator().as_ref()
     }

@@ -9,7 +9,7 @@ use burn::{
 use files::Home;
 use operations::tape::Tape;
 use pixels::{DataSet, Picture, augment::Augmentation};
-use tokenizer::{TokenizerConfig, reference::patch::patchify};
+use tokenizer::{ImageSize, TokenizerConfig, reference::patch::patchify};
 
 use super::BEGAN_WITH;
 use crate::{
@@ -17,14 +17,15 @@ use crate::{
     checkpoint::Checkpoint,
     communicator::{Alone, Communicator, ParallelError},
     learner::Learner,
-    loader::{HeldoutImages, ImageLoader, ImageSource, description},
+    loader::{HeldoutImages, ImageBatch, ImageLoader, ImageSource, description, fitted},
     losses::squared_errors,
     measures::{Measures, scalar},
     objective::{Objective, Rebuilt},
     optimizer::AdamWConfig,
     parallel::Split,
     phases::{DiscriminatorRecipe, Phase},
-    run::{Step, Trainer},
+    plan::Scope,
+    run::{Limit, Step, Trainer},
     samples::{grid, originals},
     schedule::Schedule,
     telemetry::BadPicture,
@@ -37,6 +38,17 @@ pub trait Stage {
 
     /// The architecture of the tokenizer that comes out.
     fn config(&self) -> &TokenizerConfig;
+
+    /// What is trained, in words.
+    fn trains(&self) -> &'static str;
+
+    /// Numbers that a sample leaves for the backward pass.
+    fn activations(&self) -> usize;
+
+    /// What is allowed and probably not meant, for steps of `batch` pictures.
+    fn warnings(&self, _batch: usize) -> Vec<String> {
+        Vec::new()
+    }
 
     /// The loss of a micro-batch without its perceptual and adversarial terms.
     ///
@@ -90,7 +102,7 @@ pub trait Stage {
     }
 
     /// The smallest healthy values of some measures, for steps of `batch` pictures.
-    fn limits(&self, _batch: usize) -> Vec<(&'static str, f64)> {
+    fn limits(&self, _batch: usize) -> Vec<Limit> {
         Vec::new()
     }
 
@@ -140,6 +152,8 @@ pub struct ImageTrainer<S: Stage> {
     heldout: Option<HeldoutImages>,
     /// Where pictures are put before the model sees them, without gradients.
     device: Device,
+    /// `[1, 3, height, width]`
+    mean_picture: Tensor<4>,
 }
 
 impl<S: Stage> ImageTrainer<S> {
@@ -160,6 +174,7 @@ impl<S: Stage> ImageTrainer<S> {
         let model = initialize(&stage, &device)?;
         let objective =
             Objective::new(phases, discriminator, schedule, optimizer, image, home, &device)?;
+        let mean_picture = mean_picture(source.data.as_ref(), image, &device.clone().inner());
         Ok(Self {
             learner: Learner::new("", model, optimizer, schedule)?,
             stage,
@@ -169,6 +184,7 @@ impl<S: Stage> ImageTrainer<S> {
             loader: None,
             heldout: None,
             device: device.inner(),
+            mean_picture,
         })
     }
 
@@ -201,7 +217,71 @@ impl<S: Stage> ImageTrainer<S> {
     }
 }
 
+/// The measure that says how much of the pictures' variance the reconstructions explain: 1 for perfect
+/// ones, 0 for the mean picture of the data set.
+const EXPLAINED: &str = "explained";
+/// What it is made of: mean squared distances from the reconstructions and from the mean picture.
+const ERROR: &str = "squared_error";
+const VARIANCE: &str = "variance";
+
+/// A tokenizer whose reconstructions are no better than the mean picture after a quarter of its run has
+/// learned nothing yet, and often never does.
+const BETTER_THAN_THE_MEAN: Limit = Limit { what: EXPLAINED, least: 0.05, after: 0.25 };
+
+/// The mean of some pictures of a data set, which stand for all: `[1, 3, height, width]` in [0, 1].
+fn mean_picture(data: &dyn DataSet, image: ImageSize, device: &Device) -> Tensor<4> {
+    const PICTURES: usize = 64;
+    let shape = [1, 3, image.height, image.width];
+    let (mut sums, mut count) = (vec![0.0_f64; shape.iter().product()], 0.0_f64);
+    for index in (0..data.len()).step_by(data.len().div_ceil(PICTURES).max(1)) {
+        // Those that cannot be read are told of when a step needs them.
+        let Ok(picture) = fitted(data, index, image) else { continue };
+        for (sum, value) in sums.iter_mut().zip(picture.to_unit_planes()) {
+            *sum += f64::from(value);
+        }
+        count += 1.0;
+    }
+    let means = sums.into_iter().map(|sum| (sum / count.max(1.0)) as f32).collect();
+    ImageBatch::new(means, shape).into_tensor(device)
+}
+
+/// The mean squared error of reconstructions, and that of the mean picture.
+///
+/// # Shapes
+/// Both `[batch, 3, height, width]` in [0, 1].
+fn errors(images: &Tensor<4>, reconstructions: Tensor<4>, mean: &Tensor<4>) -> Measures {
+    let distance = |other: Tensor<4>| scalar(&(images.clone() - other).square().mean());
+    vec![(ERROR, distance(reconstructions)), (VARIANCE, distance(mean.clone()))]
+}
+
+/// Puts the share of the variance that is explained in place of both errors.
+fn explain(measures: &mut Measures) {
+    let mut take = |name| {
+        let place = measures.iter().position(|(known, _)| *known == name)?;
+        Some(measures.remove(place).1)
+    };
+    if let (Some(error), Some(variance)) = (take(ERROR), take(VARIANCE)) {
+        // Pictures that are all alike have nothing to explain.
+        measures.push((EXPLAINED, 1.0 - error / variance.max(1e-6)));
+    }
+}
+
 impl<S: Stage> Trainer for ImageTrainer<S> {
+    fn scope(&self) -> Scope {
+        let (config, batch) = (self.stage.config(), self.source.split.batch());
+        Scope {
+            trains: self.stage.trains().to_owned(),
+            pictures: self.source.data.len(),
+            classes: self.source.data.classes().len(),
+            heldout: self.heldout.as_ref().map(|heldout| heldout.data.len()),
+            image: (config.image.width, config.image.height),
+            tokens: config.layout().len(),
+            parameters: self.learner.module().num_params(),
+            activations: self.stage.activations(),
+            warnings: self.stage.warnings(batch),
+        }
+    }
+
     fn communicator(&self) -> &dyn Communicator {
         self.source.split.communicator().as_ref()
     }
@@ -267,15 +347,18 @@ impl<S: Stage> Trainer for ImageTrainer<S> {
                 measures.clear();
             }
             measures.insert(0, ("loss", scalar(&total)));
+            let reconstructions = picture.inner();
+            measures.extend(errors(&images, reconstructions.clone(), &self.mean_picture));
             parts.push(measures);
             if turn.discriminator {
-                rebuilt.push(Rebuilt { images, reconstructions: picture.inner() });
+                rebuilt.push(Rebuilt { images, reconstructions });
             }
             gradients.add(self.learner.module(), total, tape);
         }
         let module = self.learner.module();
         let gradients = turn.tokenizer.then(|| gradients.mean(module)).transpose()?;
         let mut measures = split.mean_measures(parts)?;
+        explain(&mut measures);
         if turn.discriminator {
             measures.extend(self.objective.learn(rebuilt, split)?);
         }
@@ -286,8 +369,10 @@ impl<S: Stage> Trainer for ImageTrainer<S> {
         Ok(measures)
     }
 
-    fn limits(&self) -> Vec<(&'static str, f64)> {
-        self.stage.limits(self.source.split.batch())
+    fn limits(&self) -> Vec<Limit> {
+        let mut limits = self.stage.limits(self.source.split.batch());
+        limits.push(BETTER_THAN_THE_MEAN);
+        limits
     }
 
     fn take_bad(&mut self) -> Vec<BadPicture> {
@@ -328,5 +413,28 @@ impl<S: Stage> Trainer for ImageTrainer<S> {
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {
         self.stage.export(&self.learner.result(), folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn should_explain_all_of_perfect_pictures_and_nothing_by_their_mean() {
+        let device = Device::flex();
+        let values: Vec<f32> = (0..4 * 3 * 2 * 2).map(|i| (i * 7 % 11) as f32 / 11.0).collect();
+        let images = ImageBatch::new(values, [4, 3, 2, 2]).into_tensor(&device);
+        let mean = images.clone().mean_dim(0);
+        let explained = |reconstructions: Tensor<4>| {
+            let mut measures = errors(&images, reconstructions, &mean);
+            explain(&mut measures);
+            let [(EXPLAINED, part)] = measures[..] else { panic!("{measures:?}") };
+            part
+        };
+        assert_eq!(explained(images.clone()), 1.0);
+        let means = mean.clone().repeat_dim(0, 4);
+        assert!(explained(means.clone()).abs() < 1e-6);
+        assert!(explained(means + 0.5) < 0.0);
     }
 }

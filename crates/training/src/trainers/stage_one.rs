@@ -8,7 +8,7 @@ use model::tensors_digest;
 use operations::{parameters::collect, tape::Tape};
 use pixels::DataSet;
 use tokenizer::{
-    DecoderKind, TokenizerConfig,
+    DecoderKind, TokenizerConfig, TransformerConfig,
     reference::{
         Clustering, Initialization, Tokenizer,
         patch::{patchify, unpatchify},
@@ -17,7 +17,10 @@ use tokenizer::{
 };
 use tokens::noise::{Noise, Purpose};
 
-use super::image::{Common, Forward, ImageTrainer, Stage};
+use super::{
+    block_activations,
+    image::{Common, Forward, ImageTrainer, Stage},
+};
 use crate::{
     TrainingError,
     checkpoint::Checkpoint,
@@ -27,6 +30,7 @@ use crate::{
     measures::{Measures, scalar},
     parallel::Split,
     recipe::StageOneRecipe,
+    run::Limit,
 };
 
 /// Trains encoder, codebook and first decoder (paper, 3.2, "Causal decoder" and "Prefix token").
@@ -205,9 +209,48 @@ impl Stage for FirstStage {
         Ok([Some(picture), with_prefix].into_iter().flatten().collect())
     }
 
-    fn limits(&self, batch: usize) -> Vec<(&'static str, f64)> {
+    fn trains(&self) -> &'static str {
+        match self.kind {
+            DecoderKind::Causal => "a tokenizer's encoder, codebook and causal decoder",
+            DecoderKind::Bidirectional => {
+                "a tokenizer's encoder, codebook and bidirectional decoder"
+            }
+        }
+    }
+
+    fn activations(&self) -> usize {
+        let (config, again) =
+            (&self.recipe.architecture, self.recipe.schedule.activation_checkpointing);
+        let patches = config.layout().rows() * config.layout().columns();
+        let encoder = &config.encoder;
+        // The encoder reads patches beside the latents that become tokens.
+        let length = patches + config.layout().len();
+        let encoded =
+            block_activations(encoder.layers, encoder.width, encoder.heads, length, again);
+        let decoder = config.decoder(self.kind).map_or(0, |decoder| {
+            let TransformerConfig { width, layers, heads } = decoder.transformer;
+            let length = config.layout().len() + decoder.leading;
+            block_activations(layers, width, heads, length, again)
+        });
+        encoded.saturating_add(decoder)
+    }
+
+    fn warnings(&self, batch: usize) -> Vec<String> {
+        let (codes, tokens) =
+            (self.recipe.architecture.codes, batch * self.recipe.architecture.layout().len());
+        if tokens >= codes / FEWEST_FEATURES {
+            return Vec::new();
+        }
+        vec![format!(
+            "a step has {tokens} features for a codebook of {codes} codes, so most codes see none for \
+             many steps; make the batch larger or the codebook smaller"
+        )]
+    }
+
+    fn limits(&self, batch: usize) -> Vec<Limit> {
         let config = &self.recipe.architecture;
-        self.recipe.alarms.limits(config.codes, batch * config.layout().len())
+        let limits = self.recipe.alarms.limits(config.codes, batch * config.layout().len());
+        limits.into_iter().map(|(what, least)| Limit { what, least, after: 0.0 }).collect()
     }
 
     fn save(&self, checkpoint: &mut Checkpoint) {
@@ -233,6 +276,9 @@ impl Stage for FirstStage {
         export_tokenizer(model.config(), &collect(model), folder)
     }
 }
+
+/// A step should have at least one feature for so many codes.
+const FEWEST_FEATURES: usize = 8;
 
 /// The tensor of the clustering's use of codes in a checkpoint.
 const USAGE: &str = "usage";

@@ -8,7 +8,7 @@ use model::{tensors_digest, tokenizer_digest};
 use operations::{parameters::collect, tape::Tape};
 use pixels::DataSet;
 use tokenizer::{
-    DecoderKind, TokenizerConfig,
+    DecoderKind, TokenizerConfig, TransformerConfig,
     reference::{
         Decoder, FrozenEncoder, Initialization, Tokenizer,
         patch::{patchify, unpatchify},
@@ -16,7 +16,10 @@ use tokenizer::{
     },
 };
 
-use super::image::{Common, Forward, ImageTrainer, Stage};
+use super::{
+    block_activations,
+    image::{Common, Forward, ImageTrainer, Stage},
+};
 use crate::{
     TrainingError, checkpoint,
     export::{export_tokenizer, section_of},
@@ -34,6 +37,8 @@ pub struct SecondStage {
     config: TokenizerConfig,
     first_stage: Tokenizer,
     encoder: FrozenEncoder,
+    /// Whether blocks compute their activations again.
+    again: bool,
 }
 
 impl StageTwo {
@@ -52,7 +57,8 @@ impl StageTwo {
         let mut config = first_stage.config().clone();
         config.bidirectional_decoder = Some(recipe.decoder);
         let encoder = first_stage.frozen_encoder();
-        let stage = SecondStage { config, first_stage, encoder };
+        let again = recipe.schedule.activation_checkpointing;
+        let stage = SecondStage { config, first_stage, encoder, again };
         let common = Common {
             schedule: &recipe.schedule,
             augmentation: recipe.augmentation,
@@ -94,6 +100,18 @@ impl Stage for SecondStage {
 
     fn config(&self) -> &TokenizerConfig {
         &self.config
+    }
+
+    fn trains(&self) -> &'static str {
+        "a bidirectional decoder for the tokens of a tokenizer"
+    }
+
+    fn activations(&self) -> usize {
+        self.config.bidirectional_decoder.as_ref().map_or(0, |decoder| {
+            let TransformerConfig { width, layers, heads } = decoder.transformer;
+            let length = self.config.layout().len() + decoder.leading;
+            block_activations(layers, width, heads, length, self.again)
+        })
     }
 
     fn forward<'a>(

@@ -16,7 +16,7 @@ use training::{
     cache::{BuildOptions, Views, build},
     communicator::Threads,
     recipe::{Recipe, StageOneRecipe},
-    run::{Trainer, run},
+    run::{Begin, Trainer, run},
     telemetry::BadPicture,
     trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
@@ -91,7 +91,7 @@ fn should_replace_bad_pictures_and_list_each_time_in_the_log_and_to_the_observer
     let make = || StageOne::new(recipe.clone(), some(), &home(), &Device::flex()).unwrap();
     let whole = tempfile::tempdir().unwrap();
     let mut reports = Reports::default();
-    run(make(), &recipe, whole.path(), false, &mut reports).unwrap();
+    run(make(), &recipe, whole.path(), Begin::New, &mut reports).unwrap();
     let (listed, count) = logged(whole.path());
     assert_eq!(names(&reports.bad), listed);
     assert_eq!(count, listed.len() as u64);
@@ -108,8 +108,8 @@ fn should_replace_bad_pictures_and_list_each_time_in_the_log_and_to_the_observer
         _ => trainer.step(step),
     });
     let broken = tempfile::tempdir().unwrap();
-    assert!(run(killed, &recipe, broken.path(), false, &mut ()).is_err());
-    run(make(), &recipe, broken.path(), true, &mut ()).unwrap();
+    assert!(run(killed, &recipe, broken.path(), Begin::New, &mut ()).is_err());
+    run(make(), &recipe, broken.path(), Begin::Resume, &mut ()).unwrap();
     assert_eq!(logged(broken.path()), (listed, count));
     assert_eq!(model(broken.path()), model(whole.path()));
 }
@@ -126,7 +126,7 @@ fn should_list_the_bad_pictures_of_all_processes() {
                     let trainer =
                         StageOne::new(recipe.clone(), some(), &home(), &Device::flex()).unwrap();
                     let trainer = trainer.with_communicator(Arc::new(communicator)).unwrap();
-                    run(trainer, recipe, folder, false, &mut ()).unwrap();
+                    run(trainer, recipe, folder, Begin::New, &mut ()).unwrap();
                 });
             }
         });
@@ -140,7 +140,7 @@ fn should_list_the_bad_pictures_of_all_processes() {
 
 fn first_bad<T: Trainer, R: Recipe>(trainer: T, recipe: &R) -> String {
     let folder = tempfile::tempdir().unwrap();
-    run(trainer, recipe, folder.path(), false, &mut ()).unwrap_err().to_string()
+    run(trainer, recipe, folder.path(), Begin::New, &mut ()).unwrap_err().to_string()
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn should_cache_what_is_readable_and_learn_from_that() {
     let third = changed(&generator_recipe(), &["steps=8"]);
     let make = || GeneratorTrainer::new(third.clone(), &path("some"), &device).unwrap();
     let mut reports = Reports::default();
-    run(make(), &third, &path("run"), false, &mut reports).unwrap();
+    run(make(), &third, &path("run"), Begin::New, &mut reports).unwrap();
     let (listed, count) = logged(&path("run"));
     assert!(count >= 9 && listed.len() as u64 == count, "{listed:?}");
     assert_eq!(names(&reports.bad), listed);

@@ -11,7 +11,7 @@ use tokenizer::reference::{Initialization, Positions};
 use training::{
     TrainingError,
     cache::Views,
-    run::{Trainer, run},
+    run::{Begin, Trainer, run},
     trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
 
@@ -50,12 +50,12 @@ fn should_go_on_with_larger_pictures_in_both_stages() {
         assert_eq!(*tensor != tensors[name], is_table, "{name}");
     }
     let folder = tempfile::tempdir().unwrap();
-    run(begin(), &recipe, folder.path(), false, &mut Reports::default()).unwrap();
+    run(begin(), &recipe, folder.path(), Begin::New, &mut Reports::default()).unwrap();
     // A resumed run began as the other did.
     let other = StageOne::new(recipe.clone(), data(), &home(), &device).unwrap();
-    let resumed = run(other, &recipe, folder.path(), true, &mut Reports::default());
+    let resumed = run(other, &recipe, folder.path(), Begin::Resume, &mut Reports::default());
     assert!(matches!(resumed, Err(TrainingError::InputChanged { .. })), "{resumed:?}");
-    run(begin(), &recipe, folder.path(), true, &mut Reports::default()).unwrap();
+    run(begin(), &recipe, folder.path(), Begin::Resume, &mut Reports::default()).unwrap();
 
     let model = model::Model::read(folder.path().join("model")).unwrap();
     let first_stage = model.tokenizer(&device).unwrap();

@@ -22,7 +22,7 @@ use training::{
     recipe::{
         self, GeneratorRecipe, GeneratorSize, Recipe, StageOneRecipe, StageTwoRecipe, Training,
     },
-    run::{Trainer, run},
+    run::{Begin, Trainer, run},
     schedule::Schedule,
     trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
@@ -90,7 +90,7 @@ fn curve<T: Trainer, R: Recipe>(trainer: T, recipe: &R, file: &str) -> Vec<f64> 
     recipe.validate().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut reports = Reports::default();
-    run(trainer, recipe, folder.path(), false, &mut reports).unwrap();
+    run(trainer, recipe, folder.path(), Begin::New, &mut reports).unwrap();
     let parameters = safetensors::read(folder.path().join("model").join(file)).unwrap();
     let values = parameters.values().flat_map(|tensor| &tensor.values);
     let squares: f64 = values.map(|value| f64::from(*value).powi(2)).sum();

@@ -12,8 +12,8 @@ use serde_json::Value;
 use training::{
     TrainingError,
     cache::Views,
-    run::{Step, Trainer, run},
-    telemetry::Measures,
+    run::{Begin, Step, Trainer, run},
+    telemetry::{Measures, Report},
     trainers::{GeneratorTrainer, StageOne},
 };
 
@@ -63,7 +63,7 @@ fn should_go_back_to_the_last_checkpoint_and_on_with_other_data() {
         seen.push((step.number, step.address));
         poisoned(trainer, step)
     });
-    run(trainer, &recipe, whole.path(), false, &mut Reports::default()).unwrap();
+    run(trainer, &recipe, whole.path(), Begin::New, &mut Reports::default()).unwrap();
     // Step 3 fails; the checkpoint of two steps is the last good one.
     assert_eq!(seen, [(0, 0), (1, 1), (2, 2), (3, 3), (2, 4), (3, 5), (4, 6), (5, 7)]);
     let lines = log(whole.path());
@@ -80,9 +80,9 @@ fn should_go_back_to_the_last_checkpoint_and_on_with_other_data() {
         }
         poisoned(trainer, step)
     });
-    assert!(run(trainer, &recipe, killed.path(), false, &mut Reports::default()).is_err());
+    assert!(run(trainer, &recipe, killed.path(), Begin::New, &mut Reports::default()).is_err());
     let trainer = Hooked::new(stage_one(&recipe), poisoned);
-    run(trainer, &recipe, killed.path(), true, &mut Reports::default()).unwrap();
+    run(trainer, &recipe, killed.path(), Begin::Resume, &mut Reports::default()).unwrap();
     assert_eq!(checkpoint(killed.path(), 6), checkpoint(whole.path(), 6));
     assert_eq!(log(killed.path()).len(), lines.len());
 
@@ -96,9 +96,9 @@ fn should_go_back_to_the_last_checkpoint_and_on_with_other_data() {
         }
         poisoned(trainer, step)
     });
-    assert!(run(trainer, &more, later.path(), false, &mut Reports::default()).is_err());
+    assert!(run(trainer, &more, later.path(), Begin::New, &mut Reports::default()).is_err());
     let trainer = Hooked::new(stage_one(&more), poisoned);
-    run(trainer, &more, later.path(), true, &mut Reports::default()).unwrap();
+    run(trainer, &more, later.path(), Begin::Resume, &mut Reports::default()).unwrap();
     assert_eq!(checkpoint(later.path(), 6), checkpoint(whole.path(), 6));
 }
 
@@ -113,7 +113,7 @@ fn should_give_up_after_as_many_times_as_the_recipe_says() {
             measures[1].1 = if step.number == 2 { f64::INFINITY } else { 1.0 };
             Ok(measures)
         });
-        let ended = run(trainer, &recipe, folder.path(), false, &mut Reports::default());
+        let ended = run(trainer, &recipe, folder.path(), Begin::New, &mut Reports::default());
         let Err(TrainingError::Diverged { trouble, rollbacks }) = ended else {
             panic!("went on: {ended:?}");
         };
@@ -136,7 +136,7 @@ fn should_go_back_to_the_start_where_there_is_no_later_checkpoint() {
         }
         Ok(measures)
     });
-    run(trainer, &recipe, folder.path(), false, &mut Reports::default()).unwrap();
+    run(trainer, &recipe, folder.path(), Begin::New, &mut Reports::default()).unwrap();
     assert_eq!(seen, [0, 1, 2, 3]);
 }
 
@@ -153,7 +153,7 @@ fn should_go_back_from_a_spike_where_the_recipe_asks_for_it() {
             measures[0].1 = if step.address == 54 { 9.0 } else { 1.0 + noise };
             Ok(measures)
         });
-        run(trainer, &recipe, folder.path(), false, &mut Reports::default()).unwrap();
+        run(trainer, &recipe, folder.path(), Begin::New, &mut Reports::default()).unwrap();
         let lines = log(folder.path());
         let back: Vec<_> = lines.iter().filter_map(|line| line["went_back_to"].as_u64()).collect();
         assert_eq!(back, if spike.is_some() { vec![50] } else { vec![] });
@@ -168,14 +168,15 @@ fn should_keep_the_newest_checkpoints_and_the_best() {
     recipe.schedule.evaluate_every = Some(1);
     recipe.schedule.keep_best = true;
     let folder = tempfile::tempdir().unwrap();
-    let missing = run(stage_one(&recipe), &recipe, folder.path(), false, &mut Reports::default());
+    let missing =
+        run(stage_one(&recipe), &recipe, folder.path(), Begin::New, &mut Reports::default());
     assert!(matches!(missing, Err(TrainingError::NoHeldout)));
 
     let trainer =
         Hooked::new(stage_one(&recipe), |trainer: &mut StageOne, step| trainer.step(step));
     trainer.heldout.borrow_mut().extend([3.0, 1.0, 2.0, 4.0]);
     let mut reports = Reports::default();
-    run(trainer, &recipe, folder.path(), false, &mut reports).unwrap();
+    run(trainer, &recipe, folder.path(), Begin::New, &mut reports).unwrap();
     let names = ["step-00000002.safetensors", "step-00000004.safetensors"];
     assert_eq!(checkpoints(folder.path()), names);
     let best = section(&checkpoint(folder.path(), 2), "model.");
@@ -194,7 +195,7 @@ fn should_average_parameters_and_export_the_average() {
     recipe.schedule.keep_checkpoints = 9;
     recipe.schedule.ema_decay = Some(0.3);
     let folder = tempfile::tempdir().unwrap();
-    run(stage_one(&recipe), &recipe, folder.path(), false, &mut Reports::default()).unwrap();
+    run(stage_one(&recipe), &recipe, folder.path(), Begin::New, &mut Reports::default()).unwrap();
     let mut average = section(&checkpoint(folder.path(), 0), "model.");
     for step in 1..=4 {
         let model = section(&checkpoint(folder.path(), step), "model.");
@@ -262,12 +263,14 @@ fn should_raise_an_alarm_when_the_codebook_is_hardly_used() {
         }
         Ok(measures)
     });
-    run(trainer, &recipe, folder.path(), false, &mut reports).unwrap();
-    let raised: Vec<usize> = reports.all.iter().map(|report| report.alarms.len()).collect();
+    run(trainer, &recipe, folder.path(), Begin::New, &mut reports).unwrap();
+    let of_usage = |report: &Report| {
+        let alarm = report.alarms.iter().find(|alarm| alarm.what == "usage");
+        alarm.map(|alarm| (alarm.value, alarm.limit))
+    };
+    let raised: Vec<_> = reports.all.iter().map(of_usage).collect();
     // The warm-up has one step.
-    assert_eq!(raised, [0, 1, 1, 0]);
-    let alarm = reports.all[1].alarms[0];
-    assert_eq!((alarm.what, alarm.value, alarm.limit), ("usage", 0.25, 1.0));
+    assert_eq!(raised, [None, Some((0.25, 1.0)), Some((0.25, 1.0)), None]);
     assert_eq!(log(folder.path())[2]["alarms"], serde_json::json!(["usage"]));
 }
 
@@ -278,15 +281,15 @@ fn should_let_one_process_train_in_a_folder_and_clear_what_killed_ones_left() {
     let path = folder.path();
     let left = [path.join("modelXyz.incomplete"), path.join("checkpoints/step-1.incomplete")];
     let trainer = Hooked::new(stage_one(&recipe), |trainer: &mut StageOne, step| {
-        let second = run(stage_one(&recipe), &recipe, path, true, &mut Reports::default());
+        let second = run(stage_one(&recipe), &recipe, path, Begin::Resume, &mut Reports::default());
         assert!(matches!(second, Err(TrainingError::RunBusy(_))), "{second:?}");
         trainer.step(step)
     });
-    run(trainer, &recipe, path, false, &mut Reports::default()).unwrap();
+    run(trainer, &recipe, path, Begin::New, &mut Reports::default()).unwrap();
     fs::create_dir(&left[0]).unwrap();
     fs::write(left[0].join("part"), "part").unwrap();
     fs::write(&left[1], "part").unwrap();
-    run(stage_one(&recipe), &recipe, path, true, &mut Reports::default()).unwrap();
+    run(stage_one(&recipe), &recipe, path, Begin::Resume, &mut Reports::default()).unwrap();
     assert!(left.iter().all(|left| !left.exists()));
 }
 
@@ -294,14 +297,15 @@ fn should_let_one_process_train_in_a_folder_and_clear_what_killed_ones_left() {
 fn should_refuse_a_checkpoint_of_a_later_format() {
     let recipe = stage_one_recipe(2);
     let folder = tempfile::tempdir().unwrap();
-    run(stage_one(&recipe), &recipe, folder.path(), false, &mut Reports::default()).unwrap();
+    run(stage_one(&recipe), &recipe, folder.path(), Begin::New, &mut Reports::default()).unwrap();
     let path = folder.path().join("checkpoints/step-00000002.safetensors");
     let tensors = safetensors::read(&path).unwrap();
     let mut metadata = safetensors::read_metadata(&path).unwrap();
     assert_eq!(metadata.insert("version".into(), "2".into()).unwrap(), "1");
     let precision = safetensors::StorageFormat::F32;
     safetensors::write(&path, &tensors, precision, &metadata).unwrap();
-    let ended = run(stage_one(&recipe), &recipe, folder.path(), true, &mut Reports::default());
+    let ended =
+        run(stage_one(&recipe), &recipe, folder.path(), Begin::Resume, &mut Reports::default());
     let text = ended.unwrap_err().to_string();
     assert!(text.contains("format 2"), "{text}");
 }

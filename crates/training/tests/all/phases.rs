@@ -56,9 +56,10 @@ fn should_measure_and_learn_what_the_phase_says() {
     let perceptual = ["perceptual", "auxiliary_perceptual"];
     let codes = ["usage", "perplexity", "entropy"];
     let judge = ["discriminator", "real_logit", "fake_logit", "discriminator_gradient_norm"];
-    let first = [&begin[..], &codes, &["gradient_norm"]].concat();
-    let second = [&begin[..], &perceptual, &codes, &["gradient_norm"]].concat();
-    let third = [&begin[..], &perceptual, &["adversarial"], &codes, &["gradient_norm"]].concat();
+    let last = [&["explained"][..], &codes, &["gradient_norm"]].concat();
+    let first = [&begin[..], &last].concat();
+    let second = [&begin[..], &perceptual, &last].concat();
+    let third = [&begin[..], &perceptual, &["adversarial"], &last].concat();
     let turn = [&judge[..], &codes].concat();
     let expected = vec![first, second.clone(), second, third.clone(), turn, third];
     assert_eq!(follow(&mut stage_one(&recipe), true), expected);
@@ -66,10 +67,11 @@ fn should_measure_and_learn_what_the_phase_says() {
     let recipe = changed(&stage_two_recipe(), &["steps=6", PHASES, DISCRIMINATOR]);
     let first_stage = recipe_tokenizer();
     let mut trainer = StageTwo::new(recipe, first_stage, data(), &home(), &Device::flex()).unwrap();
-    let second = vec!["loss", "reconstruction", "perceptual", "gradient_norm"];
-    let third = vec!["loss", "reconstruction", "perceptual", "adversarial", "gradient_norm"];
+    let last = ["explained", "gradient_norm"];
+    let second = [&["loss", "reconstruction", "perceptual"][..], &last].concat();
+    let third = [&["loss", "reconstruction", "perceptual", "adversarial"][..], &last].concat();
     let expected = vec![
-        vec!["loss", "gradient_norm"],
+        vec!["loss", "explained", "gradient_norm"],
         second.clone(),
         second,
         third.clone(),

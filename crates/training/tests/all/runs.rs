@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::common::{
-    ADVERSARIAL, Hooked, Reports, changed, data, generator_recipe, home, stage_one_recipe,
-    stage_two_recipe,
+    ADVERSARIAL, Hooked, Reports, changed, data, generator_recipe, home, stage_one,
+    stage_one_recipe, stage_two_recipe,
 };
 use burn::tensor::Device;
 use files::TensorMap;
@@ -14,8 +14,11 @@ use token_cache::{Shard, TokenCache};
 use training::{
     TrainingError,
     cache::{BuildOptions, Views, build},
+    guard::Trouble,
+    plan::Plan,
     recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
-    run::{Trainer, run},
+    run::{Begin, Trainer, run},
+    telemetry::{BadPicture, Observer, Report},
     trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
 
@@ -49,7 +52,7 @@ fn check_resume<T: Trainer, R: Recipe>(
 ) -> (tempfile::TempDir, BTreeMap<u64, f64>) {
     let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut reports = Reports::default();
-    run(make(), recipe, whole.path(), false, &mut reports).unwrap();
+    run(make(), recipe, whole.path(), Begin::New, &mut reports).unwrap();
 
     // Ends as a killed process does: without a word.
     let killed = Hooked::new(make(), |trainer: &mut T, step| match step.number {
@@ -57,8 +60,8 @@ fn check_resume<T: Trainer, R: Recipe>(
         _ => trainer.step(step),
     });
     let mut broken_reports = Reports::default();
-    assert!(run(killed, recipe, broken.path(), false, &mut broken_reports).is_err());
-    run(make(), recipe, broken.path(), true, &mut broken_reports).unwrap();
+    assert!(run(killed, recipe, broken.path(), Begin::New, &mut broken_reports).is_err());
+    run(make(), recipe, broken.path(), Begin::Resume, &mut broken_reports).unwrap();
     assert_eq!(losses(&broken_reports), losses(&reports));
     assert_eq!(model_tensors(broken.path(), file), model_tensors(whole.path(), file));
     // Moments, averages and discriminators included.
@@ -181,21 +184,154 @@ fn should_neither_overwrite_a_run_nor_resume_another() {
         StageOne::new(recipe.clone(), data(), &home(), &Device::flex()).unwrap()
     };
     let mut observer = Reports::default();
-    run(make(&recipe), &recipe, folder.path(), false, &mut observer).unwrap();
-    let again = run(make(&recipe), &recipe, folder.path(), false, &mut observer);
+    run(make(&recipe), &recipe, folder.path(), Begin::New, &mut observer).unwrap();
+    let again = run(make(&recipe), &recipe, folder.path(), Begin::New, &mut observer);
     assert!(matches!(again, Err(TrainingError::RunExists(_))));
     let kept = folder.path().join("recipe.toml");
     let text = std::fs::read(&kept).unwrap();
     std::fs::remove_file(&kept).unwrap();
-    let lost = run(make(&recipe), &recipe, folder.path(), true, &mut observer);
+    let lost = run(make(&recipe), &recipe, folder.path(), Begin::Resume, &mut observer);
     assert!(matches!(lost, Err(TrainingError::NoRecipe(_))));
     std::fs::write(&kept, text).unwrap();
     let other = stage_one_recipe(3);
-    let resumed = run(make(&other), &other, folder.path(), true, &mut observer);
+    let resumed = run(make(&other), &other, folder.path(), Begin::Resume, &mut observer);
     let Err(TrainingError::RecipeChanged { key, .. }) = resumed else {
         panic!("another recipe was accepted");
     };
     assert_eq!(key, "steps");
+}
+
+/// Wants the run to stop once a step is done.
+struct Stopping {
+    reports: Reports,
+    after: u64,
+    done: u64,
+    plans: Vec<Plan>,
+    warnings: Vec<String>,
+}
+
+impl Stopping {
+    fn after(after: u64) -> Self {
+        let (reports, plans, warnings) = (Reports::default(), Vec::new(), Vec::new());
+        Self { reports, after, done: 0, plans, warnings }
+    }
+}
+
+impl Observer for Stopping {
+    fn planned(&mut self, plan: &Plan) {
+        self.plans.push(plan.clone());
+    }
+    fn warned(&mut self, warning: &str) {
+        self.warnings.push(warning.to_owned());
+    }
+    fn wants_to_stop(&self) -> bool {
+        self.done >= self.after
+    }
+    fn started(&mut self, _step: u64, _steps: u64) {}
+    fn stepped(&mut self, step: u64) {
+        self.done = step;
+    }
+    fn reported(&mut self, report: &Report) {
+        self.reports.reported(report);
+    }
+    fn saved(&mut self, _checkpoint: &Path) {}
+    fn sampled(&mut self, _pictures: &Path) {}
+    fn went_back(&mut self, _trouble: &Trouble, _step: u64) {}
+    fn found_bad(&mut self, _bad: &BadPicture) {}
+}
+
+#[test]
+fn should_save_when_asked_to_stop_and_go_on_to_the_same_bits_and_the_same_log() {
+    let recipe = changed(&stage_one_recipe(8), &["log_every=4", "checkpoint_every=8"]);
+    let whole = tempfile::tempdir().unwrap();
+    let mut reports = Reports::default();
+    run(stage_one(&recipe), &recipe, whole.path(), Begin::New, &mut reports).unwrap();
+    let of_log = |folder: &Path| {
+        let log = std::fs::read_to_string(folder.join("log.jsonl")).unwrap();
+        log.lines()
+            .map(|line| {
+                let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+                // What the clock says.
+                for key in ["seconds", "steps_per_second"] {
+                    assert!(line.as_object_mut().unwrap().remove(key).is_some(), "{key}");
+                }
+                line.to_string()
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of_log(whole.path()).len(), 2);
+    // In the middle of a line of the log, and at its end.
+    for after in [3, 4] {
+        let broken = tempfile::tempdir().unwrap();
+        let mut stopping = Stopping::after(after);
+        let stopped = run(stage_one(&recipe), &recipe, broken.path(), Begin::New, &mut stopping);
+        let Err(TrainingError::Interrupted { step, steps, saved }) = stopped else {
+            panic!("the run was not interrupted")
+        };
+        assert_eq!((step, steps, saved), (after, 8, true));
+        let path = broken.path().join(format!("checkpoints/step-{after:08}.safetensors"));
+        assert!(path.is_file());
+        run(stage_one(&recipe), &recipe, broken.path(), Begin::Resume, &mut ()).unwrap();
+        let file = "tokenizer.safetensors";
+        assert_eq!(model_tensors(broken.path(), file), model_tensors(whole.path(), file));
+        assert_eq!(of_log(broken.path()), of_log(whole.path()), "stopped after {after}");
+    }
+}
+
+#[test]
+fn should_say_what_it_is_about_to_do_and_warn_of_what_is_hardly_meant() {
+    let told = |recipe: &StageOneRecipe| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stopping = Stopping::after(1);
+        let stopped = run(stage_one(recipe), recipe, folder.path(), Begin::New, &mut stopping);
+        assert!(matches!(stopped, Err(TrainingError::Interrupted { step: 1, .. })));
+        stopping
+    };
+    let recipe = stage_one_recipe(50);
+    let Stopping { plans, warnings, .. } = told(&recipe);
+    let [plan] = &plans[..] else { panic!("told once") };
+    let pictures = data().len();
+    assert_eq!((plan.scope.pictures, plan.scope.classes), (pictures, data().classes().len()));
+    assert_eq!((plan.steps, plan.batch, plan.done), (50, recipe.schedule.batch, 0));
+    assert_eq!(plan.epochs, (50 * recipe.schedule.batch) as f64 / pictures as f64);
+    assert!(plan.state < plan.memory && plan.state == 16 * plan.scope.parameters as u64);
+    assert_eq!(warnings, Vec::<String>::new());
+
+    let late = changed(&recipe, &["warmup_steps=50"]);
+    assert!(told(&late).warnings[0].contains("rises for 50"));
+    let still = changed(&recipe, &["learning_rate=0", "final_learning_rate=0"]);
+    assert!(told(&still).warnings[0].contains("nothing is learned"));
+    let large = changed(&recipe, &["architecture.codes=4096"]);
+    assert!(told(&large).warnings[0].contains("4096 codes"));
+}
+
+#[test]
+fn should_let_a_run_have_more_steps_only_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (short, long) = (stage_one_recipe(2), stage_one_recipe(4));
+    run(stage_one(&short), &short, folder.path(), Begin::New, &mut ()).unwrap();
+    let refused = run(stage_one(&long), &long, folder.path(), Begin::Resume, &mut ());
+    assert!(refused.unwrap_err().to_string().contains("--extend"));
+    let other = changed(&long, &["seed=99"]);
+    let refused = run(stage_one(&other), &other, folder.path(), Begin::Extend, &mut ());
+    assert!(matches!(refused, Err(TrainingError::RecipeChanged { key, .. }) if key == "seed"));
+    run(stage_one(&long), &long, folder.path(), Begin::Extend, &mut ()).unwrap();
+    assert!(folder.path().join("checkpoints/step-00000004.safetensors").is_file());
+    // From now on it is a run of four steps.
+    run(stage_one(&long), &long, folder.path(), Begin::Resume, &mut ()).unwrap();
+}
+
+#[test]
+fn should_plan_and_time_a_run_without_writing_anything() {
+    let recipe = stage_one_recipe(4);
+    let trainer = stage_one(&recipe);
+    let plan = training::run::plan(&trainer, &recipe).unwrap();
+    assert_eq!(plan.scope.pictures, data().len());
+    let seconds = training::run::time_steps(trainer, &recipe, 2, 60.0).unwrap();
+    assert!(seconds > 0.0 && seconds < 60.0);
+    let evaluating = changed(&recipe, &["evaluate_every=2"]);
+    let refused = training::run::plan(&stage_one(&evaluating), &evaluating);
+    assert!(matches!(refused, Err(TrainingError::NoHeldout)));
 }
 
 #[test]
@@ -210,6 +346,7 @@ fn should_refuse_recipes_that_say_what_nobody_understands() {
     assert!(read(&["ema_decoy=0.5"]).unwrap_err().contains("no setting is called `ema_decoy`"));
     assert!(read(&["steps"]).unwrap_err().contains("key=value"));
     for (setting, key) in [
+        ("steps=0", "`steps`"),
         ("batch=0", "`batch`"),
         ("checkpoint_every=30", "`checkpoint_every`"),
         ("optimizer.clip=-1", "`optimizer.clip`"),

@@ -15,8 +15,9 @@ use training::{
     cache::{BuildOptions, Views, build},
     communicator::Communicator,
     guard::Trouble,
+    plan::Scope,
     recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
-    run::{Step, Trainer},
+    run::{Limit, Step, Trainer},
     telemetry::{BadPicture, Measures, Observer, Report},
     trainers::StageOne,
 };
@@ -180,7 +181,10 @@ impl<T: Trainer, F: FnMut(&mut T, Step) -> Result<Measures, TrainingError>> Trai
     fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {
         (self.step)(&mut self.trainer, step)
     }
-    fn limits(&self) -> Vec<(&'static str, f64)> {
+    fn scope(&self) -> Scope {
+        self.trainer.scope()
+    }
+    fn limits(&self) -> Vec<Limit> {
         self.trainer.limits()
     }
     fn has_heldout(&self) -> bool {

@@ -29,8 +29,12 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(code) = interrupt::code() {
+                progress::note(&format!("{error:#}"));
+                return ExitCode::from(code);
+            }
             progress::error(&error);
-            interrupt::code().map_or(ExitCode::FAILURE, ExitCode::from)
+            ExitCode::FAILURE
         }
     }
 }

@@ -20,6 +20,7 @@
 //! - `samples`, `cache`, `objective`
 //! - `run`
 //! - `trainers`
+//! - `proposal`
 
 pub mod cache;
 mod checkpoint;
@@ -38,6 +39,7 @@ pub mod parallel;
 pub mod perceptual;
 pub mod phases;
 pub mod plan;
+pub mod proposal;
 pub mod recipe;
 pub mod run;
 mod samples;

@@ -1,5 +1,7 @@
 //! Recipes: files that say all of a run, its command and its expected result included.
 
+use std::path::PathBuf;
+
 use generator::SamplingConfig;
 use pixels::augment::Augmentation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -232,7 +234,8 @@ impl Recipe for GeneratorRecipe {
     }
 }
 
-/// Reads a recipe, a bundled one by name or a file, and changes single settings in it.
+/// Reads a recipe, a bundled one by name or a file, and changes single settings in it. Of a folder it reads
+/// the file of this training.
 ///
 /// `overrides` are assignments such as `steps=100` or `optimizer.clip=1.0`.
 ///
@@ -244,6 +247,12 @@ pub fn read<R: Recipe>(name: &str, overrides: &[String]) -> Result<R, RecipeErro
         .filter(|(_, training, _)| *training == R::TRAINING)
         .map(|(name, _, text)| (name, text))
         .collect();
+    let mut path = PathBuf::from(name);
+    let is_bundled = bundled.iter().any(|(known, _)| *known == name);
+    if path.is_dir() && !is_bundled {
+        path.push(format!("{}.toml", R::TRAINING.file_stem()));
+    }
+    let name = path.to_str().unwrap_or(name);
     let recipe: R = settings::read("recipe", name, &bundled, overrides)?;
     recipe.validate()?;
     Ok(recipe)

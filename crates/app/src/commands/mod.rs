@@ -15,6 +15,7 @@ mod generate;
 mod import;
 mod inspect;
 mod plot;
+mod recipe;
 mod reconstruct;
 mod train;
 mod weights;
@@ -31,8 +32,8 @@ use crate::{
         analyze::AnalyzeVerb, bench::BenchVerb, cache::CacheVerb, complete::CompleteArgs,
         data::DataVerb, decode::DecodeArgs, encode::EncodeArgs, evaluate::EvaluateVerb,
         experiment::ExperimentVerb, export::ExportArgs, generate::GenerateArgs, import::ImportArgs,
-        inspect::InspectArgs, plot::PlotArgs, reconstruct::ReconstructArgs, train::TrainVerb,
-        weights::WeightsVerb,
+        inspect::InspectArgs, plot::PlotArgs, recipe::RecipeVerb, reconstruct::ReconstructArgs,
+        train::TrainVerb, weights::WeightsVerb,
     },
     interrupt, tuning,
 };
@@ -61,6 +62,8 @@ pub(crate) enum Verb {
     Decode(DecodeArgs),
     Reconstruct(ReconstructArgs),
     Complete(CompleteArgs),
+    #[command(subcommand)]
+    Recipe(RecipeVerb),
     #[command(subcommand)]
     Train(TrainVerb),
     Plot(PlotArgs),
@@ -105,7 +108,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         tuning::limit_threads(threads.into());
     }
     // Training sets its threads up by itself.
-    if !matches!(arguments.verb, Verb::Train(_) | Verb::Experiment(_)) {
+    if !matches!(arguments.verb, Verb::Train(_) | Verb::Experiment(_) | Verb::Recipe(_)) {
         tuning::for_inference();
     }
     interrupt::watch();
@@ -115,6 +118,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Decode(args) => decode::run(&args, device),
         Verb::Reconstruct(args) => reconstruct::run(&args, device),
         Verb::Complete(args) => complete::run(&args, device),
+        Verb::Recipe(verb) => recipe::run(&verb, device),
         Verb::Train(verb) => train::run(&verb, device),
         Verb::Plot(args) => plot::run(&args),
         Verb::Cache(verb) => cache::run(&verb, device),

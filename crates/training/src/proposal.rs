@@ -1,0 +1,483 @@
+//! Recipes for one's own pictures: as large a model, trained for as long, as data, machine and time allow.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use burn::tensor::Device;
+use files::Home;
+use pixels::DataSet;
+use tokenizer::{DecoderConfig, ImageSize, TransformerConfig};
+use tokens::TokenLayout;
+
+use crate::{
+    TrainingError,
+    recipe::{
+        self, GeneratorRecipe, GeneratorSize, Recipe, StageOneRecipe, StageTwoRecipe, Training,
+    },
+    run,
+    trainers::StageOne,
+};
+
+/// The machine that will train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// This one's processor, on which a few steps are timed.
+    Cpu,
+    /// A graphics processor, which is not at hand: sizes follow the data, and nothing is said of time.
+    Gpu,
+}
+
+/// What the recipes are to be for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wish {
+    /// Side of the square pictures in pixels.
+    pub size: usize,
+    /// Where they are trained.
+    pub machine: Machine,
+    /// Hours for all three trainings together.
+    pub hours: f64,
+}
+
+/// Recipes of the three trainings, and how long each takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proposal {
+    /// Encoder, codebook and causal decoder.
+    pub stage_one: StageOneRecipe,
+    /// The bidirectional decoder.
+    pub stage_two: StageTwoRecipe,
+    /// The generator.
+    pub generator: GeneratorRecipe,
+    /// Seconds of each, where steps were timed.
+    pub seconds: Option<[f64; 3]>,
+    /// Pictures and classes of the data.
+    pub pictures: usize,
+    /// Bytes that the largest of the three takes about.
+    pub memory: u64,
+}
+
+/// Sizes of models, small to large: encoder and decoder, layers of the encoder and of the decoder, generator
+/// and its layers.
+const SIZES: [Size; 5] = [
+    Size { width: 128, encoder: 3, decoder: 4, generator: (192, 4) },
+    Size { width: 192, encoder: 4, decoder: 6, generator: (256, 5) },
+    Size { width: 256, encoder: 6, decoder: 8, generator: (384, 8) },
+    Size { width: 384, encoder: 8, decoder: 12, generator: (512, 12) },
+    Size { width: 768, encoder: 12, decoder: 24, generator: (768, 24) },
+];
+
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    width: usize,
+    encoder: usize,
+    decoder: usize,
+    generator: (usize, usize),
+}
+
+/// Numbers of a head.
+const HEAD: usize = 64;
+
+/// How the time is shared among the trainings.
+const SHARES: [f64; 3] = [0.45, 0.25, 0.3];
+
+/// Steps below which a larger model has learned less than a smaller one in the same time.
+const ENOUGH: [f64; 3] = [4000.0, 2500.0, 2500.0];
+
+/// Times that a training sees each picture at most; more teaches it the pictures by heart.
+const MOST_EPOCHS: f64 = 400.0;
+
+/// Pictures a step of the tokenizer and of the generator, on a processor.
+const BATCHES: [usize; 3] = [16, 16, 32];
+
+impl Wish {
+    /// Side of a patch: pictures have at most 16 × 16 of them.
+    fn patch(self) -> usize {
+        [4, 8, 16, 32].into_iter().find(|patch| self.size <= 16 * patch).unwrap_or(32)
+    }
+
+    /// What is wrong with it.
+    fn check(self) -> Result<(), TrainingError> {
+        let (size, patch) = (self.size, self.patch());
+        if !(16..=1024).contains(&size) {
+            let problem = format!("pictures of {size} pixels: a size from 16 to 1024 works");
+            return Err(TrainingError::Data(problem));
+        }
+        if !size.is_multiple_of(patch) {
+            let (below, above) = (size / patch * patch, size.next_multiple_of(patch));
+            return Err(TrainingError::Data(format!(
+                "pictures of {size} pixels do not divide into patches of {patch}; take {below} or {above}"
+            )));
+        }
+        if !(self.hours > 0.0 && self.hours <= 10_000.0) {
+            return Err(TrainingError::Data(format!(
+                "{} hours: a number above 0 and up to 10000 works",
+                self.hours
+            )));
+        }
+        Ok(())
+    }
+
+    fn layout(self) -> TokenLayout {
+        let side = self.size / self.patch();
+        TokenLayout::new(side, side, side)
+    }
+}
+
+/// Codes for so many pictures: each should be met often.
+fn codes(pictures: usize) -> usize {
+    match pictures {
+        0..1000 => 512,
+        1000..10_000 => 1024,
+        _ => 4096,
+    }
+}
+
+/// Multiplications of a step over blocks, forwards and backwards, for sequences of this length.
+fn work(layers: usize, width: usize, hidden: usize, length: usize, batch: usize) -> f64 {
+    let (width, length) = (width as f64, length as f64);
+    let products = 4.0 * width * width + 2.0 * width * hidden as f64;
+    let attention = 2.0 * width * length;
+    3.0 * layers as f64 * batch as f64 * length * (products + attention)
+}
+
+impl Size {
+    /// Multiplications of a step of each training.
+    fn work(self, layout: TokenLayout, codes: usize, batches: [usize; 3]) -> [f64; 3] {
+        let (grid, length) = (layout.grid(), layout.len());
+        let blocks =
+            |layers, length, batch| work(layers, self.width, 4 * self.width, length, batch);
+        let encoded = blocks(self.encoder, grid + length, batches[0]);
+        let first = encoded + blocks(self.decoder, length + 1, batches[0]);
+        // The encoder of the second stage is only run forwards.
+        let second = blocks(self.encoder, grid + length, batches[1]) / 3.0
+            + blocks(self.decoder, length + leading(layout), batches[1]);
+        let (width, layers) = self.generator;
+        let hidden = 8 * width / 3 * 3 / 2;
+        let head = 3.0 * (batches[2] * length * width * codes) as f64;
+        [first, second, work(layers, width, hidden, length, batches[2]) + head]
+    }
+}
+
+/// Learned tokens before the codes in the second stage: as the paper's, a quarter of the grid at most.
+fn leading(layout: TokenLayout) -> usize {
+    (layout.grid() / 4).clamp(4, 64)
+}
+
+/// Proposes recipes for a data set.
+///
+/// # Errors
+/// If the wish cannot be met, or the data cannot be read.
+pub fn propose(
+    data: Arc<dyn DataSet>,
+    wish: Wish,
+    home: &Home,
+    device: &Device,
+) -> Result<Proposal, TrainingError> {
+    wish.check()?;
+    let pictures = data.len();
+    let (codes, layout) = (codes(pictures), wish.layout());
+    let batches = match wish.machine {
+        Machine::Cpu => BATCHES.map(|batch| batch.min(pictures.max(2))),
+        Machine::Gpu => BATCHES.map(|batch| 8 * batch),
+    };
+    let epochs = |batch: usize| MOST_EPOCHS * pictures as f64 / batch as f64;
+    let longest: [f64; 3] =
+        std::array::from_fn(|stage| epochs(batches[stage]).max(ENOUGH[stage] / 4.0));
+    if wish.machine == Machine::Gpu {
+        let size = if pictures < 20_000 { SIZES[2] } else { SIZES[4] };
+        let steps = longest.map(|steps| steps.min(200_000.0) as u64);
+        return build(wish, size, codes, batches, steps, pictures, None);
+    }
+
+    // The machine's pace, from the second smallest model; two steps tell it well enough.
+    let pace = |size: Size| -> Result<f64, TrainingError> {
+        let proposal = build(wish, size, codes, batches, [100; 3], pictures, None)?;
+        let trainer = StageOne::new(proposal.stage_one.clone(), Arc::clone(&data), home, device)?;
+        run::time_steps(trainer, &proposal.stage_one, 2, 20.0)
+    };
+    let timed = SIZES[1];
+    let pace_of_timed = timed.work(layout, codes, batches)[0] / pace(timed)?;
+    let seconds = SHARES.map(|share| share * wish.hours * 3600.0);
+    let available = machine::available_memory().unwrap_or(u64::MAX);
+    let mut best = None;
+    for size in SIZES {
+        let work = size.work(layout, codes, batches);
+        let steps: [f64; 3] =
+            std::array::from_fn(|stage| seconds[stage] * pace_of_timed / work[stage]);
+        let is_enough = (0..3).all(|stage| steps[stage] >= ENOUGH[stage]);
+        let steps: [u64; 3] =
+            std::array::from_fn(|stage| steps[stage].min(longest[stage]).max(10.0) as u64);
+        let proposal = build(wish, size, codes, batches, steps, pictures, Some(pace_of_timed))?;
+        let fits = proposal.memory < available / 2;
+        if best.is_none() || is_enough && fits {
+            best = Some((size, proposal));
+        }
+    }
+    let Some((size, proposal)) = best else { unreachable!("there are sizes") };
+    // Larger products run at another pace.
+    let pace_of_chosen = size.work(layout, codes, batches)[0] / pace(size)?;
+    let steps = [
+        proposal.stage_one.schedule.steps,
+        proposal.stage_two.schedule.steps,
+        proposal.generator.schedule.steps,
+    ]
+    .map(|steps| ((steps as f64 * pace_of_chosen / pace_of_timed) as u64).max(10));
+    let steps = std::array::from_fn(|stage| steps[stage].min(longest[stage] as u64));
+    build(wish, size, codes, batches, steps, pictures, Some(pace_of_chosen))
+}
+
+/// Recipes of a size. `pace` is multiplications a second.
+fn build(
+    wish: Wish,
+    size: Size,
+    codes: usize,
+    batches: [usize; 3],
+    steps: [u64; 3],
+    pictures: usize,
+    pace: Option<f64>,
+) -> Result<Proposal, TrainingError> {
+    let layout = wish.layout();
+    let transformer =
+        |layers| TransformerConfig { width: size.width, layers, heads: size.width / HEAD };
+    // From the bundled recipes comes all that does not follow the data.
+    let mut stage_one: StageOneRecipe = recipe::read("mini", &[])?;
+    let mut stage_two: StageTwoRecipe = recipe::read("mini", &[])?;
+    let mut generator: GeneratorRecipe = recipe::read("mini", &[])?;
+    stage_one.architecture.image = ImageSize::square(wish.size);
+    stage_one.architecture.patch = wish.patch();
+    stage_one.architecture.prefix = layout.prefix();
+    stage_one.architecture.codes = codes;
+    stage_one.architecture.encoder = transformer(size.encoder);
+    let causal =
+        DecoderConfig { transformer: transformer(size.decoder), leading: 1, prefix_head: true };
+    stage_one.architecture.causal_decoder = Some(causal);
+    stage_two.decoder = DecoderConfig {
+        transformer: transformer(size.decoder),
+        leading: leading(layout),
+        prefix_head: false,
+    };
+    let (width, layers) = size.generator;
+    generator.architecture = GeneratorSize { width, layers, heads: width / HEAD };
+    // Wide models learn at smaller rates.
+    let rate = 1e-3 * (192.0 / size.width as f64).min(1.0);
+    let schedules = [&mut stage_one.schedule, &mut stage_two.schedule, &mut generator.schedule];
+    for (stage, schedule) in schedules.into_iter().enumerate() {
+        let steps = steps[stage];
+        let log_every = (steps / 200).clamp(1, 50);
+        schedule.steps = steps;
+        schedule.batch = batches[stage];
+        schedule.learning_rate = rate;
+        schedule.final_learning_rate = rate / 50.0;
+        schedule.warmup_steps = (steps / 20).clamp(1, 1000);
+        schedule.log_every = log_every;
+        // Ten checkpoints and as many sheets of pictures.
+        schedule.checkpoint_every = (steps / 10 / log_every).max(1) * log_every;
+        schedule.samples_every = Some(schedule.checkpoint_every);
+    }
+    let work = size.work(layout, codes, batches);
+    let seconds =
+        pace.map(|pace| std::array::from_fn(|stage| steps[stage] as f64 * work[stage] / pace));
+    let memory = memory(&stage_one, &generator, layout, codes);
+    Ok(Proposal { stage_one, stage_two, generator, seconds, pictures, memory })
+}
+
+/// Bytes of the larger of the first stage and the generator: parameters with gradients and moments, and
+/// activations.
+fn memory(
+    stage_one: &StageOneRecipe,
+    generator: &GeneratorRecipe,
+    layout: TokenLayout,
+    codes: usize,
+) -> u64 {
+    let tokenizer = &stage_one.architecture;
+    let decoder =
+        tokenizer.causal_decoder.map_or(0, |decoder| tokenizer.decoder_parameters(&decoder));
+    let parameters = tokenizer.encoder_parameters() + tokenizer.codebook_parameters() + decoder;
+    let blocks =
+        |layers: usize, width: usize, length: usize| layers * length * (16 * width + length);
+    let length = layout.len() + layout.grid();
+    let (encoder, causal) = (tokenizer.encoder, tokenizer.causal_decoder);
+    let activations = blocks(encoder.layers, encoder.width, length)
+        + causal.map_or(0, |decoder| {
+            blocks(decoder.transformer.layers, decoder.transformer.width, layout.len() + 1)
+        });
+    let first = 16 * parameters + 4 * stage_one.schedule.batch * activations;
+    let GeneratorSize { width, layers, .. } = generator.architecture;
+    let parameters = layers * 12 * width * width + 2 * codes * width;
+    let activations = blocks(layers, width, layout.len()) + 3 * codes * layout.len();
+    let second = 16 * parameters + 4 * generator.schedule.batch * activations;
+    first.max(second) as u64
+}
+
+impl Proposal {
+    /// Writes the three recipes into a folder, with what they are for in comments. Returns the files.
+    ///
+    /// # Errors
+    /// If the folder holds one of them already, or cannot be written.
+    pub fn write(&self, folder: &Path, data: &str) -> Result<Vec<PathBuf>, TrainingError> {
+        let texts = [
+            (Training::StageOne, self.stage_one_text(folder, data)),
+            (Training::StageTwo, self.stage_two_text(folder, data)),
+            (Training::Generator, self.generator_text(folder, data)),
+        ];
+        let path = |training: Training| folder.join(format!("{}.toml", training.file_stem()));
+        if let Some(taken) = texts.iter().map(|(training, _)| path(*training)).find(|p| p.exists())
+        {
+            return Err(TrainingError::Data(format!(
+                "{} is there already; give another --out, or remove it",
+                taken.display()
+            )));
+        }
+        fs::create_dir_all(folder).map_err(TrainingError::file(folder))?;
+        let mut written = Vec::new();
+        for (training, text) in texts {
+            let path = path(training);
+            files::write_file(&path, |file| std::io::Write::write_all(file, text.as_bytes()))
+                .map_err(TrainingError::file(&path))?;
+            written.push(path);
+        }
+        Ok(written)
+    }
+
+    fn stage_one_text(&self, folder: &Path, data: &str) -> String {
+        let folder = folder.display();
+        let layout = self.stage_one.architecture.layout();
+        let mut text = self.head(
+            "First stage: encoder, codebook and a causal decoder, which makes the tokens predictable from left to right.",
+            0,
+            &format!("alitok train tokenizer --stage 1 --recipe {folder} --data {data} --out {folder}/stage-1"),
+        );
+        let _ = writeln!(
+            text,
+            "# A picture has {} tokens: {} before the grid (one a column; they rebuild the first row) and a grid of\n\
+             # {} × {} patches. `codes` follows the number of pictures: 512 for hundreds, 1024 for thousands, 4096 beyond.\n\
+             # For sharper pictures add a perceptual and an adversarial loss to the second stage, as the bundled recipe\n\
+             # `mini-sharp` has them.",
+            layout.len(),
+            layout.prefix(),
+            layout.rows(),
+            layout.columns()
+        );
+        text + &body(&self.stage_one)
+    }
+
+    fn stage_two_text(&self, folder: &Path, data: &str) -> String {
+        let folder = folder.display();
+        let text = self.head(
+            "Second stage: a decoder that sees all tokens at once, for the same tokens. It makes the better pictures.",
+            1,
+            &format!(
+                "alitok train tokenizer --stage 2 --from {folder}/stage-1 --recipe {folder} --data {data} --out {folder}/stage-2"
+            ),
+        );
+        text + &body(&self.stage_two)
+    }
+
+    fn generator_text(&self, folder: &Path, data: &str) -> String {
+        let folder = folder.display();
+        let mut text = self.head(
+            "The generator, which draws tokens one after the other.",
+            2,
+            &format!(
+                "alitok cache build --data {data} --model {folder}/stage-2 --mirrored --out {folder}/cache\n\
+                 #   alitok train generator --cache {folder}/cache --recipe {folder} --out {folder}/generator\n\
+                 #   alitok generate --model {folder}/generator --class 0 --count 16 --out {folder}/samples.png"
+            ),
+        );
+        text.push_str(
+            "# `sampling` is what drawing uses by itself; `alitok evaluate sweep` looks for better values of guidance.\n",
+        );
+        text + &body(&self.generator)
+    }
+
+    fn head(&self, what: &str, stage: usize, command: &str) -> String {
+        let time = match self.seconds {
+            Some(seconds) => {
+                format!("# About {} on the machine that was timed.\n", rough(seconds[stage]))
+            }
+            None => "# Nothing was timed: how long it takes depends on the device.\n".to_owned(),
+        };
+        let steps =
+            [&self.stage_one.schedule, &self.stage_two.schedule, &self.generator.schedule][stage];
+        let epochs = steps.steps as f64 * steps.batch as f64 / self.pictures.max(1) as f64;
+        format!(
+            "# {what}\n#\n#   {command}\n#\n{time}# {} steps of {} pictures: each of the {} pictures is seen {epochs:.0} times.\n\
+             # docs/recipes.md explains every setting.\n",
+            steps.steps, steps.batch, self.pictures
+        )
+    }
+}
+
+/// A duration in words, of two digits.
+fn rough(seconds: f64) -> String {
+    match seconds {
+        _ if seconds < 90.0 => format!("{seconds:.0} seconds"),
+        _ if seconds < 5400.0 => format!("{:.0} minutes", seconds / 60.0),
+        _ => format!("{:.1} hours", seconds / 3600.0),
+    }
+}
+
+/// The settings of a recipe as text.
+fn body<R: Recipe>(recipe: &R) -> String {
+    toml::to_string(&settings::to_table(recipe)).expect("a table of plain values can be written")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
+    use super::*;
+
+    fn wish(size: usize) -> Wish {
+        Wish { size, machine: Machine::Cpu, hours: 1.0 }
+    }
+
+    #[test]
+    fn should_write_recipes_that_are_read_back_for_every_size_and_number_of_pictures() {
+        for side in [16, 32, 64, 96, 128, 256, 512, 1024] {
+            for (place, size) in SIZES.into_iter().enumerate() {
+                let wish = wish(side);
+                wish.check().unwrap();
+                let pictures = 10usize.pow(place as u32 + 1);
+                let steps = [10, 500, 20_000];
+                let codes = codes(pictures);
+                let proposal =
+                    build(wish, size, codes, BATCHES, steps, pictures, Some(1e9)).unwrap();
+                let folder = tempfile::tempdir().unwrap();
+                let out = folder.path().join("my");
+                let written = proposal.write(&out, "photos").unwrap();
+                assert_eq!(written.len(), 3);
+                // As `--recipe my/` reads them.
+                let name = out.to_str().unwrap();
+                assert_eq!(recipe::read::<StageOneRecipe>(name, &[]).unwrap(), proposal.stage_one);
+                assert_eq!(recipe::read::<StageTwoRecipe>(name, &[]).unwrap(), proposal.stage_two);
+                assert_eq!(recipe::read::<GeneratorRecipe>(name, &[]).unwrap(), proposal.generator);
+                proposal.stage_one.architecture.validate().unwrap();
+                assert!(proposal.write(&out, "photos").is_err(), "nothing is overwritten");
+            }
+        }
+    }
+
+    #[test]
+    fn should_refuse_sizes_and_times_that_cannot_be_met() {
+        let problem = |wish: Wish| wish.check().unwrap_err().to_string();
+        assert!(problem(wish(8)).contains("from 16 to 1024"));
+        assert!(problem(wish(usize::MAX)).contains("from 16 to 1024"));
+        assert!(problem(wish(100)).contains("take 96 or 104"));
+        for hours in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
+            assert!(problem(Wish { hours, ..wish(64) }).contains("hours"));
+        }
+    }
+
+    #[test]
+    fn should_ask_for_more_work_of_larger_models() {
+        let layout = wish(64).layout();
+        for pair in SIZES.windows(2) {
+            let [less, more] = [pair[0], pair[1]].map(|size| size.work(layout, 1024, BATCHES));
+            assert!(less.iter().zip(&more).all(|(less, more)| less < more));
+        }
+    }
+}

@@ -29,6 +29,7 @@ pub(crate) fn watch() {
             if first && SAVES.load(Ordering::SeqCst) {
                 progress::note("saving after this step; the same again ends at once");
             } else {
+                files::remove_unfinished();
                 // Nobody can be waited for: the thread that works does not look.
                 #[allow(clippy::exit)]
                 process::exit(exit_code(signal));

@@ -303,6 +303,9 @@ impl Description {
 pub struct ExtractorName(&'static Description);
 
 impl ExtractorName {
+    /// The bundled network.
+    pub const LITE: Self = Self(&EXTRACTORS[0]);
+
     /// The network.
     pub fn description(self) -> &'static Description {
         self.0

@@ -14,6 +14,9 @@ pub const BUNDLED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/protoco
 /// Stands for the guided generation of the paper by a model of this architecture.
 const PAPER: &str = "paper";
 
+/// Stands for what one's own model can be measured by: nothing published belongs to it.
+pub const OWN: &str = "own";
+
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -223,13 +226,26 @@ pub struct Protocol {
 
 impl Protocol {
     /// Reads a protocol, a bundled one by name or a file, and changes single settings in it.
-    /// `paper` is the bundled one whose model has this architecture.
+    /// `paper` is the bundled one whose model has this architecture, [`OWN`] one that fits any model:
+    /// drawn pictures by the model's own sampling, or, of a tokenizer alone, reconstructions of so
+    /// many `pictures`.
     ///
     /// # Errors
     /// If there is no such protocol, it contradicts itself, or is of another model.
-    pub fn read(name: &str, overrides: &[String], model: &Model) -> Result<Self, EvaluationError> {
-        let name = if name == PAPER { Self::of_paper(model)? } else { name };
-        let protocol: Self = settings::read("protocol", name, BUNDLED, overrides)?;
+    pub fn read(
+        name: &str,
+        overrides: &[String],
+        model: &Model,
+        pictures: usize,
+    ) -> Result<Self, EvaluationError> {
+        let protocol: Self = if name == OWN {
+            let text = toml::to_string(&settings::to_table(&Self::own(model, pictures)))
+                .expect("a table of plain values can be written");
+            settings::read("protocol", name, &[(OWN, &text)], overrides)?
+        } else {
+            let name = if name == PAPER { Self::of_paper(model)? } else { name };
+            settings::read("protocol", name, BUNDLED, overrides)?
+        };
         protocol
             .validate()
             .map_err(|problem| EvaluationError::Protocol { name: name.to_owned(), problem })?;
@@ -245,9 +261,52 @@ impl Protocol {
     ///
     /// # Errors
     /// If there is no such protocol.
-    pub fn unchanged(name: &str, model: &Model) -> Result<Self, EvaluationError> {
+    pub fn unchanged(name: &str, model: &Model, pictures: usize) -> Result<Self, EvaluationError> {
+        if name == OWN {
+            return Ok(Self::own(model, pictures));
+        }
         let name = if name == PAPER { Self::of_paper(model)? } else { name };
         Ok(settings::read("protocol", name, BUNDLED, &[])?)
+    }
+
+    /// What any model can be measured by.
+    fn own(model: &Model, pictures: usize) -> Self {
+        /// About so many pictures are drawn: enough to compare settings of one model.
+        const DRAWN: usize = 1000;
+        let config = &model.config;
+        let shape = ModelShape {
+            generator: None,
+            codes: config.tokenizer.codes,
+            size: config.tokenizer.image.height,
+            classes: None,
+        };
+        let generator = config.generator.as_ref();
+        let reference = |purpose, what: &str| ReferenceSet {
+            purpose,
+            what: what.to_owned(),
+            source: None,
+            per_class: None,
+        };
+        let pictures_given =
+            PictureSet { what: "the given pictures".to_owned(), source: None, per_class: None };
+        Self {
+            kind: if generator.is_some() { Kind::Generation } else { Kind::Reconstruction },
+            count: generator.map_or(pictures, |generator| {
+                // As many of each class.
+                (generator.classes * (DRAWN / generator.classes).max(1)).max(2)
+            }),
+            seed: 0,
+            extractor: ExtractorName::LITE,
+            decoder: None,
+            data: generator.is_none().then_some(pictures_given),
+            reference: match generator {
+                Some(_) => reference(Purpose::Generation, "the pictures that it should look like"),
+                None => reference(Purpose::Reconstruction, "the same pictures"),
+            },
+            model: shape,
+            sampling: generator.map(|_| config.sampling),
+            published: Published::default(),
+        }
     }
 
     fn of_paper(model: &Model) -> Result<&'static str, EvaluationError> {

@@ -23,7 +23,7 @@ use crate::{
     observer,
     parts::Parts,
     pictures::open_data,
-    protocol::{Kind, Protocol},
+    protocol::{Kind, OWN, Protocol},
     reconstruction::{self, PerceptualMeasure, Rebuilder, ReconstructionSums},
 };
 
@@ -143,12 +143,13 @@ impl<'a> Evaluation<'a> {
         open: impl FnOnce(&str) -> Result<Extractor, EvaluationError>,
         folder: PathBuf,
     ) -> Result<Self, EvaluationError> {
-        let protocol = Protocol::read(name, &options.overrides, model)?;
+        let pictures = if name == OWN { given_pictures(model, options)? } else { 0 };
+        let protocol = Protocol::read(name, &options.overrides, model, pictures)?;
         let mut departures = Vec::new();
-        let before = to_value(&Protocol::unchanged(name, model)?);
+        let before = to_value(&Protocol::unchanged(name, model, pictures)?);
         let mut changed = Vec::new();
         changes("", &before, &to_value(&protocol), &mut changed);
-        if !changed.is_empty() {
+        if !changed.is_empty() && name != OWN {
             departures.push(format!(
                 "this is not the protocol {name}: {}; its published values are of another \
                  experiment",
@@ -200,6 +201,31 @@ impl<'a> Evaluation<'a> {
     /// The protocol, with its changes.
     pub fn protocol(&self) -> &Protocol {
         &self.protocol
+    }
+
+    /// What is about to be measured, in a line.
+    pub fn about(&self) -> String {
+        let Protocol { kind, count, seed, reference, .. } = &self.protocol;
+        let image = self.model.config.tokenizer.image;
+        let work = match kind {
+            Kind::Generation => {
+                let given = self.options.reference.as_ref().or(reference.source.as_ref());
+                let against = given.map_or(reference.what.as_str(), String::as_str);
+                format!("draws {count} pictures from seed {seed} and compares them with {against}")
+            }
+            Kind::Reconstruction => {
+                let own = self.protocol.data.as_ref().and_then(|set| set.source.as_ref());
+                let given = self.options.data.as_ref().or(own);
+                format!("rebuilds {count} pictures of {}", given.map_or("the data", String::as_str))
+            }
+        };
+        format!(
+            "{}: {work}, {} x {} pixels, by {}",
+            self.name,
+            image.width,
+            image.height,
+            self.extractor.network()
+        )
     }
 
     /// Everything that the numbers of the parts depend on.
@@ -341,6 +367,18 @@ impl<'a> Evaluation<'a> {
 /// Plain data as JSON.
 pub(crate) fn to_value(data: &impl Serialize) -> Value {
     serde_json::to_value(data).expect("plain data with names as keys")
+}
+
+/// How many pictures were given to reconstruct, to a tokenizer without a generator.
+fn given_pictures(model: &Model, options: &RunOptions) -> Result<usize, EvaluationError> {
+    match (&model.config.generator, &options.data) {
+        (Some(_), _) => Ok(0),
+        (None, Some(source)) => Ok(open_data(source, None, 0, &options.home)?.len()),
+        (None, None) => Err(EvaluationError::Impossible(format!(
+            "{} is a tokenizer, which is measured on pictures that it rebuilds: --data names them",
+            model.path().display()
+        ))),
+    }
 }
 
 /// Opens what a protocol compares with.

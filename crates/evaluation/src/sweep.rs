@@ -397,7 +397,7 @@ pub struct SweepPoint {
 /// # Errors
 /// If the protocol is of another model, or draws nothing.
 fn protocol(options: &SweepOptions, base: &Model) -> Result<Protocol, EvaluationError> {
-    let mut protocol = Protocol::read(&options.protocol, &options.overrides, base)?;
+    let mut protocol = Protocol::read(&options.protocol, &options.overrides, base, 0)?;
     if protocol.kind != Kind::Generation {
         return Err(EvaluationError::Impossible(format!(
             "the protocol {} draws nothing; a sweep needs one of generation",

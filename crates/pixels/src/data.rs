@@ -5,6 +5,7 @@ mod class_folder;
 mod flat_folder;
 #[cfg(feature = "parquet")]
 mod parquet_set;
+mod part;
 mod shard_set;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ pub use class_folder::ClassFolder;
 pub use flat_folder::FlatFolder;
 #[cfg(feature = "parquet")]
 pub use parquet_set::ParquetSet;
+pub use part::{Part, hold_out, is_held_out};
 pub use shard_set::ShardSet;
 
 use crate::bundle::Split;

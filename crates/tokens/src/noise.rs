@@ -28,6 +28,15 @@ pub enum Purpose {
     Bootstrap = 9,
     /// Choosing pictures of a class.
     Selection = 10,
+    /// Choosing pictures that are not learned from.
+    HeldOut = 11,
+}
+
+/// A seed that stands for a text: its FNV-1a hash.
+pub fn seed_of(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
 }
 
 /// An endless row of random numbers at one address.

@@ -7,6 +7,8 @@ pub struct Scope {
     pub trains: String,
     /// Pictures of the whole data set, before any are held out.
     pub pictures: usize,
+    /// Pictures that are learned from.
+    pub learned: usize,
     /// Classes of the data set.
     pub classes: usize,
     /// Pictures that are evaluated on, if there are any.
@@ -62,7 +64,7 @@ impl Plan {
         let activations = times(scope.activations, Self::NUMBER);
         let memory = state.saturating_add(activations.saturating_mul(side_by_side as u64));
         let samples = steps as f64 * batch as f64;
-        let epochs = samples / scope.pictures.max(1) as f64;
+        let epochs = samples / scope.learned.max(1) as f64;
         Self { scope, done, steps, batch, epochs, memory, state }
     }
 }
@@ -75,7 +77,8 @@ mod tests {
     fn should_count_epochs_and_memory_and_never_overflow() {
         let scope = |parameters| Scope {
             trains: "a model".into(),
-            pictures: 50,
+            pictures: 60,
+            learned: 50,
             classes: 2,
             heldout: None,
             image: (64, 64),

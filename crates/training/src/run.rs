@@ -174,7 +174,7 @@ pub fn run<T: Trainer, R: Recipe>(
         rollbacks: 0,
         bad: 0,
         saved: None,
-        pictures: scope.pictures,
+        pictures: scope.learned,
         trainer,
         schedule,
         folders,
@@ -215,7 +215,7 @@ struct Run<'a, T> {
     bad: u64,
     /// The step of the newest checkpoint.
     saved: Option<u64>,
-    /// Pictures of the data set.
+    /// Pictures that are learned from.
     pictures: usize,
 }
 

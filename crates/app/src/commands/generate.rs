@@ -24,7 +24,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// Classes, by name or number; `alitok inspect MODEL` lists them.
+    /// Classes, by name or number, or `all`; `alitok inspect MODEL` lists them.
     #[arg(long, required = true, num_args = 1.., value_name = "NAME_OR_ID")]
     pub(crate) class: Vec<String>,
     /// Pictures of each class; picture i has class i mod C.
@@ -87,11 +87,19 @@ impl Outputs<'_> {
     }
 }
 
+/// The classes of these names or numbers; `all` stands for every one, unless a class is called so.
+fn classes(model: &Model, names: &[String]) -> Result<Vec<usize>> {
+    let all = names.len() == 1 && names[0] == "all" && model.classes.resolve("all").is_err();
+    if all {
+        return Ok((0..model.generator_config()?.classes).collect());
+    }
+    Ok(names.iter().map(|class| model.classes.resolve(class)).collect::<Result<_, _>>()?)
+}
+
 pub(crate) fn run(args: &GenerateArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
     model.generator_config()?;
-    let classes: Vec<usize> =
-        args.class.iter().map(|class| model.classes.resolve(class)).collect::<Result<_, _>>()?;
+    let classes = classes(&model, &args.class)?;
     let requests = class_requests(&classes, args.count as usize, args.sampling.seed);
     // One column a class, or a square of a single one.
     let columns = match classes.len() {

@@ -98,6 +98,10 @@ pub(crate) struct RunArgs {
     /// `evaluate_every` says when the loss on them is measured.
     #[arg(long, value_name = "DATA")]
     pub(crate) heldout: Option<String>,
+    /// Hold a share of the pictures out, such as 0.05, and measure the loss on them. Their names decide,
+    /// so that a tokenizer and a generator hold the same ones out.
+    #[arg(long, value_name = "X", conflicts_with = "heldout", allow_negative_numbers = true)]
+    pub(crate) heldout_share: Option<f64>,
     /// End at the first picture that cannot be read, instead of listing it and learning from
     /// another in its place.
     #[arg(long)]
@@ -144,6 +148,9 @@ fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
     if let Some(heldout) = &args.run.heldout {
         trainer = trainer.with_heldout(pixels::data::open(heldout, models::home())?.into());
     }
+    if let Some(share) = args.run.heldout_share {
+        trainer = trainer.hold_out(share)?;
+    }
     train(trainer, &recipe, &args.run, processes)
 }
 
@@ -161,6 +168,9 @@ fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
     }
     if let Some(heldout) = &args.run.heldout {
         trainer = trainer.with_heldout(pixels::data::open(heldout, models::home())?.into());
+    }
+    if let Some(share) = args.run.heldout_share {
+        trainer = trainer.hold_out(share)?;
     }
     train(trainer, &recipe, &args.run, processes)
 }
@@ -189,6 +199,9 @@ fn generator(args: &TrainGeneratorArgs, device: &Device, processes: &Processes) 
     }
     if let Some(heldout) = &args.run.heldout {
         trainer = trainer.with_heldout(Path::new(heldout))?;
+    }
+    if let Some(share) = args.run.heldout_share {
+        trainer = trainer.hold_out(share)?;
     }
     train(trainer, &recipe, &args.run, processes)
 }

@@ -22,7 +22,7 @@ use generator::{
 use model::{ClassNames, Model, ModelConfig, ModelContents, tensors_digest, tokenizer_digest};
 use operations::{parameters::collect, tape::Tape};
 use pipeline::Drawing;
-use pixels::Picture;
+use pixels::{Picture, data::is_held_out};
 use token_cache::{CacheError, TokenCache};
 use tokenizer::{DecoderKind, ImageSize};
 use tokens::{
@@ -52,17 +52,28 @@ pub struct GeneratorTrainer {
     recipe: GeneratorRecipe,
     split: Split,
     device: Device,
-    cache: TokenCache,
+    cache: Arc<TokenCache>,
     tokenizer: PathBuf,
     order: Order,
     config: GeneratorConfig,
     learner: Learner<Generator>,
     initial: Option<String>,
-    heldout: Option<TokenCache>,
+    /// The records that are learned from, by their place in the cache.
+    learned: Vec<usize>,
+    heldout: Option<HeldoutTokens>,
     strict: bool,
     bad: Vec<BadPicture>,
     /// Side of the patch that a token stands for, in pixels.
     patch: usize,
+}
+
+/// Cached tokens to evaluate on.
+struct HeldoutTokens {
+    cache: Arc<TokenCache>,
+    /// The records, by their place in the cache.
+    records: Vec<usize>,
+    /// What they are, for the record of a run.
+    description: String,
 }
 
 impl GeneratorTrainer {
@@ -76,7 +87,7 @@ impl GeneratorTrainer {
         device: &Device,
     ) -> Result<Self, TrainingError> {
         let tokenizer = cache.join(crate::cache::TOKENIZER);
-        let cache = TokenCache::open(cache)?;
+        let cache = Arc::new(TokenCache::open(cache)?);
         let made_by = Model::read(&tokenizer)?;
         let tensors = made_by.tokenizer_tensors()?;
         cache.check_tokenizer(&tokenizer_digest(&tensors))?;
@@ -99,6 +110,7 @@ impl GeneratorTrainer {
             learner: Learner::new("", model, recipe.optimizer, &recipe.schedule)?,
             order: Order::new(recipe.schedule.seed, cache.len()),
             split: Split::new(Arc::new(Alone), &recipe.schedule)?,
+            learned: (0..cache.len()).collect(),
             recipe,
             device,
             cache,
@@ -162,13 +174,39 @@ impl GeneratorTrainer {
     /// # Errors
     /// If the cache cannot be read, or was made by another tokenizer or of other classes.
     pub fn with_heldout(mut self, cache: &Path) -> Result<Self, TrainingError> {
-        let heldout = TokenCache::open(cache)?;
+        let heldout = Arc::new(TokenCache::open(cache)?);
         heldout.check_tokenizer(&self.cache.header().tokenizer)?;
         if heldout.header().classes != self.cache.header().classes {
             let problem = "has other classes than the cache that is trained on";
             return Err(TrainingError::Data(format!("{} {problem}", cache.display())));
         }
-        self.heldout = Some(heldout);
+        let records = (0..heldout.len()).collect();
+        let description = describe(&heldout);
+        self.heldout = Some(HeldoutTokens { cache: heldout, records, description });
+        Ok(self)
+    }
+
+    /// The same training, which holds a share of its pictures out and evaluates on them: those that
+    /// [`hold_out`](pixels::data::hold_out) holds out of their data set.
+    ///
+    /// # Errors
+    /// If that leaves nothing to learn from or to evaluate on, or names cannot be read.
+    pub fn hold_out(mut self, share: f64) -> Result<Self, TrainingError> {
+        let names = self.cache.names()?;
+        let (records, learned): (Vec<usize>, Vec<usize>) =
+            (0..names.len()).partition(|&record| is_held_out(&names[record], share));
+        if records.is_empty() || learned.is_empty() {
+            return Err(TrainingError::Data(format!(
+                "a share of {share} holds none or all of {} pictures out; give one between 0 and 1, such \
+                 as 0.05",
+                names.len()
+            )));
+        }
+        self.order = Order::new(self.recipe.schedule.seed, learned.len());
+        let description = format!("{} of them", records.len());
+        let cache = Arc::clone(&self.cache);
+        (self.learned, self.heldout) =
+            (learned, Some(HeldoutTokens { cache, records, description }));
         Ok(self)
     }
 
@@ -200,13 +238,13 @@ impl GeneratorTrainer {
     /// The picture at a position of the order, or the one that takes its place.
     fn index(&mut self, position: u64, view: usize) -> Result<usize, TrainingError> {
         const MOST_TRIES: u64 = 1000;
-        let mut index = self.order.at(position);
+        let mut index = self.learned[self.order.at(position)];
         for tries in 0..MOST_TRIES {
             match self.cache.record(index, view) {
                 Err(error @ CacheError::LeftOut { .. }) if !self.strict => {
                     let name = format!("number {index} of the token cache");
                     self.bad.push(BadPicture { name, reason: error.to_string() });
-                    index = self.order.instead(position, tries);
+                    index = self.learned[self.order.instead(position, tries)];
                 }
                 _ => break,
             }
@@ -228,6 +266,11 @@ impl GeneratorTrainer {
             Tensor::from_data(TensorData::new(tokens, shape), device),
         )
     }
+}
+
+/// What a token cache is, for the record of a run.
+fn describe(cache: &TokenCache) -> String {
+    format!("{} pictures of tokenizer {}", cache.len(), cache.header().tokenizer)
 }
 
 /// The input embedding among a generator's parameters.
@@ -280,8 +323,9 @@ impl Trainer for GeneratorTrainer {
         Scope {
             trains: "a generator on cached tokens".to_owned(),
             pictures: self.cache.len(),
+            learned: self.learned.len(),
             classes: header.classes.len(),
-            heldout: self.heldout.as_ref().map(TokenCache::len),
+            heldout: self.heldout.as_ref().map(|heldout| heldout.records.len()),
             image: (side(layout.columns()), side(layout.rows())),
             tokens: layout.len(),
             parameters: self.learner.module().num_params(),
@@ -295,11 +339,8 @@ impl Trainer for GeneratorTrainer {
     }
 
     fn inputs(&self) -> Vec<(&'static str, String)> {
-        let describe = |cache: &TokenCache| {
-            format!("{} pictures of tokenizer {}", cache.len(), cache.header().tokenizer)
-        };
         let mut inputs = vec![("token cache", describe(&self.cache))];
-        let heldout = self.heldout.as_ref().map(describe);
+        let heldout = self.heldout.as_ref().map(|heldout| heldout.description.clone());
         inputs.extend(heldout.map(|heldout| ("held-out token cache", heldout)));
         inputs.push((BEGAN_WITH, self.initial.clone().unwrap_or_default()));
         inputs
@@ -354,10 +395,10 @@ impl Trainer for GeneratorTrainer {
         let heldout = self.heldout.as_ref().ok_or(TrainingError::NoHeldout)?;
         let (model, device) = (self.learner.result(), self.device.clone().inner());
         let vocabulary = self.config.vocabulary();
-        self.split.mean_over(heldout.len(), |samples| {
+        self.split.mean_over(heldout.records.len(), |samples| {
             let (mut classes, mut tokens) = (Vec::new(), Vec::new());
-            for index in samples {
-                let record = match heldout.record(index, 0) {
+            for &index in &heldout.records[samples] {
+                let record = match heldout.cache.record(index, 0) {
                     Err(CacheError::LeftOut { .. }) if !self.strict => continue,
                     record => record?,
                 };

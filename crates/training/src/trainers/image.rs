@@ -154,6 +154,8 @@ pub struct ImageTrainer<S: Stage> {
     device: Device,
     /// `[1, 3, height, width]`
     mean_picture: Tensor<4>,
+    /// Of the whole data set.
+    pictures: usize,
 }
 
 impl<S: Stage> ImageTrainer<S> {
@@ -174,6 +176,7 @@ impl<S: Stage> ImageTrainer<S> {
         let model = initialize(&stage, &device)?;
         let objective =
             Objective::new(phases, discriminator, schedule, optimizer, image, home, &device)?;
+        let pictures = source.data.len();
         let mean_picture = mean_picture(source.data.as_ref(), image, &device.clone().inner());
         Ok(Self {
             learner: Learner::new("", model, optimizer, schedule)?,
@@ -185,6 +188,7 @@ impl<S: Stage> ImageTrainer<S> {
             heldout: None,
             device: device.inner(),
             mean_picture,
+            pictures,
         })
     }
 
@@ -206,6 +210,17 @@ impl<S: Stage> ImageTrainer<S> {
     pub fn strict(mut self, strict: bool) -> Self {
         self.source.strict = strict;
         self
+    }
+
+    /// The same training, which holds a share of its pictures out and evaluates on them: see
+    /// [`hold_out`](pixels::data::hold_out).
+    ///
+    /// # Errors
+    /// If that leaves nothing to learn from or to evaluate on.
+    pub fn hold_out(mut self, share: f64) -> Result<Self, TrainingError> {
+        let (learned, held_out) = pixels::data::hold_out(Arc::clone(&self.source.data), share)?;
+        self.source.data = Arc::new(learned);
+        Ok(self.with_heldout(Arc::new(held_out)))
     }
 
     /// The same training, which evaluates on these pictures: the mean squared error of their
@@ -271,7 +286,8 @@ impl<S: Stage> Trainer for ImageTrainer<S> {
         let (config, batch) = (self.stage.config(), self.source.split.batch());
         Scope {
             trains: self.stage.trains().to_owned(),
-            pictures: self.source.data.len(),
+            pictures: self.pictures,
+            learned: self.source.data.len(),
             classes: self.source.data.classes().len(),
             heldout: self.heldout.as_ref().map(|heldout| heldout.data.len()),
             image: (config.image.width, config.image.height),

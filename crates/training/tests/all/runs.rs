@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use crate::common::{
     ADVERSARIAL, Hooked, Reports, changed, data, generator_recipe, home, stage_one,
-    stage_one_recipe, stage_two_recipe,
+    stage_one_recipe, stage_two_recipe, token_cache,
 };
 use burn::tensor::Device;
 use files::TensorMap;
@@ -319,6 +319,36 @@ fn should_let_a_run_have_more_steps_only_where_that_is_asked_for() {
     assert!(folder.path().join("checkpoints/step-00000004.safetensors").is_file());
     // From now on it is a run of four steps.
     run(stage_one(&long), &long, folder.path(), Begin::Resume, &mut ()).unwrap();
+}
+
+#[test]
+fn should_hold_the_same_pictures_out_of_a_data_set_and_of_its_cache() {
+    let recipe = changed(&stage_one_recipe(2), &["checkpoint_every=1", "evaluate_every=1"]);
+    let cache = token_cache(Views::Mirrored);
+    let generator = generator_recipe();
+    let tokenizer = || stage_one(&recipe).hold_out(0.3).unwrap();
+    let scope = tokenizer().scope();
+    let whole = data().len();
+    let held_out: Vec<String> = (0..whole)
+        .map(|index| data().name(index).to_owned())
+        .filter(|name| pixels::data::is_held_out(name, 0.3))
+        .collect();
+    assert!(!held_out.is_empty() && held_out.len() < whole);
+    assert_eq!((scope.pictures, scope.heldout), (whole, Some(held_out.len())));
+    assert_eq!(scope.learned, whole - held_out.len());
+
+    let device = Device::flex();
+    let of_cache = GeneratorTrainer::new(generator.clone(), cache.path(), &device).unwrap();
+    let of_cache = of_cache.hold_out(0.3).unwrap().scope();
+    assert_eq!((of_cache.learned, of_cache.heldout), (scope.learned, scope.heldout));
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut reports = Reports::default();
+    run(tokenizer(), &recipe, folder.path(), Begin::New, &mut reports).unwrap();
+    let last = &reports.all[1];
+    assert!(last.measures.iter().any(|(name, loss)| *name == "heldout_loss" && *loss > 0.0));
+    assert_eq!(last.epoch, last.samples as f64 / scope.learned as f64);
+    assert!(stage_one(&recipe).hold_out(0.0).is_err());
 }
 
 #[test]

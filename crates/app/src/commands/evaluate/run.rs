@@ -19,6 +19,8 @@ use crate::{
 /// Measure a model as a published number was measured, and put both side by side
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  alitok evaluate run --model runs/generator --reference photos/ --out evaluation/own
+  alitok evaluate run --model runs/stage-2 --data photos/ --out evaluation/own-tokenizer
   alitok evaluate run --model mini --protocol mini mini-stage-2 mini-limit --out evaluation/mini
   alitok evaluate run --model models/alitok-b --protocol paper --reference VIRTUAL_imagenet256_labeled.npz --extractor inception --out evaluation/b
   alitok evaluate run --model models/alitok-b --protocol paper --set count=5000 --set sampling.guidance=16 --reference R --out evaluation/b-16
@@ -30,8 +32,9 @@ Whatever departs from the protocol is refused, unless --set changes the protocol
 pub(crate) struct EvaluateRunArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Protocols; with several, each has a folder of its own in --out.
-    #[arg(long, required = true, num_args = 1..)]
+    /// Protocols; with several, each has a folder of its own in --out. `own` fits any model: what it
+    /// draws with its own settings against --reference, or, of a tokenizer, how well it rebuilds --data.
+    #[arg(long, default_value = evaluation::protocol::OWN, num_args = 1..)]
     pub(crate) protocol: Vec<String>,
     /// Change settings of the protocol, as key=value; then it is another one.
     #[arg(long = "set", num_args = 1.., value_name = "KEY=VALUE")]
@@ -60,6 +63,9 @@ pub(crate) struct EvaluateRunArgs {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Say what would be measured, after all checks; measure and write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 pub(super) fn run(args: &EvaluateRunArgs, device: Option<Device>) -> Result<()> {
@@ -85,6 +91,16 @@ pub(super) fn run(args: &EvaluateRunArgs, device: Option<Device>) -> Result<()> 
                 .with_perceptual(&args.lpips.networks, |name| open_lpips(name, &device))
         })
         .collect::<Result<Vec<_>, _>>()?;
+    for evaluation in &evaluations {
+        let line = evaluation.about();
+        match args.dry_run {
+            true => progress::result(&line)?,
+            false => progress::note(&line),
+        }
+    }
+    if args.dry_run {
+        return Ok(());
+    }
     let mut objects = Map::new();
     for evaluation in evaluations {
         let found = evaluation.run(&compute, args.shard.shard, &mut Watcher::default())?;

@@ -19,6 +19,7 @@ use crate::{
 /// Look for the best guidance, power and temperature, or compare the checkpoints of a run
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  alitok evaluate sweep --model runs/generator --reference photos/ --guidance 1,2,3,4 --count 180 --out sweeps/own
   alitok evaluate sweep --model mini --protocol mini --guidance 1,1.5,2,3,4 --count 180 --out sweeps/guidance
   alitok evaluate sweep --model mini --protocol mini --golden guidance=1:8 --evaluations 8 --count 180 --out sweeps/golden
   alitok evaluate sweep --run runs/generator --protocol mini --guidance 1,2 --count 180 --out sweeps/checkpoints
@@ -33,8 +34,8 @@ pub(crate) struct EvaluateSweepArgs {
     /// A generator's run, instead of a model: each of its checkpoints.
     #[arg(long, conflicts_with = "model")]
     pub(crate) run: Option<PathBuf>,
-    /// What is measured, and how, save what is swept.
-    #[arg(long)]
+    /// What is measured, and how, save what is swept. `own` fits any model and needs --reference.
+    #[arg(long, default_value = evaluation::protocol::OWN)]
     pub(crate) protocol: String,
     /// Change settings of the protocol, as key=value.
     #[arg(long = "set", num_args = 1.., value_name = "KEY=VALUE")]

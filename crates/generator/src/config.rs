@@ -40,6 +40,16 @@ pub enum ConfigError {
         /// Name of the field.
         field: &'static str,
     },
+    /// A size beyond all that is ever built, which a damaged or hostile file may state.
+    #[error("generator: `{field}` is {value}, and at most {most} is possible")]
+    TooLarge {
+        /// Name of the field.
+        field: &'static str,
+        /// Its value.
+        value: usize,
+        /// The largest possible value.
+        most: usize,
+    },
     /// The width does not split into the heads.
     #[error("generator: `width` {width} does not divide into {heads} heads; change either")]
     Heads {
@@ -139,6 +149,21 @@ impl GeneratorConfig {
         ];
         if let Some((field, _)) = sizes.into_iter().find(|&(_, size)| size == 0) {
             return Err(ConfigError::Zero { field });
+        }
+        // Products of these fit 64 bits.
+        const MOST: usize = 1 << 16;
+        let most = [
+            ("layout.prefix", self.layout.prefix(), MOST),
+            ("layout.rows", self.layout.rows(), 1 << 12),
+            ("layout.columns", self.layout.columns(), 1 << 12),
+            ("classes", self.classes, 1 << 24),
+            ("width", self.width, MOST),
+            ("layers", self.layers, 1 << 10),
+            ("heads", self.heads, MOST),
+            ("key_value_heads", self.key_value_heads(), MOST),
+        ];
+        if let Some((field, value, most)) = most.into_iter().find(|(_, value, most)| value > most) {
+            return Err(ConfigError::TooLarge { field, value, most });
         }
         let limit = usize::from(CodebookIndex::MAX) + 1;
         if self.codes > limit {

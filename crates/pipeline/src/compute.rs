@@ -57,17 +57,35 @@ impl Compute {
         }
     }
 
+    /// Refuses weights that memory does not hold, before they are read.
+    fn check_memory(&self, what: &'static str, parameters: usize) -> Result<(), PipelineError> {
+        let bytes = match self.precision {
+            Precision::F32 => 4,
+            Precision::Bf16 => 2,
+            _ => 1,
+        };
+        let needed = (parameters as u64).saturating_mul(bytes);
+        match machine::available_memory() {
+            Some(available) if needed > available => {
+                Err(PipelineError::Memory { what, needed, available })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The half of a model's tokenizer that makes tokens.
     ///
     /// # Errors
     /// If its weights cannot be read, or do not fit the architecture.
     pub fn encoder(&self, model: &Model) -> Result<Box<dyn Encode>, PipelineError> {
+        let config = &model.config.tokenizer;
+        let parameters = config.encoder_parameters() + config.codebook_parameters();
+        self.check_memory("encoder", parameters)?;
         #[cfg(feature = "reference")]
         if let Device::Reference { backend, index } = self.device {
             let device = crate::reference::device(backend, index);
             return Ok(Box::new(model.tokenizer(&device)?.frozen_encoder()));
         }
-        let config = &model.config.tokenizer;
         let file = model.tokenizer_file()?;
         let pool = Arc::clone(&self.pool);
         Ok(Box::new(CpuEncoder::new(engine::Encoder::load(file, config, self.precision, pool)?)))
@@ -84,6 +102,7 @@ impl Compute {
     ) -> Result<Box<dyn Decode>, PipelineError> {
         let config = &model.config.tokenizer;
         let kind = decoder_kind(config, kind)?;
+        self.check_memory("decoder", config.decoder_parameters(config.decoder(kind)?))?;
         #[cfg(feature = "reference")]
         if let Device::Reference { backend, index } = self.device {
             let tokenizer = model.tokenizer(&crate::reference::device(backend, index))?;
@@ -115,6 +134,7 @@ impl Compute {
         source: DraftSource,
     ) -> Result<Box<dyn Draw>, PipelineError> {
         let config = model.generator_config()?;
+        self.check_memory("generator", config.parameter_count())?;
         if source != DraftSource::None && self.device != Device::Cpu {
             return Err(DeviceError::Drafts { device: self.device }.into());
         }

@@ -21,6 +21,26 @@ pub enum PipelineError {
     /// A decoder cannot be opened.
     #[error(transparent)]
     Decoder(#[from] engine::DecoderError),
+    /// Memory does not hold a part of a model.
+    #[error(
+        "the {what} needs {}, and {} are available; take a smaller precision or a smaller model, or a \
+         machine with more memory",
+        machine::bytes(*needed), machine::bytes(*available)
+    )]
+    Memory {
+        /// Encoder, decoder or generator.
+        what: &'static str,
+        /// Bytes of its weights.
+        needed: u64,
+        /// Bytes that this process may still take.
+        available: u64,
+    },
+    /// More pictures are asked for than memory can keep track of.
+    #[error("{count} pictures are more than memory holds; draw fewer at a time")]
+    Count {
+        /// How many.
+        count: u128,
+    },
     /// The architecture lacks what was asked for.
     #[error(transparent)]
     Config(#[from] tokenizer::ConfigError),

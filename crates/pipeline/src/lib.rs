@@ -61,7 +61,7 @@ pub use engine::Precision;
 pub use error::PipelineError;
 #[cfg(feature = "reference")]
 pub use reference::device as reference_device;
-pub use request::{SamplingChanges, class_requests, sampling};
+pub use request::{SamplingChanges, check_count, class_requests, sampling};
 #[cfg(feature = "write")]
 pub use samples::{PreviewWriter, SampleError, SampleWriter};
 #[cfg(feature = "write")]

@@ -37,6 +37,23 @@ pub fn sampling(model: &Model, changes: &SamplingChanges) -> Result<SamplingConf
     Ok(sampling)
 }
 
+/// Refuses more pictures of each of so many classes than memory can keep track of.
+///
+/// # Errors
+/// [`PipelineError::Count`].
+pub fn check_count(classes: usize, count: usize) -> Result<(), PipelineError> {
+    /// Bytes that a request, its place in the queue and its result take, without their tokens.
+    const BYTES: u128 = 512;
+    /// More are not numbered.
+    const MOST: u128 = 1 << 40;
+    let count = classes as u128 * count as u128;
+    let available = machine::available_memory().map_or(u128::MAX, u128::from);
+    match count > MOST || count * BYTES > available {
+        true => Err(PipelineError::Count { count }),
+        false => Ok(()),
+    }
+}
+
 /// `count` pictures of each class, in turn: picture i is of class i mod C and has index i of the seed's
 /// noise.
 pub fn class_requests(classes: &[usize], count: usize, seed: u64) -> Vec<Request> {

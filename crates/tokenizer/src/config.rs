@@ -131,12 +131,31 @@ pub struct TokenizerConfig {
     pub bidirectional_decoder: Option<DecoderConfig>,
 }
 
+/// Longest side of a picture, in pixels. Products of this and the other limits fit 64 bits.
+const MOST_SIDE: usize = 1 << 14;
+/// Most tokens of a kind.
+const MOST_TOKENS: usize = 1 << 16;
+/// Largest width.
+const MOST_WIDTH: usize = 1 << 16;
+/// Most blocks of a transformer.
+const MOST_LAYERS: usize = 1 << 10;
+
 /// An architecture that cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A size that must be positive is zero.
     #[error("`{0}` must be at least 1")]
     Zero(&'static str),
+    /// A size beyond all that is ever built, which a damaged or hostile file may state.
+    #[error("`{name}` is {value}, and at most {most} is possible")]
+    TooLarge {
+        /// Name of the field.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// The largest possible value.
+        most: usize,
+    },
     /// A picture does not divide into patches.
     #[error("a picture of {height} × {width} pixels does not divide into patches of {patch}")]
     Patch {
@@ -264,14 +283,26 @@ impl TokenizerConfig {
         let transformers = std::iter::once(&self.encoder)
             .chain(decoders.iter().filter_map(|d| d.as_ref().map(|d| &d.transformer)));
         let sizes = [
-            ("patch", self.patch),
-            ("image.height", self.image.height),
-            ("image.width", self.image.width),
-            ("codes", self.codes),
-            ("token_size", self.token_size),
+            ("patch", self.patch, MOST_SIDE),
+            ("image.height", self.image.height, MOST_SIDE),
+            ("image.width", self.image.width, MOST_SIDE),
+            ("codes", self.codes, usize::MAX), // has an error of its own
+            ("token_size", self.token_size, MOST_WIDTH),
         ];
-        if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+        if let Some((name, ..)) = sizes.into_iter().find(|(_, size, _)| *size == 0) {
             return Err(ConfigError::Zero(name));
+        }
+        let leading = decoders.iter().filter_map(|d| d.as_ref().map(|d| ("leading", d.leading)));
+        let layers = transformers.clone().map(|transformer| ("layers", transformer.layers));
+        let widths = transformers.clone().map(|transformer| ("width", transformer.width));
+        let all = sizes
+            .into_iter()
+            .chain([("prefix", self.prefix, MOST_TOKENS)])
+            .chain(leading.map(|(name, value)| (name, value, MOST_TOKENS)))
+            .chain(layers.map(|(name, value)| (name, value, MOST_LAYERS)))
+            .chain(widths.map(|(name, value)| (name, value, MOST_WIDTH)));
+        if let Some((name, value, most)) = all.into_iter().find(|(_, value, most)| value > most) {
+            return Err(ConfigError::TooLarge { name, value, most });
         }
         let ImageSize { height, width } = self.image;
         if height % self.patch != 0 || width % self.patch != 0 {

@@ -136,6 +136,20 @@ pub enum TrainingError {
         /// Bytes available.
         available: u64,
     },
+    /// Memory cannot hold what a step leaves for its backward pass.
+    #[error(
+        "a step of {batch} pictures needs about {}, and {} are available; make `batch` smaller, raise \
+         `accumulate`, or set activation_checkpointing = true",
+        machine::bytes(*needed), machine::bytes(*available)
+    )]
+    Activations {
+        /// Pictures a step.
+        batch: usize,
+        /// Bytes needed, about.
+        needed: u64,
+        /// Bytes available.
+        available: u64,
+    },
     /// Another process trains in the folder.
     #[error("another process is training in {0}; wait for it, or give another --out")]
     RunBusy(PathBuf),

@@ -142,7 +142,7 @@ pub fn run<T: Trainer, R: Recipe>(
 ) -> Result<(), TrainingError> {
     let schedule = *recipe.schedule();
     let scope = trainer.scope();
-    check_memory(&scope, &schedule)?;
+    check_activations(&plan_of(scope.clone(), 0, &schedule, trainer.communicator().ranks()))?;
     if schedule.evaluate_every.is_some() && !trainer.has_heldout() {
         return Err(TrainingError::NoHeldout);
     }
@@ -224,16 +224,29 @@ fn copies(schedule: &Schedule) -> u64 {
     4 + u64::from(schedule.ema_decay.is_some())
 }
 
-/// Refuses a training whose parameters alone do not fit memory.
-fn check_memory(scope: &Scope, schedule: &Schedule) -> Result<(), TrainingError> {
+/// Refuses a training whose parameters alone, with gradients and moments, do not fit memory. To be
+/// asked before a model is built.
+pub(crate) fn check_parameters(
+    parameters: usize,
+    schedule: &Schedule,
+) -> Result<(), TrainingError> {
     let Some(available) = machine::available_memory() else { return Ok(()) };
-    let plan = Plan::new(scope.clone(), (0, schedule.steps), 0, 0, copies(schedule));
-    // The model itself is in memory already.
-    let needed = plan.state - plan.state / copies(schedule);
+    let needed = (parameters as u64).saturating_mul(4 * copies(schedule));
     if needed <= available {
         return Ok(());
     }
-    Err(TrainingError::Memory { parameters: scope.parameters, needed, available })
+    Err(TrainingError::Memory { parameters, needed, available })
+}
+
+/// Refuses a training whose activations cannot fit memory, even if the estimate of them is four times
+/// too large.
+fn check_activations(plan: &Plan) -> Result<(), TrainingError> {
+    match machine::available_memory() {
+        Some(available) if plan.memory / 4 > available => {
+            Err(TrainingError::Activations { batch: plan.batch, needed: plan.memory, available })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a training is about to do, for people: nothing is trained or written.
@@ -245,9 +258,9 @@ pub fn plan<T: Trainer, R: Recipe>(trainer: &T, recipe: &R) -> Result<Plan, Trai
     if schedule.evaluate_every.is_some() && !trainer.has_heldout() {
         return Err(TrainingError::NoHeldout);
     }
-    let scope = trainer.scope();
-    check_memory(&scope, schedule)?;
-    Ok(plan_of(scope, 0, schedule, trainer.communicator().ranks()))
+    let plan = plan_of(trainer.scope(), 0, schedule, trainer.communicator().ranks());
+    check_activations(&plan)?;
+    Ok(plan)
 }
 
 /// Seconds that a step takes, over up to `most` steps after the first, or fewer where they take

@@ -100,6 +100,7 @@ pub(crate) fn run(args: &GenerateArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
     model.generator_config()?;
     let classes = classes(&model, &args.class)?;
+    pipeline::check_count(classes.len(), args.count as usize)?;
     let requests = class_requests(&classes, args.count as usize, args.sampling.seed);
     // One column a class, or a square of a single one.
     let columns = match classes.len() {

@@ -40,7 +40,7 @@ use crate::{
     parallel::Split,
     plan::Scope,
     recipe::GeneratorRecipe,
-    run::{Step, Trainer},
+    run::{Step, Trainer, check_parameters},
     samples::{COLUMNS, grid_of},
     telemetry::BadPicture,
     trainers::{BEGAN_WITH, block_activations},
@@ -104,6 +104,8 @@ impl GeneratorTrainer {
             heads: recipe.architecture.heads,
             key_value_heads: None,
         };
+        config.validate()?;
+        check_parameters(config.parameter_count(), &recipe.schedule)?;
         let device = device.clone().autodiff();
         let model = config.initialize(recipe.schedule.seed, &device)?;
         Ok(Self {

@@ -30,7 +30,7 @@ use crate::{
     measures::{Measures, scalar},
     parallel::Split,
     recipe::StageOneRecipe,
-    run::Limit,
+    run::{Limit, check_parameters},
 };
 
 /// Trains encoder, codebook and first decoder (paper, 3.2, "Causal decoder" and "Prefix token").
@@ -71,6 +71,10 @@ impl StageOne {
                 ));
             }
         };
+        config.validate()?;
+        let decoder = config.decoder_parameters(config.decoder(kind)?);
+        let parameters = config.encoder_parameters() + config.codebook_parameters() + decoder;
+        check_parameters(parameters, &recipe.schedule)?;
         let plain = device.clone().autodiff().inner();
         let stage = FirstStage {
             clustering: Clustering::new(recipe.clustering, config.codes, &plain),

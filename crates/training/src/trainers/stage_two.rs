@@ -26,6 +26,7 @@ use crate::{
     losses::mean_squared_error,
     measures::scalar,
     recipe::StageTwoRecipe,
+    run::check_parameters,
 };
 
 /// Trains a bidirectional decoder (paper, 3.2, "Retraining a bidirectional decoder").
@@ -56,6 +57,8 @@ impl StageTwo {
     ) -> Result<Self, TrainingError> {
         let mut config = first_stage.config().clone();
         config.bidirectional_decoder = Some(recipe.decoder);
+        config.validate()?;
+        check_parameters(config.decoder_parameters(&recipe.decoder), &recipe.schedule)?;
         let encoder = first_stage.frozen_encoder();
         let again = recipe.schedule.activation_checkpointing;
         let stage = SecondStage { config, first_stage, encoder, again };

@@ -1,10 +1,14 @@
 //! The recipes of this repository: they parse, are of the published sizes, and state what they are.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
+use burn::tensor::Device;
 use generator::GeneratorConfig;
 use tokenizer::{DecoderKind, TokenizerConfig, presets};
-use training::recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe};
+use training::{
+    recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
+    trainers::StageOne,
+};
 
 fn folder() -> PathBuf {
     fixtures::repository().join("recipes")
@@ -147,4 +151,62 @@ fn should_train_generators_of_the_published_sizes_as_long_as_published() {
         parameters.inspect(|&count| assert_eq!(config.parameter_count(), count, "{name}"));
         assert_eq!((recipe.schedule.steps, recipe.schedule.batch), (steps, 2048), "{name}");
     }
+}
+
+/// Paths of the numbers in a table.
+fn numbers(table: &toml::Table, prefix: &str, found: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match value {
+            toml::Value::Table(inner) => numbers(inner, &path, found),
+            toml::Value::Integer(_) | toml::Value::Float(_) => found.push(path),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn should_plan_or_refuse_a_training_whatever_numbers_its_recipe_states() {
+    let recipe = crate::common::stage_one_recipe(4);
+    let mut paths = Vec::new();
+    numbers(&toml::Table::try_from(&recipe).unwrap(), "", &mut paths);
+    assert!(paths.len() > 25, "{paths:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recipe.toml");
+    fs::write(&file, toml::to_string(&recipe).unwrap()).unwrap();
+    let (mut planned, mut refused) = (0, 0);
+    for path in &paths {
+        for other in [
+            "0",
+            "1",
+            "2147483648",
+            "9223372036854775807",
+            "9223372036854775808",
+            "-1",
+            "nan",
+            "1e300",
+        ] {
+            let read = recipe::read::<StageOneRecipe>(
+                file.to_str().unwrap(),
+                &[format!("{path}={other}")],
+            );
+            let told = read.map_err(|error| error.to_string()).and_then(|recipe| {
+                let (data, home) = (crate::common::data(), crate::common::home());
+                let trainer = StageOne::new(recipe.clone(), data, &home, &Device::flex());
+                let plan = trainer.and_then(|trainer| training::run::plan(&trainer, &recipe));
+                plan.map_err(|error| error.to_string())
+            });
+            match told {
+                Ok(plan) => {
+                    planned += 1;
+                    assert!(plan.memory > 0);
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert!(!error.is_empty(), "{path}={other}");
+                }
+            }
+        }
+    }
+    assert!(planned > 40 && refused > 100, "{planned} planned, {refused} refused");
 }

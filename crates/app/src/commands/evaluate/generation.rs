@@ -53,7 +53,7 @@ pub(crate) struct EvaluateStatisticsArgs {
     #[command(flatten)]
     pub(crate) extractor: ExtractorArgs,
     /// Side that pictures of a data set are centre-cropped to. Default: all must have one size.
-    #[arg(long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=8192))]
     pub(crate) size: Option<usize>,
     /// What will be compared with them.
     #[arg(long, value_enum)]

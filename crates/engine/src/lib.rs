@@ -6,13 +6,10 @@
 //! `generator::reference` and `tokenizer::reference` are the reference: in f32 the same seed draws
 //! the same tokens.
 //!
-//! A [`Scheduler`] drives any [`SequenceModel`]; [`feed`] puts one on a thread of its own. Where there
-//! are no threads and no mappings, as in a browser, everything but [`feed`] and [`measure`] works on
-//! the caller's thread and the allocator's memory.
+//! A [`Scheduler`] drives any [`SequenceModel`]. Where there are no threads and no mappings, as in a
+//! browser, everything but [`measure`] works on the caller's thread and the allocator's memory.
 
 pub mod drafts;
-#[cfg(not(target_family = "wasm"))] // there are no threads
-pub mod feed;
 pub mod generator;
 mod kernels;
 mod matrix;

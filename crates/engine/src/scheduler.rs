@@ -224,11 +224,6 @@ impl<M: SequenceModel> Scheduler<M> {
         Ok(self)
     }
 
-    /// Most ids of a condition.
-    pub(crate) fn condition(&self) -> usize {
-        self.condition
-    }
-
     /// The model that it drives.
     pub fn model(&self) -> &M {
         &self.model

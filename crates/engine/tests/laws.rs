@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use engine::{
     Decoder, Drafts, Encoder, Event, Generator, JobId, Pool, Precision, Scheduler, Weights,
-    feed::{Feed, FeedError},
     sequence::{POSITIONS, Step},
 };
 use generator::{Condition, GenerateError, GeneratorConfig, Request, SamplingConfig};
@@ -204,74 +203,6 @@ fn should_own_its_model_on_another_thread() {
     });
     let Some(Event::Finished { tokens, .. }) = drawn.join().unwrap() else { panic!("no picture") };
     assert_eq!(tokens, expected);
-}
-
-/// Waits until a condition holds that another thread brings about.
-fn until(mut holds: impl FnMut() -> bool) {
-    for _ in 0..2000 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    panic!("it did not come about");
-}
-
-#[test]
-fn should_draw_on_a_thread_what_others_ask_for() {
-    let model = Arc::new(model(Precision::F32, 2));
-    let feed = Feed::start(Scheduler::new(Arc::clone(&model), 2).unwrap(), 16).unwrap();
-    std::thread::scope(|scope| {
-        for index in 0..6 {
-            let (feed, model) = (&feed, &model);
-            scope.spawn(move || {
-                let expected = alone(model, &request(index, 0), &sampling(index));
-                let events = feed.submit(request(index, 0), sampling(index)).unwrap();
-                let told: Vec<Event> = events.collect();
-                assert_eq!(told.len(), model.config().layout.rows() + 2);
-                let Some(Event::Finished { tokens, .. }) = told.last() else { panic!("{told:?}") };
-                assert_eq!(*tokens, expected);
-            });
-        }
-    });
-    let class = Request { condition: Condition::Class(4), ..request(0, 0) };
-    assert!(matches!(feed.submit(class, sampling(0)), Err(FeedError::Request(_))));
-    let long = Condition::Ids { conditional: vec![1, 2], unconditional: vec![1, 2] };
-    let error = feed.submit(Request { condition: long, ..request(0, 0) }, sampling(0)).unwrap_err();
-    let room = GenerateError::ConditionRoom { ids: 2, room: 1 };
-    assert!(matches!(error, FeedError::Request(error) if error == room));
-}
-
-#[test]
-fn should_bound_what_waits_and_cancel_what_nobody_waits_for() {
-    // So large that no picture is finished before the test is.
-    let layout = TokenLayout::new(5, 60, 60);
-    let large = GeneratorConfig { layout, width: 192, ..config(8) };
-    let model = Arc::new(load(&large, Precision::F32, 1));
-    let feed = Feed::start(Scheduler::new(model, 1).unwrap(), 2).unwrap();
-    let guided = SamplingConfig { guidance: 3.0, ..sampling(0) };
-    let mut asked = Vec::new();
-    // One is drawn, one waits in the scheduler and two in the queue.
-    until(|| match feed.submit(request(0, 0), guided) {
-        Ok(events) => {
-            asked.push(events);
-            false
-        }
-        Err(error) => {
-            assert!(matches!(error, FeedError::Full { limit: 2 }));
-            asked.len() == 4
-        }
-    });
-    // Dropped events make room, even those of the picture that is drawn.
-    drop(asked);
-    let mut again = None;
-    until(|| {
-        again = feed.submit(request(0, 0), guided).ok();
-        again.is_some()
-    });
-    // A feed that is dropped ends what it draws.
-    drop(feed);
-    assert!(again.unwrap().all(|event| matches!(event, Event::Row { .. })));
 }
 
 #[test]

@@ -116,6 +116,7 @@ struct CpuBatch<'a> {
     numbers: BTreeMap<JobId, usize>,
     /// The number of the next picture.
     next: usize,
+    room: usize,
     events: Vec<scheduler::Event>,
 }
 
@@ -128,12 +129,13 @@ impl<'a> CpuBatch<'a> {
     ) -> Result<Box<dyn Batch + Send + 'a>, PipelineError> {
         // A guided picture is two sequences.
         let picture_bytes = 2 * generator.config().layout.len() * generator.position_bytes();
-        let pictures = pictures.min(CACHE_BYTES / picture_bytes);
+        let pictures = pictures.min(CACHE_BYTES / picture_bytes).max(1);
         Ok(Box::new(Self {
             scheduler: Scheduler::new(generator, pictures)?.with_drafts(drafts, DRAFTED)?,
             jobs: BTreeMap::new(),
             numbers: BTreeMap::new(),
             next: 0,
+            room: pictures,
             events: Vec::new(),
         }))
     }
@@ -187,6 +189,10 @@ impl Batch for CpuBatch<'_> {
 
     fn is_idle(&self) -> bool {
         self.scheduler.is_idle()
+    }
+
+    fn room(&self) -> usize {
+        self.room
     }
 
     fn decided(&self) -> usize {

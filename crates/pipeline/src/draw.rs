@@ -44,6 +44,9 @@ pub trait Batch {
     /// Whether nothing waits or is being drawn.
     fn is_idle(&self) -> bool;
 
+    /// How many pictures it draws at once. More may be submitted; they wait.
+    fn room(&self) -> usize;
+
     /// Tokens that are decided of the pictures being drawn, given ones included.
     fn decided(&self) -> usize;
 }
@@ -207,6 +210,24 @@ impl<'a> Drawing<'a> {
         self.ended * self.draw.config().layout.len() + self.batch.decided()
     }
 
+    /// How many pictures are drawn at once.
+    pub fn room(&self) -> usize {
+        self.batch.room()
+    }
+
+    /// The next event, after at most one step of the batch; `None` where that brought none yet, and where
+    /// [nothing is left to draw](Self::is_idle). A server calls this rather than [`next`](Self::next), so
+    /// that requests join and leave between two tokens and not between two rows.
+    pub fn poll(&mut self) -> Option<Event> {
+        if self.events.is_empty() && !self.batch.is_idle() {
+            let mut happened = std::mem::take(&mut self.happened);
+            self.batch.step(&mut happened);
+            happened.drain(..).for_each(|event| self.take_in(event));
+            self.happened = happened;
+        }
+        self.events.pop_front()
+    }
+
     /// Whether no events follow unless another request joins.
     pub fn is_idle(&self) -> bool {
         self.events.is_empty() && self.batch.is_idle()
@@ -262,13 +283,12 @@ impl Iterator for Drawing<'_> {
     type Item = Event;
 
     fn next(&mut self) -> Option<Event> {
-        while self.events.is_empty() && !self.batch.is_idle() {
-            let mut happened = std::mem::take(&mut self.happened);
-            self.batch.step(&mut happened);
-            happened.drain(..).for_each(|event| self.take_in(event));
-            self.happened = happened;
+        while !self.is_idle() {
+            if let Some(event) = self.poll() {
+                return Some(event);
+            }
         }
-        self.events.pop_front()
+        None
     }
 }
 

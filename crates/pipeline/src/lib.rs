@@ -49,7 +49,6 @@ mod reference;
 mod request;
 #[cfg(feature = "write")]
 pub mod samples;
-#[cfg(feature = "write")]
 pub mod token_file;
 
 pub use compute::{Compute, DraftSource, decoder_kind};
@@ -64,5 +63,4 @@ pub use reference::device as reference_device;
 pub use request::{SamplingChanges, check_count, class_requests, sampling};
 #[cfg(feature = "write")]
 pub use samples::{PreviewWriter, SampleError, SampleWriter};
-#[cfg(feature = "write")]
 pub use token_file::TokenFileError;

@@ -210,6 +210,10 @@ impl Batch for ReferenceBatch<'_> {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
+    fn room(&self) -> usize {
+        self.pictures
+    }
+
     fn decided(&self) -> usize {
         let of_group = |group: &Group<'_>| {
             let decided = group.sequences.as_ref().map_or(0, |sequences| sequences.tokens(0).len());

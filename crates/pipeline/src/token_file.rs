@@ -1,12 +1,15 @@
 //! Tokens in a safetensors file: `tokens [N, L]` and, of drawn pictures, `labels [N]`, both i64.
 
+#[cfg(feature = "write")]
+use std::io::Write;
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+#[cfg(feature = "write")]
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use tokens::{CodebookIndex, Vocabulary, VocabularyError};
 
 /// Tokens that could not be read or written.
@@ -91,6 +94,7 @@ pub fn check_name(path: &Path) -> Result<(), TokenFileError> {
 ///
 /// # Errors
 /// If the operating system refuses.
+#[cfg(feature = "write")]
 pub fn write(
     path: &Path,
     tokens: &[Vec<CodebookIndex>],
@@ -126,9 +130,22 @@ pub fn read(
     length: usize,
     vocabulary: Vocabulary,
 ) -> Result<Vec<Vec<CodebookIndex>>, TokenFileError> {
+    let read = |source| TokenFileError::Read { path: path.to_owned(), source };
+    parse(&fs::read(path).map_err(read)?, path, length, vocabulary)
+}
+
+/// [`read`] of a file that is in memory; `path` is what errors call it.
+///
+/// # Errors
+/// If it is something else than safetensors, or holds other tokens.
+pub fn parse(
+    content: &[u8],
+    path: &Path,
+    length: usize,
+    vocabulary: Vocabulary,
+) -> Result<Vec<Vec<CodebookIndex>>, TokenFileError> {
     let own = || path.to_owned();
-    let content = fs::read(path).map_err(|source| TokenFileError::Read { path: own(), source })?;
-    let file = SafeTensors::deserialize(&content)
+    let file = SafeTensors::deserialize(content)
         .map_err(|source| TokenFileError::NotSafetensors { path: own(), source })?;
     let tensor = file.tensor("tokens").map_err(|_| TokenFileError::NoTokens { path: own() })?;
     let wrong = |what| TokenFileError::Tokens { path: own(), what };

@@ -72,6 +72,27 @@ fn should_draw_the_same_picture_whoever_joins_and_leaves() {
 }
 
 #[test]
+fn should_let_requests_join_and_leave_between_two_tokens() {
+    let drawer = Compute::default().drawer(&MODEL).unwrap();
+    let requests = class_requests(&[1, 4], 1, 5);
+    let expected: Vec<_> = requests.iter().map(|request| alone(&*drawer, request)).collect();
+    let mut drawing = Drawing::new(&*drawer, 1).unwrap();
+    assert_eq!(drawing.room(), 1);
+    assert_eq!(drawing.poll(), None, "there is nothing to draw");
+    drawing.submit(&requests[0], &defaults()).unwrap();
+    for token in 1..4 {
+        assert_eq!(drawing.poll(), None, "no row is whole yet");
+        assert_eq!(drawing.decided(), token);
+    }
+    // Cancelled within a row, it makes room for the next picture at once.
+    drawing.submit(&requests[1], &defaults()).unwrap();
+    assert!(drawing.cancel(0));
+    assert_eq!(drawing.poll(), None);
+    assert_eq!(drawing.decided(), 1);
+    assert_eq!(finished(&mut drawing), [(1, expected[1].clone())]);
+}
+
+#[test]
 fn should_tell_every_row_once_and_in_order() {
     let drawer = Compute::default().drawer(&MODEL).unwrap();
     let layout = drawer.config().layout;

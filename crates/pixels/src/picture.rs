@@ -63,7 +63,20 @@ impl Picture {
     /// [`PixelsError::NotAPicture`], [`PixelsError::Damaged`] (also for a truncated file) or
     /// [`PixelsError::TooLarge`], which is found out before anything is decoded.
     pub fn decode(bytes: &[u8], source_name: &str) -> Result<Self, PixelsError> {
-        formats::decode(bytes, source_name).map(|(picture, _)| picture)
+        Self::decode_within(bytes, source_name, formats::MAX_PIXELS)
+    }
+
+    /// [`decode`](Self::decode) of a file that may be anybody's: one of more than `most_pixels` is
+    /// refused before anything is decoded.
+    ///
+    /// # Errors
+    /// Those of `decode`.
+    pub fn decode_within(
+        bytes: &[u8],
+        source_name: &str,
+        most_pixels: usize,
+    ) -> Result<Self, PixelsError> {
+        formats::decode(bytes, source_name, most_pixels).map(|(picture, _)| picture)
     }
 
     /// [`decode`](Self::decode), then turned as the Exif orientation tag says, if there is one.
@@ -71,7 +84,7 @@ impl Picture {
     /// # Errors
     /// Those of `decode`.
     pub fn decode_upright(bytes: &[u8], source_name: &str) -> Result<Self, PixelsError> {
-        let (picture, exif) = formats::decode(bytes, source_name)?;
+        let (picture, exif) = formats::decode(bytes, source_name, formats::MAX_PIXELS)?;
         let Some(orientation) = exif.and_then(|exif| Orientation::from_exif(&exif)) else {
             return Ok(picture);
         };
@@ -112,6 +125,22 @@ impl Picture {
     /// The picture as the bytes of a PNG file; the same picture always gives the same bytes.
     pub fn encode_png(&self) -> Vec<u8> {
         formats::encode_png(self.width, self.height, &self.rgb)
+    }
+
+    /// The picture as the bytes of a JPEG file of this quality, from 1 to 100.
+    ///
+    /// # Errors
+    /// [`PixelsError::TooLarge`] if a side is longer than the format allows.
+    pub fn encode_jpeg(&self, quality: u8) -> Result<Vec<u8>, PixelsError> {
+        formats::encode_jpeg(self.width, self.height, &self.rgb, quality)
+    }
+
+    /// The picture as the bytes of a lossless WebP file.
+    ///
+    /// # Errors
+    /// [`PixelsError::TooLarge`] if a side is longer than the format allows.
+    pub fn encode_webp(&self) -> Result<Vec<u8>, PixelsError> {
+        formats::encode_webp(self.width, self.height, &self.rgb)
     }
 
     /// Writes a PNG file, whole or not at all.

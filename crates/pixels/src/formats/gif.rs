@@ -13,7 +13,7 @@ const FLAGS: usize = 10;
 /// transparent colour stands, else the first of the palette; an index beyond the palette is black;
 /// a frame that reaches beyond the screen makes the screen larger; without any palette the indices
 /// are grey values.
-pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Failure> {
+pub(super) fn decode(bytes: &[u8], most_pixels: usize) -> Result<Decoded, Failure> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     options.set_memory_limit(MemoryLimit::Unlimited); // sizes are checked below
@@ -34,7 +34,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Failure> {
     let own = frame.palette.clone();
     let width = usize::from(decoder.width()).max(left + across);
     let height = usize::from(decoder.height()).max(top + down);
-    check_size(width, height)?;
+    check_size(width, height, most_pixels)?;
     if across == 0 || down == 0 {
         return Err(Failure::damaged("its first frame has no pixels"));
     }

@@ -1,11 +1,13 @@
 //! The file formats of pictures: what a file is, and its pixels.
 
+mod encode;
 mod exif;
 mod gif;
 mod jpeg;
 mod png;
 mod webp;
 
+pub(crate) use encode::{jpeg as encode_jpeg, webp as encode_webp};
 pub(crate) use exif::Orientation;
 pub(crate) use png::encode as encode_png;
 
@@ -15,7 +17,7 @@ use crate::PixelsError;
 const MAX_SIDE: usize = 1 << 15;
 /// Most pixels that are decoded: what a large camera makes. A progressive JPEG of four components
 /// takes 15 bytes a pixel while it is decoded, the most of all kinds.
-const MAX_PIXELS: usize = 150_000_000;
+pub(crate) const MAX_PIXELS: usize = 150_000_000;
 /// Most bytes a decoder may ask for.
 const MAX_BYTES: usize = 8 * MAX_PIXELS;
 
@@ -43,12 +45,13 @@ impl Failure {
 }
 
 /// Refuses sizes beyond the limits, before anything is allocated for them.
-fn check_size(width: usize, height: usize) -> Result<(), Failure> {
-    if width.max(height) <= MAX_SIDE && width * height <= MAX_PIXELS {
+fn check_size(width: usize, height: usize, most_pixels: usize) -> Result<(), Failure> {
+    let most_pixels = most_pixels.min(MAX_PIXELS);
+    if width.max(height) <= MAX_SIDE && width * height <= most_pixels {
         return Ok(());
     }
     Err(Failure::TooLarge(format!(
-        "{width} x {height} pixels; the limit is {MAX_SIDE} a side and {MAX_PIXELS} in all"
+        "{width} x {height} pixels; the limit is {MAX_SIDE} a side and {most_pixels} in all"
     )))
 }
 
@@ -63,12 +66,13 @@ fn zeros(length: usize) -> Result<Vec<u8>, Failure> {
 }
 
 /// Width, height and pixels (`[height, width, 3]`) of a file of any format that is read, and its
-/// Exif data where there are any.
+/// Exif data where there are any. One of more than `most_pixels` is refused.
 pub(crate) fn decode(
     bytes: &[u8],
     name: &str,
+    most_pixels: usize,
 ) -> Result<(crate::Picture, Option<Vec<u8>>), PixelsError> {
-    let decoder = match bytes {
+    let decoder: fn(&[u8], usize) -> Result<Decoded, Failure> = match bytes {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => png::decode,
         [0xFF, 0xD8, 0xFF, ..] => jpeg::decode,
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => gif::decode,
@@ -81,7 +85,7 @@ pub(crate) fn decode(
         }
     };
     let name = || name.to_owned();
-    let decoded = decoder(bytes).map_err(|failure| match failure {
+    let decoded = decoder(bytes, most_pixels).map_err(|failure| match failure {
         Failure::Damaged(reason) => PixelsError::Damaged { name: name(), reason },
         Failure::TooLarge(reason) => PixelsError::TooLarge { name: name(), reason },
     })?;

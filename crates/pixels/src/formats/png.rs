@@ -9,7 +9,7 @@ use png::{BitDepth, ColorType, DecodingError, Transformations};
 const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xAE, 0x42, 0x60, 0x82];
 
 /// The pixels of the file's still picture. Of 16 bits the upper 8 are kept, as Pillow does.
-pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Failure> {
+pub(super) fn decode(bytes: &[u8], most_pixels: usize) -> Result<Decoded, Failure> {
     let failed = |error| match error {
         DecodingError::LimitsExceeded => {
             Failure::TooLarge(format!("it needs more than {MAX_BYTES} bytes"))
@@ -24,7 +24,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Failure> {
     decoder.set_ignore_text_chunk(true);
     let header = decoder.read_header_info().map_err(failed)?;
     let (width, height) = (header.width as usize, header.height as usize);
-    check_size(width, height)?;
+    check_size(width, height, most_pixels)?;
 
     let mut reader = decoder.read_info().map_err(failed)?;
     let exif = reader.info().exif_metadata.as_ref().map(|exif| exif.to_vec());

@@ -7,7 +7,7 @@ use super::{Decoded, Failure, MAX_BYTES, check_size, on_white, zeros};
 use image_webp::{DecodingError, WebPDecoder};
 
 /// The pixels of the picture, or of the first frame of an animation.
-pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Failure> {
+pub(super) fn decode(bytes: &[u8], most_pixels: usize) -> Result<Decoded, Failure> {
     let failed = |error| match error {
         DecodingError::MemoryLimitExceeded | DecodingError::ImageTooLarge => {
             Failure::TooLarge(format!("it needs more than {MAX_BYTES} bytes"))
@@ -19,7 +19,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Failure> {
     decoder.set_memory_limit(MAX_BYTES);
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
-    check_size(width, height)?;
+    check_size(width, height, most_pixels)?;
     // What cannot be read of it is as good as none: it turns the picture at most.
     let exif = decoder.exif_metadata().ok().flatten().map(|exif| {
         // The name of the segment in JPEG files, which some programs write here, too.

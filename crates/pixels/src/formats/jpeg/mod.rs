@@ -112,10 +112,10 @@ const ENDS_EARLY: Reason = "the JPEG data end before their end marker";
 const BAD_SEGMENT: Reason = "a JPEG segment has an impossible length or value";
 
 /// The pixels of the file.
-pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Failure> {
+pub(super) fn decode(bytes: &[u8], most_pixels: usize) -> Result<Decoded, Failure> {
     let decoder = Decoder::new(bytes).map_err(Failure::damaged)?;
     let (width, height) = decoder.size();
-    check_size(width, height)?;
+    check_size(width, height, most_pixels)?;
     let exif = decoder.exif().map(<[u8]>::to_vec);
     let rgb = decoder.decode().map_err(Failure::damaged)?;
     Ok(Decoded { width, height, rgb, exif })

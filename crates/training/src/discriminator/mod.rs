@@ -57,6 +57,13 @@ impl DiscriminatorConfig {
             Self::PatchGan { channels: 0, .. } | Self::PatchGan { layers: 0, .. } => {
                 Some("must have at least 1 channel and 1 layer")
             }
+            // Beyond these are damaged or hostile files alone.
+            Self::PatchGan { channels, layers } if channels > 1024 || layers > 8 => {
+                Some("must have at most 1024 channels and 8 layers")
+            }
+            Self::BlurDown { hidden, stages } if hidden > 1024 || stages > 8 => {
+                Some("must have a `hidden` of at most 1024 and 8 stages")
+            }
             Self::BlurDown { hidden, stages }
                 if hidden == 0 || hidden % GROUPS != 0 || stages == 0 =>
             {

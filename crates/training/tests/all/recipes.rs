@@ -210,3 +210,40 @@ fn should_plan_or_refuse_a_training_whatever_numbers_its_recipe_states() {
     }
     assert!(planned > 40 && refused > 100, "{planned} planned, {refused} refused");
 }
+
+#[test]
+fn should_explain_every_setting_of_every_recipe() {
+    let page = fs::read_to_string(fixtures::repository().join("docs/recipes.md")).unwrap();
+    // Sizes of transformers share a line: `encoder.width`, `.layers`, `.heads`.
+    let is_explained = |path: &str| {
+        let last = path.rsplit('.').next().unwrap();
+        page.contains(&format!("`{path}`"))
+            || path.split_once('.').is_some() && page.contains(&format!("`.{last}`"))
+    };
+    let mut missing = Vec::new();
+    let mut check = |table: toml::Table, prefix: &str| {
+        let mut stack = vec![(table, prefix.to_owned())];
+        while let Some((table, prefix)) = stack.pop() {
+            for (key, value) in table {
+                let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+                // Tables in a line of their own are explained as one.
+                let whole = ["augmentation.crop", "discriminator.architecture"].contains(&&*path);
+                match value {
+                    toml::Value::Table(inner) if !whole => stack.push((inner, path)),
+                    toml::Value::Array(list) if path == "phases" => {
+                        stack.extend(list.into_iter().filter_map(|phase| match phase {
+                            toml::Value::Table(phase) => Some((phase, path.clone())),
+                            _ => None,
+                        }));
+                    }
+                    _ if !is_explained(&path) => missing.push(path),
+                    _ => {}
+                }
+            }
+        }
+    };
+    for (_, _, text) in recipe::bundled() {
+        check(toml::from_str(text).unwrap(), "");
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}

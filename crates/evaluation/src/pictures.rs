@@ -241,6 +241,19 @@ pub fn see(
     what: &'static str,
     observer: &mut dyn Observer,
 ) -> Result<Seen, EvaluationError> {
+    // A batch as bytes, as numbers of four bytes, and as what the network takes of them.
+    let values = (size.0 as u64).saturating_mul(size.1 as u64).saturating_mul(3 * BATCH as u64);
+    let needed = values.saturating_mul(9);
+    if let Some(available) = machine::available_memory().filter(|available| *available < needed) {
+        return Err(EvaluationError::Impossible(format!(
+            "{BATCH} pictures of {} x {} pixels at a time need {}, and {} are available; take a \
+             smaller size",
+            size.0,
+            size.1,
+            machine::bytes(needed),
+            machine::bytes(available)
+        )));
+    }
     let mut seen = Seen::new(extractor.description());
     let total = pictures.count() as u64;
     observer.progress(what, 0, total);

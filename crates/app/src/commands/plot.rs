@@ -40,6 +40,13 @@ type Run = (String, Curves);
 
 pub(crate) fn run(args: &PlotArgs) -> Result<()> {
     let runs: Vec<Run> = args.runs.iter().map(|run| read(run)).collect::<Result<_>>()?;
+    for (run, (name, curves)) in args.runs.iter().zip(&runs) {
+        ensure!(
+            !curves.by_name.is_empty(),
+            "the log of {} has no line yet ({name}): a run writes one every `log_every` steps",
+            run.display()
+        );
+    }
     let names = short_names(runs.iter().map(|(name, _)| name.as_str()).collect());
     let panels = args.measure.iter().map(|measure| panel(measure, args, &names, &runs));
     let panels: Vec<Chart> = panels.collect::<Result<_>>()?;
@@ -83,8 +90,11 @@ fn panel(measure: &str, args: &PlotArgs, names: &[String], runs: &[Run]) -> Resu
     for (index, ((_, curves), name)) in runs.iter().zip(names).enumerate() {
         if let Some(curve) = curves.by_name.get(measure) {
             let points = smoothed(curve, args.smooth as usize);
+            let alone = points.len() == 1;
             let points = points.into_iter().map(|(step, value)| (step as f64, value));
-            series.push(Series::line(name, points).with_color(index));
+            // A line needs two points.
+            let drawn = if alone { Series::dots(name, points) } else { Series::line(name, points) };
+            series.push(drawn.with_color(index));
         }
     }
     if series.is_empty() {
@@ -95,7 +105,7 @@ fn panel(measure: &str, args: &PlotArgs, names: &[String], runs: &[Run]) -> Resu
     }
     let scale = if args.log { Scale::Logarithmic } else { Scale::Linear };
     Ok(Chart {
-        title: String::new(),
+        title: names.join(", "),
         x: Axis::new("step"),
         y: Axis { scale, ..Axis::new(measure.replace('_', " ")) },
         series,

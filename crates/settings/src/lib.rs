@@ -108,7 +108,7 @@ fn parse<T: Serialize + DeserializeOwned>(
         let message = error.to_string();
         match unknown_field(&message) {
             Some((key, nearest)) => SettingsError::UnknownKey { kind, name: named(), key, nearest },
-            None => problem(message),
+            None => problem(in_plain_words(&message)),
         }
     })?;
     // What is not written back was not understood.
@@ -122,6 +122,24 @@ fn parse<T: Serialize + DeserializeOwned>(
         return Err(SettingsError::UnknownKey { kind, name: named(), key, nearest });
     }
     Ok(settings)
+}
+
+/// What the parser says, without the names of types.
+fn in_plain_words(message: &str) -> String {
+    const TYPES: [(&str, &str); 7] = [
+        ("expected usize", "expected a whole number of at least 0"),
+        ("expected u64", "expected a whole number of at least 0"),
+        ("expected u32", "expected a whole number of at least 0"),
+        ("expected f64", "expected a number"),
+        ("expected f32", "expected a number"),
+        ("expected a boolean", "expected true or false"),
+        ("expected a sequence", "expected a list"),
+    ];
+    let mut text = message.trim_end().to_owned();
+    for (name, meaning) in TYPES {
+        text = text.replace(name, meaning);
+    }
+    text
 }
 
 /// The name that is spelled most like `key`, if any is at all alike.
@@ -181,5 +199,40 @@ pub fn collect_paths(table: &Table, prefix: &str, paths: &mut Vec<String>) {
             collect_paths(inner, &path, paths);
         }
         paths.push(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Settings {
+        steps: u64,
+        rate: f64,
+        flip: bool,
+    }
+
+    const TEXT: &str = "steps = 3\nrate = 0.5\nflip = true\n";
+
+    fn told(assignment: &str) -> String {
+        let read: Result<Settings, _> =
+            super::read("recipe", "small", &[("small", TEXT)], &[assignment.to_owned()]);
+        read.expect_err("a wrong value").to_string()
+    }
+
+    #[test]
+    fn should_say_what_is_expected_without_the_names_of_types() {
+        assert!(told("steps=-1").contains("expected a whole number of at least 0"));
+        assert!(told("steps=many").contains("expected a whole number of at least 0"));
+        assert!(told("rate=fast").contains("expected a number"));
+        assert!(told("flip=1").contains("expected true or false"));
+        for assignment in ["steps=-1", "rate=fast", "flip=1"] {
+            let text = told(assignment);
+            assert!(!text.contains("u64") && !text.contains("f64"), "{text}");
+            assert_eq!(text.trim_end(), text);
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use anyhow::Result;
+
 /// Cargo features of the program, and whether they were on.
 const FEATURES: [(&str, bool); 7] = [
     ("parquet", cfg!(feature = "parquet")),
@@ -14,10 +16,10 @@ const FEATURES: [(&str, bool); 7] = [
 ];
 
 /// What a bug report needs, a line each.
-pub(crate) fn report() -> String {
+pub(crate) fn report() -> Result<String> {
     let features: Vec<&str> =
         FEATURES.into_iter().filter_map(|(name, on)| on.then_some(name)).collect();
-    [
+    let lines = [
         format!("alitok      {}", env!("CARGO_PKG_VERSION")),
         format!("revision    {}", option_env!("ALITOK_REVISION").unwrap_or("unknown")),
         format!("compiler    {}", env!("ALITOK_RUSTC")),
@@ -25,11 +27,11 @@ pub(crate) fn report() -> String {
         format!("features    {}", features.join(", ")),
         format!("processor   {}", processor()),
         format!("supports    {}", instruction_sets().join(", ")),
-        format!("kernels     {}", engine::instruction_set()),
+        format!("kernels     {}", engine::instruction_set()?),
         format!("memory      {}", memory()),
         format!("threads     {}", crate::tuning::threads()),
-    ]
-    .join("\n")
+    ];
+    Ok(lines.join("\n"))
 }
 
 /// The processor's name, or at least its architecture.

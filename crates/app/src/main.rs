@@ -22,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let done = if asks_for_build_facts() {
-        progress::result(&machine::report())
+        machine::report().and_then(|report| progress::result(&report))
     } else {
         commands::run(commands::Arguments::parse())
     };

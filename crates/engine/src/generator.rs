@@ -113,7 +113,7 @@ impl Generator {
         precision: Precision,
         pool: Arc<Pool>,
     ) -> io::Result<Self> {
-        let kernels = Kernels::detect();
+        let kernels = tensors.kernels;
         let (width, hidden, head) = (config.width, config.hidden(), config.head());
         let mixed = width + 2 * config.key_value_width();
         let mut layers = Vec::with_capacity(config.layers);

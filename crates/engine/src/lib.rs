@@ -23,14 +23,20 @@ mod tensors;
 pub mod tokenizer;
 mod transformer;
 
-/// The instruction set of the fastest kernels that this processor runs.
-pub fn instruction_set() -> &'static str {
-    kernels::Kernels::detect().name
+/// The instruction set that the engine computes with: the fastest that this processor runs, unless
+/// the environment variable `ALITOK_INSTRUCTIONS` asks for another one: `avx512`, `avx2-vnni`,
+/// `avx2`, `neon` or `portable`.
+///
+/// # Errors
+/// If the variable asks for what this machine does not have.
+pub fn instruction_set() -> Result<&'static str, InstructionsError> {
+    Ok(kernels::Kernels::chosen()?.name)
 }
 
 pub use crate::{
     drafts::Drafts,
     generator::Generator,
+    kernels::InstructionsError,
     matrix::Precision,
     parallel::Pool,
     scheduler::{Event, JobId, Scheduler},

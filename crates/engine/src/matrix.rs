@@ -12,7 +12,7 @@ use numerics::to_bf16;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    kernels::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, TILE_ROWS, Tile},
+    kernels::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, TILE_ROWS, Tile, Widening},
     memory::{Arena, Piece},
     parallel::Pool,
 };
@@ -35,6 +35,9 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// All of them, the exact one first.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
+
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
@@ -100,6 +103,27 @@ pub(crate) struct Matrix {
     /// int8 only: for each output of each panel.
     scales: Vec<f32>,
     sums: Vec<i32>,
+}
+
+/// How a panel of bf16 is widened to f32 before it is multiplied with several tiles of rows.
+#[derive(Clone, Copy)]
+enum WideningWay {
+    /// It is not.
+    None,
+    /// As a whole.
+    Before,
+    /// By the product with the first tile.
+    FirstTile(Widening),
+}
+
+/// The widened form of a tile's panel.
+enum Widened<'a> {
+    /// There is none.
+    Not,
+    /// It is made by this product.
+    Now(Widening, &'a mut [f32]),
+    /// It is there.
+    Before(&'a [f32]),
 }
 
 /// What happens to the sums of a product before they are stored.
@@ -182,7 +206,7 @@ impl Matrix {
                         |_, value| to_bf16(value),
                     ),
                     Precision::Int8 => {
-                        values.scales(scales, scratch);
+                        values.scales(kernels.narrow_pairs, scales, scratch);
                         values.pack(
                             width,
                             bytemuck::cast_slice_mut::<u8, [i8; 4]>(weights),
@@ -232,35 +256,44 @@ impl Matrix {
         }
     }
 
-    /// Widens a panel for products with many rows, where that is the faster way; the sums have
-    /// the same bits either way.
-    fn widen(&self, panel: usize, rows: usize, widened: &mut Vec<f32>) -> bool {
+    /// How a panel is widened for products with this many rows; the sums have the same bits
+    /// either way.
+    fn widening(&self, rows: usize) -> WideningWay {
         let wide = matches!(self.kernels.product_bf16, Bf16Product::Wide(_));
-        if !wide || self.precision != Precision::Bf16 || rows < WIDENED_ROWS {
-            return false;
+        match self.kernels.widening_bf16 {
+            _ if !wide || self.precision != Precision::Bf16 => WideningWay::None,
+            Some(widening) if rows > TILE_ROWS => WideningWay::FirstTile(widening),
+            None if rows >= WIDENED_ROWS => WideningWay::Before,
+            _ => WideningWay::None,
         }
+    }
+
+    /// Widens a panel.
+    fn widen(&self, panel: usize, widened: &mut [f32]) {
         let length = self.panel_len();
         let weights: &[u16] = bytemuck::cast_slice(&self.weights);
-        grow(widened, length, 0.0);
         let panel = &weights[panel * length..][..length];
-        (self.kernels.rows.widen)(panel, self.kernels.width, &mut widened[..length]);
-        true
+        (self.kernels.rows.widen)(panel, self.kernels.width, widened);
     }
 
     /// What is fetched while one of a unit's tiles is multiplied with a panel: of a single tile,
     /// which waits for memory in any case, the weights a little further on; of several, together, the
     /// panel that the thread reads in its next unit.
-    fn fetch(&self, panel: usize, (tile, tiles): (usize, usize)) -> Fetch {
+    ///
+    /// A tile whose panel has been widened takes a step as often as its f32 weights ask for.
+    fn fetch(&self, panel: usize, (tile, tiles): (usize, usize), widened: bool) -> Fetch {
         let bytes = self.panel_len() * self.precision.bytes();
         let weights = &self.weights[panel * bytes..][..bytes];
         // A group of inputs is four bytes of each output.
-        let lines = (4 * self.kernels.width / CACHE_LINE).max(1);
+        let lines = (4 * self.kernels.width / CACHE_LINE).max(1) * self.kernels.fetch_groups;
+        let lines = if widened { lines / 2 } else { lines };
         let share = lines.div_ceil(tiles);
-        let parts = lines / share;
         match tile {
             _ if tiles == 1 => Fetch::after(weights, FETCH_AHEAD, lines),
-            tile if tile < parts => {
-                Fetch::after(weights, self.parts * bytes + tile * bytes / parts, share)
+            _ if share == 0 => Fetch::NOTHING,
+            tile if tile < lines / share => {
+                let start = tile * bytes / (lines / share);
+                Fetch::after(weights, self.parts * bytes + start, share)
             }
             _ => Fetch::NOTHING,
         }
@@ -272,7 +305,7 @@ impl Matrix {
         x: &Activations,
         rows: (usize, usize),
         panel: usize,
-        widened: Option<&[f32]>,
+        widened: Widened<'_>,
         fetch: Fetch,
         tile: &mut [f32],
     ) {
@@ -280,9 +313,17 @@ impl Matrix {
         let length = self.panel_len();
         let range = panel * length..(panel + 1) * length;
         let (kernels, depth) = (self.kernels, self.padded_depth());
-        if let Some(widened) = widened {
-            let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
-            return (kernels.product_f32)(x, &widened[..length], Fetch::NOTHING, tile);
+        match widened {
+            Widened::Not => {}
+            Widened::Now(widening, widened) => {
+                let weights: &[u16] = bytemuck::cast_slice(&self.weights);
+                let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
+                return widening(x, &weights[range], fetch, widened, tile);
+            }
+            Widened::Before(widened) => {
+                let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
+                return (kernels.product_f32)(x, widened, fetch, tile);
+            }
         }
         match self.precision {
             Precision::F32 => {
@@ -348,23 +389,49 @@ impl Matrix {
             |unit, piece, ProductScratch { widened: [one, two], gated }| {
                 let (panel, first) = (unit / cuts, unit % cuts * block);
                 let rows = block.min(x.rows - first);
-                let wide = self.widen(panel * self.parts, rows, one)
-                    && (self.parts == 1 || self.widen(panel * 2 + 1, rows, two));
-                let (one, two) = (wide.then_some(&one[..]), wide.then_some(&two[..]));
+                let way = self.widening(rows);
+                let mut widened = [&mut [][..], &mut [][..]];
+                if !matches!(way, WideningWay::None) {
+                    for (part, room) in [one, two].into_iter().enumerate().take(self.parts) {
+                        grow(room, self.panel_len(), 0.0);
+                        widened[part] = &mut room[..self.panel_len()];
+                        if matches!(way, WideningWay::Before) {
+                            self.widen(panel * self.parts + part, widened[part]);
+                        }
+                    }
+                }
                 // Tiles of nearly the same height, since a low one is as slow as a high one.
                 let tiles = rows.div_ceil(TILE_ROWS);
                 let mut done = 0;
                 for tile_index in 0..tiles {
                     let count = (rows - done).div_ceil(tiles - tile_index);
                     let at = (first + done, count);
-                    let fetch = |panel| self.fetch(panel, (tile_index, tiles));
-                    let place = panel * self.parts;
                     let piece = &mut piece[done * width..][..count * width];
-                    self.tile(x, at, place, one, fetch(place), piece);
+                    for part in 0..self.parts {
+                        let place = panel * self.parts + part;
+                        let room = &mut *widened[part];
+                        // Where the first tile widens, the others fetch.
+                        let (wide, fetch) = match way {
+                            WideningWay::None => {
+                                (Widened::Not, self.fetch(place, (tile_index, tiles), false))
+                            }
+                            WideningWay::Before => (Widened::Before(room), Fetch::NOTHING),
+                            WideningWay::FirstTile(widening) if tile_index == 0 => {
+                                (Widened::Now(widening, room), Fetch::NOTHING)
+                            }
+                            WideningWay::FirstTile(_) => {
+                                let turn = (tile_index - 1, (tiles - 1).max(2));
+                                (Widened::Before(room), self.fetch(place, turn, true))
+                            }
+                        };
+                        let sums = match part {
+                            0 => &mut *piece,
+                            _ => &mut gated[..count * width],
+                        };
+                        self.tile(x, at, place, wide, fetch, sums);
+                    }
                     if self.parts == 2 {
-                        let gated = &mut gated[..count * width];
-                        self.tile(x, at, place + 1, two, fetch(place + 1), gated);
-                        (self.kernels.rows.silu_gate)(piece, gated);
+                        (self.kernels.rows.silu_gate)(piece, &gated[..count * width]);
                     }
                     if let Finish::Bias(bias) | Finish::Gelu(bias) = finish {
                         let lanes = panel * width..bias.len().min((panel + 1) * width);
@@ -414,12 +481,20 @@ impl Panel<'_> {
         }
     }
 
-    /// The scale of each output in 8 bits.
-    fn scales(&self, scales: &mut [f32], scratch: &mut [f32]) {
+    /// The scale of each output in 8 bits. For narrow pairs, two neighbours of one sign must be 127
+    /// together before they are rounded: then they are 128 at most.
+    fn scales(&self, narrow_pairs: bool, scales: &mut [f32], scratch: &mut [f32]) {
         for (lane, scale) in scales.iter_mut().enumerate().take(self.lanes) {
             let mut largest = 0f32;
             self.read(lane, scratch, |values| {
                 largest = values.iter().fold(largest, |largest, value| largest.max(value.abs()));
+                if narrow_pairs {
+                    // What is read at once begins with a pair.
+                    let pairs = values.as_chunks::<2>().0.iter();
+                    let same_sign = pairs.filter(|[one, two]| one * two > 0.0);
+                    largest = same_sign
+                        .fold(largest, |largest, [one, two]| largest.max((one + two).abs()));
+                }
             });
             *scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
         }
@@ -788,7 +863,8 @@ mod tests {
         let (x, weights) = (numbers(64 * depth, 4), numbers(outputs * depth, 5));
         let pool = Pool::new(2);
         for (precision, _) in PRECISIONS {
-            let matrix = Matrix::pack(Kernels::detect(), precision, &weights, depth).unwrap();
+            let matrix =
+                Matrix::pack(Kernels::chosen().unwrap(), precision, &weights, depth).unwrap();
             let run = |first: usize, rows: usize| {
                 let mut activations = Activations::new(&pool);
                 activations.set(&pool, &matrix, rows, |row, out| {
@@ -844,6 +920,29 @@ mod tests {
     }
 
     #[test]
+    fn should_keep_neighbouring_int8_weights_small_enough_for_16_bits() {
+        let depth = 70;
+        // Neighbours of one sign and equal size are the hardest to keep, and rounding up adds to it.
+        let mut weights = numbers(40 * depth, 12);
+        weights[..depth].fill(0.3);
+        weights[depth..2 * depth].fill(-7.0);
+        weights[2 * depth..3 * depth].iter_mut().enumerate().for_each(|(index, weight)| {
+            *weight = if index % 2 == 0 { 63.5 } else { 63.499 };
+        });
+        for kernels in Kernels::available().into_iter().filter(|kernels| kernels.narrow_pairs) {
+            let matrix = Matrix::pack(kernels, Precision::Int8, &weights, depth).unwrap();
+            let packed: &[i8] = bytemuck::cast_slice(&matrix.weights);
+            let mut largest = 0;
+            for [one, two] in packed.as_chunks::<2>().0 {
+                let (one, two) = (i32::from(*one), i32::from(*two));
+                assert!(one * two <= 0 || (one + two).abs() <= 128, "{one} {two}");
+                largest = largest.max(one.abs()).max(two.abs());
+            }
+            assert!(largest > 100, "the range is used");
+        }
+    }
+
+    #[test]
     fn should_gate_one_matrix_by_another() {
         let (rows, depth, outputs) = (9, 40, 100);
         let (x, gate, up) =
@@ -883,7 +982,7 @@ mod tests {
         weights[13] = f32::NAN;
         let pool = Pool::new(1);
         for (precision, _) in PRECISIONS {
-            let matrix = Matrix::pack(Kernels::detect(), precision, &weights, 10).unwrap();
+            let matrix = Matrix::pack(Kernels::chosen().unwrap(), precision, &weights, 10).unwrap();
             let mut activations = Activations::new(&pool);
             activations.set(&pool, &matrix, 1, |_, out| out.fill(1.0));
             let mut out = Outputs::default();

@@ -3,7 +3,7 @@
 
 use std::{
     hint::black_box,
-    io,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,9 +16,10 @@ use tokens::{
 use crate::{
     generator::Generator,
     kernels::Kernels,
-    matrix::{Activations, Finish, Matrix, Outputs, Precision},
+    matrix::Precision,
     parallel::Pool,
     sequence::{POSITIONS, Step},
+    tensors::LoadError,
 };
 
 /// Speeds of a machine with a pool of threads.
@@ -29,8 +30,8 @@ pub struct Limits {
     pub copy_bytes_per_second: f64,
     /// Bytes that all threads together read in a second.
     pub read_bytes_per_second: f64,
-    /// Multiplications with addition that all threads together do in a second, in a product of
-    /// matrices that stay in the cache.
+    /// Multiplications with addition that all threads together do in a second, by the instruction
+    /// that products of this number format are made of, in registers alone.
     pub products_per_second: f64,
 }
 
@@ -60,12 +61,14 @@ fn sum(words: &[u64]) -> u64 {
 /// Measures the machine, for about a second: the best of several tries of each.
 ///
 /// # Errors
-/// If there is no memory.
-pub fn limits(pool: &Pool, precision: Precision) -> io::Result<Limits> {
+/// If the environment asks for instructions that there are not, or there is no memory.
+pub fn limits(pool: &Pool, precision: Precision) -> Result<Limits, LoadError> {
     /// Larger than the caches of most machines, in 8-byte words.
     const WORDS: usize = 1 << 25;
     const PIECE: usize = 1 << 15;
     const LEAST: Duration = Duration::from_millis(400);
+    /// About a millisecond.
+    const ROUNDS: usize = 1 << 18;
     let mut scratch = vec![0u64; pool.threads()];
     let mut from: Vec<u64> = (0..WORDS as u64).collect();
     let read = best(LEAST, || {
@@ -84,19 +87,24 @@ pub fn limits(pool: &Pool, precision: Precision) -> io::Result<Limits> {
     black_box(&from);
     drop(from);
 
-    let (rows, depth, outputs) = (192, 768, 768);
-    let weights: Vec<f32> = (0..depth * outputs).map(|index| (index % 7) as f32 - 3.0).collect();
-    let matrix = Matrix::pack(Kernels::detect(), precision, &weights, depth)?;
-    let mut activations = Activations::new(pool);
-    activations.set(pool, &matrix, rows, |row, out| out.fill(row as f32 * 0.01));
-    let mut out = Outputs::default();
-    let product =
-        best(LEAST, || matrix.product(pool, &activations, Finish::Plain, black_box(&mut out)));
+    let peaks = Kernels::chosen()?.peaks;
+    let peak = match precision {
+        Precision::F32 => peaks.f32,
+        Precision::Bf16 => peaks.bf16,
+        Precision::Int8 => peaks.int8,
+    };
+    let products = AtomicU64::new(0);
+    let multiply = best(LEAST, || {
+        products.store(0, Ordering::Relaxed);
+        pool.run(pool.threads(), |_, _| {
+            products.fetch_add(peak(black_box(ROUNDS)), Ordering::Relaxed);
+        });
+    });
     let bytes = (8 * WORDS) as f64;
     Ok(Limits {
         copy_bytes_per_second: bytes / copy,
         read_bytes_per_second: bytes / read,
-        products_per_second: (rows * depth * outputs) as f64 / product,
+        products_per_second: products.into_inner() as f64 / multiply,
     })
 }
 

@@ -9,7 +9,7 @@ use files::{
 use tokens::noise::Noise;
 
 use crate::{
-    kernels::Kernels,
+    kernels::{InstructionsError, Kernels},
     matrix::{Matrix, Precision, Values},
     memory::Arena,
     parallel::Pool,
@@ -50,6 +50,9 @@ pub enum LoadError {
         /// Each tensor that does not fit.
         problems: Vec<ParameterError>,
     },
+    /// The environment asks for an instruction set that there is not.
+    #[error(transparent)]
+    Instructions(#[from] InstructionsError),
     /// The operating system has no memory for the weights.
     #[error("there is no memory for the weights: {0}")]
     Memory(io::Error),
@@ -59,14 +62,15 @@ impl Weights {
     /// Builds a part of a model. It must use every tensor of the file whose name `belongs` accepts.
     ///
     /// # Errors
-    /// If the file is damaged, or a tensor is missing, superfluous, mis-shaped or no float, or there
-    /// is no memory.
+    /// If the file is damaged, or a tensor is missing, superfluous, mis-shaped or no float, the
+    /// environment asks for instructions that there are not, or there is no memory.
     pub(crate) fn build<T>(
         &self,
         pool: &Pool,
         belongs: impl Fn(&str) -> bool,
         build: impl FnOnce(&mut Tensors<'_>) -> io::Result<T>,
     ) -> Result<T, LoadError> {
+        let kernels = Kernels::chosen()?;
         let source = match self {
             Self::Random => None,
             Self::File(file) => Some((file, file.views()?)),
@@ -76,7 +80,7 @@ impl Weights {
         let unused = unused.map(|(name, view)| (name.clone(), view.shape().to_vec())).collect();
         let (problems, strange) = (Vec::new(), None);
         let mut tensors =
-            Tensors { source, unused, problems, strange, arena: Arena::default(), pool };
+            Tensors { kernels, source, unused, problems, strange, arena: Arena::default(), pool };
         let built = build(&mut tensors).map_err(LoadError::Memory)?;
         let Tensors { source, unused, mut problems, strange, .. } = tensors;
         if let Some(strange) = strange {
@@ -96,6 +100,8 @@ impl Weights {
 /// What a part of a model is built from. A tensor that is missing or does not fit is noted, and
 /// zeros take its place until the whole part is built.
 pub(crate) struct Tensors<'a> {
+    /// What weights are packed for.
+    pub(crate) kernels: &'static Kernels,
     /// The file and what it holds; without one, weights are random.
     source: Option<(&'a TensorFile, BTreeMap<String, TensorView<'a>>)>,
     unused: BTreeMap<String, Vec<usize>>,
@@ -132,7 +138,7 @@ impl<'a> Tensors<'a> {
         shape: [usize; 2],
         precision: Precision,
     ) -> io::Result<Matrix> {
-        let kernels = Kernels::detect();
+        let kernels = self.kernels;
         if self.source.is_none() {
             let parts: Vec<Vec<f32>> =
                 names.iter().map(|name| random(name, shape[0] * shape[1])).collect();

@@ -130,12 +130,7 @@ impl Encoder {
                 Precision::F32,
             )?,
             code_norms: codebook.chunks(config.token_size).map(norm).collect(),
-            codebook: Matrix::pack(
-                Kernels::detect(),
-                Precision::F32,
-                &codebook,
-                config.token_size,
-            )?,
+            codebook: Matrix::pack(tensors.kernels, Precision::F32, &codebook, config.token_size)?,
             config: config.clone(),
             pool,
         })
@@ -353,7 +348,7 @@ impl Decoder {
             color_bias: tensors.tensor(&name("head.color.bias"), &[3]),
             config: config.clone(),
             kind,
-            kernels: Kernels::detect(),
+            kernels: tensors.kernels,
             pool,
         })
     }

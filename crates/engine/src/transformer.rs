@@ -189,7 +189,7 @@ impl Transformer {
         Ok(Self {
             config,
             precision,
-            kernels: Kernels::detect(),
+            kernels: tensors.kernels,
             input_norm: LayerNorm::build(tensors, &format!("{name}.input_norm"), width),
             blocks,
             output_norm: LayerNorm::build(tensors, &format!("{name}.output_norm"), width),

@@ -11,7 +11,7 @@ pub(crate) fn run() -> Result<()> {
         &format!(
             "our engine: {}, {} kernels, {} threads, {} of memory",
             machine::processor(),
-            engine::instruction_set(),
+            engine::instruction_set()?,
             tuning::threads(),
             machine::memory(),
         ),

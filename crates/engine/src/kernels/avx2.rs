@@ -1,46 +1,87 @@
 //! Kernels for AVX2 with fused multiply-add: 8 numbers in a register, 16 registers.
 //!
-//! A tile is six rows by 16 outputs: 12 registers of sums, two of weights, one of activations.
+//! A tile is six rows by 16 outputs: 12 registers of sums, two of weights, one of activations. Where
+//! there is AVX-VNNI, as in Intel's processors without AVX-512 since 2021, int8 has a table of its
+//! own, which multiplies twice as fast.
 #![allow(unsafe_code)] // intrinsics; every entry checks its slices and the processor
 
-use std::arch::x86_64::*;
+use std::{
+    arch::{asm, x86_64::*},
+    hint::black_box,
+};
 
 use super::{
-    Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, check_tile, checked_products, rows,
-    with_rows,
+    Bf16Product, Fetch, Int8Panel, Kernels, Peaks, RowScale, Rows, check_int8, check_tile,
+    checked_products, rows, with_rows,
 };
 
 const LANES: usize = 8;
 const WIDTH: usize = 2 * LANES;
 
-static KERNELS: Kernels = Kernels {
+/// Groups of inputs between two steps of fetching: a panel's group is one cache line, and half the
+/// registers' work is too little to hide the bookkeeping of a fetch for each.
+const FETCH_GROUPS: usize = 4;
+
+static PLAIN: Kernels = Kernels {
     name: "avx2",
+    choice: "avx2",
     width: WIDTH,
     product_f32,
     product_bf16: Bf16Product::Wide(product_bf16),
+    widening_bf16: Some(widening_bf16),
+    narrow_pairs: true,
+    fetch_groups: FETCH_GROUPS,
     product_int8,
     rows: row_kernels::TABLE,
+    peaks: Peaks { f32: peak_f32, bf16: peak_f32, int8: peak_int8 },
 };
 
-/// The table, where the processor has all of the instructions.
-pub(super) fn kernels() -> Option<&'static Kernels> {
-    (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&KERNELS)
+static VNNI: Kernels = Kernels {
+    name: "avx2 with vnni",
+    choice: "avx2-vnni",
+    narrow_pairs: false,
+    product_int8: vnni::product_int8,
+    rows: row_kernels::TABLE,
+    peaks: Peaks { int8: vnni::peak_int8, ..PLAIN.peaks },
+    ..PLAIN
+};
+
+/// The tables whose instructions the processor has, the faster one first.
+pub(super) fn kernels() -> Vec<&'static Kernels> {
+    if !is_x86_feature_detected!("avx2") || !is_x86_feature_detected!("fma") {
+        return Vec::new();
+    }
+    if is_x86_feature_detected!("avxvnni") { vec![&VNNI, &PLAIN] } else { vec![&PLAIN] }
 }
 
 rows::row_kernels!("avx2,fma");
 
 checked_products!(WIDTH);
 
+fn widening_bf16(
+    x: Rows<'_, f32>,
+    panel: &[u16],
+    fetch: Fetch,
+    widened: &mut [f32],
+    out: &mut [f32],
+) {
+    check_tile(&x, panel, WIDTH, 2, out);
+    assert_eq!(widened.len(), panel.len(), "room for the panel");
+    let widened = widened.as_mut_ptr();
+    // SAFETY: as in the other products; the widened panel has as many numbers.
+    unsafe { with_rows!(x.count, tile_widening(&x, panel.as_ptr(), fetch, widened, out)) }
+}
+
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile_f32<const R: usize>(
     x: &Rows<'_, f32>,
     panel: *const f32,
-    _: Fetch,
+    mut fetch: Fetch,
     out: &mut [f32],
 ) {
     let (start, stride) = (x.values.as_ptr(), x.stride);
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    for k in 0..x.depth {
+    let multiply = |k: usize, sums: &mut [[__m256; 2]; R]| {
         // SAFETY: the caller answers for all that is read.
         unsafe {
             let weights = panel.add(k * WIDTH);
@@ -52,6 +93,16 @@ unsafe fn tile_f32<const R: usize>(
                 }
             }
         }
+    };
+    let whole = x.depth / FETCH_GROUPS * FETCH_GROUPS;
+    for k in (0..whole).step_by(FETCH_GROUPS) {
+        fetch.step();
+        for k in k..k + FETCH_GROUPS {
+            multiply(k, &mut sums);
+        }
+    }
+    for k in whole..x.depth {
+        multiply(k, &mut sums);
     }
     store(&sums, out);
 }
@@ -60,85 +111,167 @@ unsafe fn tile_f32<const R: usize>(
 unsafe fn tile_bf16<const R: usize>(
     x: &Rows<'_, f32>,
     panel: *const u16,
-    _: Fetch,
+    fetch: Fetch,
+    out: &mut [f32],
+) {
+    // SAFETY: the caller answers for it; nothing is widened.
+    unsafe { tile_halves::<R, false>(x, panel, fetch, std::ptr::null_mut(), out) }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn tile_widening<const R: usize>(
+    x: &Rows<'_, f32>,
+    panel: *const u16,
+    fetch: Fetch,
+    widened: *mut f32,
+    out: &mut [f32],
+) {
+    // SAFETY: the caller answers for it.
+    unsafe { tile_halves::<R, true>(x, panel, fetch, widened, out) }
+}
+
+/// Products with bf16, which may be kept as f32: stores are free beside six rows of sums.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn tile_halves<const R: usize, const KEEP: bool>(
+    x: &Rows<'_, f32>,
+    panel: *const u16,
+    mut fetch: Fetch,
+    widened: *mut f32,
     out: &mut [f32],
 ) {
     let (start, stride) = (x.values.as_ptr(), x.stride);
     let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    for pair in 0..x.depth / 2 {
-        // SAFETY: the caller answers for all that is read.
+    let multiply = |pair: usize, sums: &mut [[__m256; 2]; R]| {
+        // SAFETY: the caller answers for all that is read and written.
         unsafe {
             let weights = panel.add(pair * 2 * WIDTH);
-            for vector in 0..2 {
-                // A bf16 is the upper half of an f32; of a pair the first is the lower half.
-                let both = _mm256_loadu_si256(weights.add(vector * WIDTH).cast());
-                let odd = _mm256_castsi256_ps(_mm256_and_si256(both, upper));
-                let even = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(both));
+            let read = |vector: usize| _mm256_loadu_si256(weights.add(vector * WIDTH).cast());
+            // A bf16 is the upper half of an f32; of a pair the first is the lower half. Weights
+            // are read once for either: there is no register left to keep them.
+            for half in 0..2 {
+                let weights = [0, 1].map(|vector| {
+                    _mm256_castsi256_ps(match half {
+                        0 => _mm256_slli_epi32::<16>(read(vector)),
+                        _ => _mm256_and_si256(upper, read(vector)),
+                    })
+                });
+                if KEEP {
+                    let to = widened.add((2 * pair + half) * WIDTH);
+                    _mm256_storeu_ps(to, weights[0]);
+                    _mm256_storeu_ps(to.add(LANES), weights[1]);
+                }
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let x = start.add(row * stride + 2 * pair);
-                    let sum = _mm256_fmadd_ps(_mm256_set1_ps(*x), even, sums[vector]);
-                    sums[vector] = _mm256_fmadd_ps(_mm256_set1_ps(*x.add(1)), odd, sum);
+                    let x = _mm256_set1_ps(*start.add(row * stride + 2 * pair + half));
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = _mm256_fmadd_ps(x, weights, *sum);
+                    }
                 }
             }
         }
+    };
+    let pairs = x.depth / 2;
+    let whole = pairs / FETCH_GROUPS * FETCH_GROUPS;
+    for pair in (0..whole).step_by(FETCH_GROUPS) {
+        fetch.step();
+        for pair in pair..pair + FETCH_GROUPS {
+            multiply(pair, &mut sums);
+        }
+    }
+    for pair in whole..pairs {
+        multiply(pair, &mut sums);
     }
     store(&sums, out);
 }
 
-#[target_feature(enable = "avx2,fma")]
-unsafe fn tile_int8<const R: usize>(
-    x: &Rows<'_, u8>,
-    scales: &[RowScale],
-    panel: Int8Panel<'_>,
-    _: Fetch,
-    out: &mut [f32],
-) {
-    let (start, stride, weights) = (x.values.as_ptr(), x.stride, panel.weights.as_ptr());
-    let mut sums = [[_mm256_setzero_si256(); 2]; R];
-    for four in 0..x.depth / 4 {
-        // SAFETY: the caller answers for all that is read.
-        unsafe {
-            let weights = weights.add(four * 4 * WIDTH);
-            // The one instruction for unsigned times signed bytes saturates at 16 bits; widened
-            // to 16 bits first, sums are exact. A register then holds four outputs of four inputs.
-            for vector in 0..2 {
-                let at = weights.add(vector * 4 * LANES);
-                let low = _mm256_cvtepi8_epi16(_mm_loadu_si128(at.cast()));
-                let high = _mm256_cvtepi8_epi16(_mm_loadu_si128(at.add(16).cast()));
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let all = start.add(row * stride + 4 * four).cast::<i32>().read_unaligned();
-                    let x = _mm256_cvtepu8_epi16(_mm_set1_epi32(all));
-                    let low = _mm256_madd_epi16(x, low);
-                    let high = _mm256_madd_epi16(x, high);
-                    // Joins halves of an output; the order is 0 1 4 5 2 3 6 7 until the end.
-                    let joined = _mm256_hadd_epi32(low, high);
-                    sums[vector] = _mm256_add_epi32(sums[vector], joined);
+/// The product of 8-bit integers with an instruction that adds a four of products to each sum.
+macro_rules! tile_int8 {
+    ($features:literal, $add:ident) => {
+        #[target_feature(enable = $features)]
+        unsafe fn tile_int8<const R: usize>(
+            x: &Rows<'_, u8>,
+            scales: &[RowScale],
+            panel: Int8Panel<'_>,
+            mut fetch: Fetch,
+            out: &mut [f32],
+        ) {
+            let (start, stride, weights) = (x.values.as_ptr(), x.stride, panel.weights.as_ptr());
+            let mut sums = [[_mm256_setzero_si256(); 2]; R];
+            let multiply = |four: usize, sums: &mut [[__m256i; 2]; R]| {
+                // SAFETY: the caller answers for all that is read.
+                unsafe {
+                    let at = weights.add(four * 4 * WIDTH);
+                    let weights =
+                        [0, 1].map(|vector| _mm256_loadu_si256(at.add(vector * 4 * LANES).cast()));
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let all = start.add(row * stride + 4 * four).cast::<i32>();
+                        let x = _mm256_set1_epi32(all.read_unaligned());
+                        for (sum, weights) in sums.iter_mut().zip(weights) {
+                            *sum = $add(*sum, x, weights);
+                        }
+                    }
+                }
+            };
+            let fours = x.depth / 4;
+            let whole = fours / FETCH_GROUPS * FETCH_GROUPS;
+            for four in (0..whole).step_by(FETCH_GROUPS) {
+                fetch.step();
+                for four in four..four + FETCH_GROUPS {
+                    multiply(four, &mut sums);
                 }
             }
+            for four in whole..fours {
+                multiply(four, &mut sums);
+            }
+            finish_int8(&sums, scales, panel, out);
         }
-    }
+    };
+}
+
+/// The instruction for unsigned times signed bytes adds two products in 16 bits, and saturates. With
+/// [narrow pairs](Kernels::narrow_pairs) of weights it cannot: 255 · 128 is the most.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn add_fours(sum: __m256i, x: __m256i, weights: __m256i) -> __m256i {
+    let pairs = _mm256_maddubs_epi16(x, weights);
+    _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+tile_int8!("avx2,fma", add_fours);
+
+/// Turns sums into numbers.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn finish_int8<const R: usize>(
+    sums: &[[__m256i; 2]; R],
+    scales: &[RowScale],
+    panel: Int8Panel<'_>,
+    out: &mut [f32],
+) {
     let mut floats = [[_mm256_setzero_ps(); 2]; R];
-    for (row, (floats, sums)) in floats.iter_mut().zip(&sums).enumerate() {
+    for (row, (floats, sums)) in floats.iter_mut().zip(sums).enumerate() {
         let RowScale { scale, zero } = scales[row];
         for (vector, (float, &sum)) in floats.iter_mut().zip(sums).enumerate() {
-            let sum = _mm256_permute4x64_epi64::<0b11_01_10_00>(sum);
-            // SAFETY: the caller has checked that both have 16 numbers.
-            let (of_weights, scales) = unsafe {
+            let of_weights = &panel.sums[vector * LANES..][..LANES];
+            let of_outputs = &panel.scales[vector * LANES..][..LANES];
+            // SAFETY: both slices have 8 numbers.
+            let (of_weights, of_outputs) = unsafe {
                 (
-                    _mm256_loadu_si256(panel.sums.as_ptr().add(vector * LANES).cast()),
-                    _mm256_loadu_ps(panel.scales.as_ptr().add(vector * LANES)),
+                    _mm256_loadu_si256(of_weights.as_ptr().cast()),
+                    _mm256_loadu_ps(of_outputs.as_ptr()),
                 )
             };
             let offset = _mm256_mullo_epi32(_mm256_set1_epi32(zero), of_weights);
             let exact = _mm256_cvtepi32_ps(_mm256_sub_epi32(sum, offset));
-            *float = _mm256_mul_ps(exact, _mm256_mul_ps(_mm256_set1_ps(scale), scales));
+            *float = _mm256_mul_ps(exact, _mm256_mul_ps(_mm256_set1_ps(scale), of_outputs));
         }
     }
     store(&floats, out);
 }
 
 #[target_feature(enable = "avx2")]
+#[inline]
 fn store<const R: usize>(sums: &[[__m256; 2]; R], out: &mut [f32]) {
     for (row, sums) in sums.iter().enumerate() {
         for (vector, &sum) in sums.iter().enumerate() {
@@ -146,5 +279,82 @@ fn store<const R: usize>(sums: &[[__m256; 2]; R], out: &mut [f32]) {
             // SAFETY: the slice has 8 numbers.
             unsafe { _mm256_storeu_ps(to.as_mut_ptr(), sum) }
         }
+    }
+}
+
+/// Chains that no instruction waits for another in.
+const CHAINS: usize = 12;
+
+fn peak_f32(rounds: usize) -> u64 {
+    #[target_feature(enable = "avx2,fma")]
+    fn run(rounds: usize) {
+        let (x, weight) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
+        let mut sums = [_mm256_setzero_ps(); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(x, weight, *sum);
+            }
+        }
+        black_box(sums);
+    }
+    // SAFETY: this table is handed out only where the processor has the instructions.
+    unsafe { run(rounds) };
+    (rounds * CHAINS * LANES) as u64
+}
+
+/// The limit of an addition of fours.
+macro_rules! peak_int8 {
+    ($features:literal, $add:ident) => {
+        pub(super) fn peak_int8(rounds: usize) -> u64 {
+            #[target_feature(enable = $features)]
+            fn run(rounds: usize) {
+                let weights = _mm256_set1_epi32(black_box(0x0102_0304));
+                let mut x = weights;
+                let mut sums = [_mm256_setzero_si256(); CHAINS];
+                for _ in 0..rounds {
+                    for sum in &mut sums {
+                        // Nothing, but the compiler must take it for another number each time.
+                        // SAFETY: it does nothing.
+                        unsafe {
+                            asm!(
+                                "/* {0} */",
+                                inout(ymm_reg) x,
+                                options(pure, nomem, nostack, preserves_flags)
+                            );
+                        }
+                        *sum = $add(*sum, x, weights);
+                    }
+                }
+                black_box(sums);
+            }
+            // SAFETY: as above.
+            unsafe { run(rounds) };
+            (rounds * CHAINS * 4 * LANES) as u64
+        }
+    };
+}
+
+peak_int8!("avx2,fma", add_fours);
+
+/// int8 with AVX-VNNI.
+mod vnni {
+    use super::*;
+
+    tile_int8!("avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
+
+    peak_int8!("avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
+
+    pub(super) fn product_int8(
+        x: Rows<'_, u8>,
+        scales: &[RowScale],
+        panel: Int8Panel<'_>,
+        fetch: Fetch,
+        out: &mut [f32],
+    ) {
+        check_int8(&x, scales, &panel, WIDTH, out);
+        // SAFETY: a panel has its width of weights for every input, every row `depth` numbers at
+        // its stride, the tile room for six rows, and scales and sums are as many as are read; this
+        // table is handed out only where the processor has the instructions.
+        unsafe { with_rows!(x.count, tile_int8(&x, scales, panel, fetch, out)) }
     }
 }

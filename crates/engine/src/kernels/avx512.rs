@@ -3,11 +3,11 @@
 //! A tile is six rows by 64 outputs: 24 registers of sums, four of weights, one of activations.
 #![allow(unsafe_code)] // intrinsics; every entry checks its slices and the processor
 
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, hint::black_box};
 
 use super::{
-    BLOCK, Bf16Product, Entries, Fetch, HeadLayout, Int8Panel, Kernels, LINE, Memory, Pair,
-    RowScale, Rows, check_tile, checked_products, rows, with_rows,
+    BLOCK, Bf16Product, Entries, Fetch, HeadLayout, Int8Panel, Kernels, Memory, Pair, Peaks,
+    RowScale, Rows, check_int8, check_tile, checked_products, rows, with_rows,
 };
 
 const LANES: usize = 16;
@@ -19,17 +19,23 @@ const ROWS: rows::RowKernels = rows::RowKernels { attend_bf16, attend_int8, ..ro
 
 static WIDE: Kernels = Kernels {
     name: "avx512",
+    choice: "avx512",
     width: WIDTH,
     product_f32,
     product_bf16: Bf16Product::Wide(product_bf16),
+    widening_bf16: None,
+    narrow_pairs: false,
+    fetch_groups: 1,
     product_int8,
     rows: ROWS,
+    peaks: Peaks { f32: peak_f32, bf16: peak_f32, int8: peak_int8 },
 };
 
 static PAIRS: Kernels = Kernels {
     name: "avx512 with bf16",
     product_bf16: Bf16Product::Pairs(product_bf16_pairs),
     rows: ROWS,
+    peaks: Peaks { bf16: peak_bf16_pairs, ..WIDE.peaks },
     ..WIDE
 };
 
@@ -65,20 +71,6 @@ fn product_bf16_pairs(x: Rows<'_, u16>, panel: &[u16], fetch: Fetch, out: &mut [
     check_tile(&x, panel, WIDTH, 2, out);
     // SAFETY: as in the other products.
     unsafe { with_rows!(x.count, tile_bf16_pairs(&x, panel.as_ptr(), fetch, out)) }
-}
-
-impl Fetch {
-    /// Fetches what belongs to one group of inputs. The processor's own prefetching stops at the
-    /// end of each 4 KiB page. Into the second-level cache: the first one keeps track of few lines
-    /// on their way from memory, and those are needed for what is read now.
-    #[inline(always)]
-    fn step(&mut self) {
-        for _ in 0..self.lines {
-            // SAFETY: it is a hint, which is ignored where there is no memory.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.start.cast()) };
-            self.start = self.start.wrapping_add(LINE);
-        }
-    }
 }
 
 #[target_feature(enable = "avx512f")]
@@ -228,6 +220,62 @@ unsafe fn tile_int8<const R: usize>(
         }
     }
     store(&floats, out);
+}
+
+/// Chains that no instruction waits for another in.
+const CHAINS: usize = 24;
+
+fn peak_f32(rounds: usize) -> u64 {
+    #[target_feature(enable = "avx512f")]
+    fn run(rounds: usize) {
+        let (x, weight) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
+        let mut sums = [_mm512_setzero_ps(); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(x, weight, *sum);
+            }
+        }
+        black_box(sums);
+    }
+    // SAFETY: this table is handed out only where the processor has the instructions.
+    unsafe { run(rounds) };
+    (rounds * CHAINS * LANES) as u64
+}
+
+fn peak_bf16_pairs(rounds: usize) -> u64 {
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn run(rounds: usize) {
+        let pair = _mm512_set1_epi32(black_box(0x3f00_3f00));
+        // SAFETY: both types are 512 plain bits.
+        let pair: __m512bh = unsafe { std::mem::transmute(pair) };
+        let mut sums = [_mm512_setzero_ps(); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, pair, pair);
+            }
+        }
+        black_box(sums);
+    }
+    // SAFETY: as above.
+    unsafe { run(rounds) };
+    (rounds * CHAINS * 2 * LANES) as u64
+}
+
+fn peak_int8(rounds: usize) -> u64 {
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    fn run(rounds: usize) {
+        let x = _mm512_set1_epi32(black_box(0x0102_0304));
+        let mut sums = [_mm512_setzero_si512(); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, x, x);
+            }
+        }
+        black_box(sums);
+    }
+    // SAFETY: as above.
+    unsafe { run(rounds) };
+    (rounds * CHAINS * 4 * LANES) as u64
 }
 
 #[target_feature(enable = "avx512f")]

@@ -1,7 +1,7 @@
 //! The innermost loops, for each instruction set.
 //!
-//! A [`Kernels`] is a table of functions for one instruction set; [`Kernels::detect`] picks the
-//! best that the processor has. What they have in common:
+//! A [`Kernels`] is a table of functions for one instruction set; [`Kernels::chosen`] picks the
+//! best that the processor has, or the one that the environment asks for. What they have in common:
 //!
 //! - **A result does not depend on its company.** Each number of a product is one chain of
 //!   multiply-adds in the order of the inputs, whatever rows and outputs are computed beside it;
@@ -11,7 +11,7 @@
 //!
 //! `portable` is the definition: every other table is tested against it.
 
-use std::sync::LazyLock;
+use std::{ffi::OsStr, sync::LazyLock};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -25,6 +25,22 @@ mod rows;
 mod tests;
 
 pub(crate) use rows::{BLOCK, Entries, HeadLayout, Memory, Pair, RowKernels};
+
+/// The environment variable that chooses among the instruction sets of a machine.
+const VARIABLE: &str = "ALITOK_INSTRUCTIONS";
+
+/// An instruction set was asked for that this machine does not have, or nobody knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{VARIABLE}` is `{choice}`, but this machine has {available}; \
+     set it to one of these, or unset it for the fastest"
+)]
+pub struct InstructionsError {
+    /// What was asked for.
+    pub choice: String,
+    /// What could be.
+    pub available: String,
+}
 
 /// Rows that one call of a product kernel computes at most.
 pub(crate) const TILE_ROWS: usize = 6;
@@ -85,7 +101,7 @@ pub(crate) struct Int8Panel<'a> {
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // others do not fetch
 pub(crate) struct Fetch {
     start: *const u8,
-    /// Cache lines for each group of inputs, one after the other.
+    /// Cache lines for each [`Kernels::fetch_groups`] groups of inputs, one after the other.
     lines: usize,
 }
 
@@ -97,10 +113,25 @@ impl Fetch {
     /// Nothing.
     pub(crate) const NOTHING: Self = Self { start: std::ptr::null(), lines: 0 };
 
-    /// For a group of inputs, `lines` more of the memory that begins `offset` bytes after
-    /// `weights` do. It need not exist.
+    /// At every step, `lines` more of the memory that begins `offset` bytes after `weights` do. It
+    /// need not exist.
     pub(crate) fn after<T>(weights: &[T], offset: usize, lines: usize) -> Self {
         Self { start: weights.as_ptr().cast::<u8>().wrapping_add(offset), lines }
+    }
+
+    /// Fetches what belongs to one step. The processor's own prefetching stops at the end of each
+    /// 4 KiB page. Into the second-level cache: the first one keeps track of few lines on their way
+    /// from memory, and those are needed for what is read now.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn step(&mut self) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        for _ in 0..self.lines {
+            // SAFETY: it is a hint, which is ignored where there is no memory.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.start.cast()) };
+            self.start = self.start.wrapping_add(LINE);
+        }
     }
 }
 
@@ -115,28 +146,76 @@ pub(crate) enum Bf16Product {
     Pairs(fn(Rows<'_, u16>, &[u16], Fetch, &mut [f32])),
 }
 
+/// Multiplies with a panel of bf16, and widens it to one of f32 on the way.
+pub(crate) type Widening = fn(Rows<'_, f32>, &[u16], Fetch, &mut [f32], &mut [f32]);
+
+/// Repeats the instruction that products of a number format are made of, so many times, in registers
+/// alone; returns how many multiplications that were.
+pub(crate) type Peak = fn(usize) -> u64;
+
+/// What the processor could do at most in each number format.
+#[derive(Clone, Copy)]
+pub(crate) struct Peaks {
+    pub(crate) f32: Peak,
+    pub(crate) bf16: Peak,
+    pub(crate) int8: Peak,
+}
+
 /// The functions of one instruction set. All are safe: they check their slices, and a table is
 /// only handed out where the processor has its instructions.
 pub(crate) struct Kernels {
     /// Name for people.
     pub(crate) name: &'static str,
+    /// The value of [`VARIABLE`] that asks for it. Several tables may share one; the first is taken.
+    pub(crate) choice: &'static str,
     /// Outputs of a panel.
     pub(crate) width: usize,
     /// Products of at most [`TILE_ROWS`] rows and one panel `[depth, width]`, into `[rows, width]`.
     pub(crate) product_f32: fn(Rows<'_, f32>, &[f32], Fetch, &mut [f32]),
     /// Products with a panel `[depth / 2, width, 2]` of bf16. The depth is even.
     pub(crate) product_bf16: Bf16Product,
+    /// The same product, where it is worth while to keep the widened panel for more rows. The rows'
+    /// sums come last, after the panel.
+    pub(crate) widening_bf16: Option<Widening>,
+    /// Whether two neighbouring int8 weights of an output that have one sign add up to 128 at
+    /// most, in magnitude. Then two products with 8-bit activations fit into 16 bits.
+    pub(crate) narrow_pairs: bool,
+    /// Groups of inputs that products read between two steps of fetching.
+    pub(crate) fetch_groups: usize,
     /// Products of 8-bit integers with a panel `[depth / 4, width, 4]`. The depth is a multiple of 4.
     pub(crate) product_int8: fn(Rows<'_, u8>, &[RowScale], Int8Panel<'_>, Fetch, &mut [f32]),
     /// Operations on rows of numbers.
     pub(crate) rows: rows::RowKernels,
+    /// The limits of the instructions.
+    pub(crate) peaks: Peaks,
 }
 
 impl Kernels {
-    /// The fastest kernels that this processor runs.
-    pub(crate) fn detect() -> &'static Self {
-        static FASTEST: LazyLock<&Kernels> = LazyLock::new(|| Kernels::available()[0]);
-        *FASTEST
+    /// The kernels that this process computes with: the fastest that this processor runs, unless
+    /// the environment asks for others. The same at every call.
+    ///
+    /// # Errors
+    /// If the environment asks for what there is not.
+    pub(crate) fn chosen() -> Result<&'static Self, InstructionsError> {
+        static CHOSEN: LazyLock<Result<&Kernels, InstructionsError>> =
+            LazyLock::new(|| Kernels::choose(std::env::var_os(VARIABLE).as_deref()));
+        CHOSEN.clone()
+    }
+
+    /// The kernels of this choice, or the fastest if there is none.
+    fn choose(choice: Option<&OsStr>) -> Result<&'static Self, InstructionsError> {
+        let available = Self::available();
+        let Some(choice) = choice.filter(|choice| !choice.is_empty()) else {
+            return Ok(available[0]);
+        };
+        available.iter().find(|kernels| choice == kernels.choice).copied().ok_or_else(|| {
+            let mut choices: Vec<&str> = available.iter().map(|kernels| kernels.choice).collect();
+            choices.dedup();
+            InstructionsError {
+                choice: choice.to_string_lossy().into_owned(),
+                available: choices.join(", "),
+            }
+        })
     }
 
     /// All that this processor runs, fastest first.
@@ -167,6 +246,20 @@ fn check_tile<T, W>(x: &Rows<'_, T>, panel: &[W], width: usize, group: usize, ou
     assert_eq!(panel.len(), x.depth * width, "a panel of {width} outputs");
     assert_eq!(x.depth % group, 0, "products read {group} inputs together");
     assert!(out.len() >= x.count() * width, "room for the results");
+}
+
+/// The same for a product of 8-bit integers.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn check_int8(
+    x: &Rows<'_, u8>,
+    scales: &[RowScale],
+    panel: &Int8Panel<'_>,
+    width: usize,
+    out: &[f32],
+) {
+    check_tile(x, panel.weights, width, 4, out);
+    assert!(scales.len() >= x.count, "a scale for each row");
+    assert!(panel.scales.len() == width && panel.sums.len() == width, "a scale for each output");
 }
 
 /// Calls a kernel with its number of rows as a constant.
@@ -213,9 +306,7 @@ macro_rules! checked_products {
             fetch: Fetch,
             out: &mut [f32],
         ) {
-            check_tile(&x, panel.weights, $width, 4, out);
-            assert!(scales.len() >= x.count);
-            assert!(panel.scales.len() == $width && panel.sums.len() == $width);
+            check_int8(&x, scales, &panel, $width, out);
             // SAFETY: as above, with the depth in fours; scales and sums are as many as are read.
             unsafe { with_rows!(x.count, tile_int8(&x, scales, panel, fetch, out)) }
         }

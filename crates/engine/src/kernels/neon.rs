@@ -6,8 +6,8 @@
 use std::arch::aarch64::*;
 
 use super::{
-    Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, check_tile, checked_products, rows,
-    with_rows,
+    Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, check_int8, check_tile,
+    checked_products, portable, rows, with_rows,
 };
 
 const LANES: usize = 4;
@@ -16,11 +16,16 @@ const WIDTH: usize = VECTORS * LANES;
 
 static KERNELS: Kernels = Kernels {
     name: "neon",
+    choice: "neon",
     width: WIDTH,
     product_f32,
     product_bf16: Bf16Product::Wide(product_bf16),
+    widening_bf16: None,
+    narrow_pairs: false,
+    fetch_groups: 1,
     product_int8,
     rows: row_kernels::TABLE,
+    peaks: portable::peaks::<true>(),
 };
 
 /// The table; every 64-bit ARM processor that runs this program's targets has NEON.

@@ -1,19 +1,60 @@
 //! Kernels without any instruction set: the definition of the others.
 
-use numerics::from_bf16;
+use std::hint::black_box;
 
-use super::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, check_tile, rows};
+use numerics::{from_bf16, multiply_add};
+
+use super::{Bf16Product, Fetch, Int8Panel, Kernels, Peaks, RowScale, Rows, check_tile, rows};
 
 const WIDTH: usize = 16;
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "portable",
+    choice: "portable",
     width: WIDTH,
     product_f32,
     product_bf16: Bf16Product::Wide(product_bf16),
+    widening_bf16: None,
+    narrow_pairs: false,
+    fetch_groups: 1,
     product_int8,
     rows: rows::PORTABLE,
+    peaks: peaks::<false>(),
 };
+
+/// What the compiler makes of loops over registers.
+pub(super) const fn peaks<const FUSED: bool>() -> Peaks {
+    Peaks { f32: peak_f32::<FUSED>, bf16: peak_f32::<FUSED>, int8: peak_int8 }
+}
+
+/// Numbers that are enough registers of any instruction set, for no instruction to wait for another.
+const CHAINS: usize = 32;
+
+fn peak_f32<const FUSED: bool>(rounds: usize) -> u64 {
+    let (x, weights) = (black_box(0.5), black_box([0.25; CHAINS]));
+    let mut sums = [0.0; CHAINS];
+    for _ in 0..rounds {
+        for (sum, weight) in sums.iter_mut().zip(weights) {
+            *sum = multiply_add::<FUSED>(x, weight, *sum);
+        }
+    }
+    black_box(sums);
+    (rounds * CHAINS) as u64
+}
+
+fn peak_int8(rounds: usize) -> u64 {
+    let (mut x, weights) = (black_box(3i16), black_box([5i16; CHAINS]));
+    let mut sums = [0i32; CHAINS];
+    for _ in 0..rounds {
+        for (sum, weight) in sums.iter_mut().zip(weights) {
+            *sum = sum.wrapping_add(i32::from(x) * i32::from(weight));
+        }
+        // Else every round would add the same.
+        x ^= 1;
+    }
+    black_box(sums);
+    (rounds * CHAINS) as u64
+}
 
 fn product_f32(x: Rows<'_, f32>, panel: &[f32], _: Fetch, out: &mut [f32]) {
     check_tile(&x, panel, WIDTH, 1, out);

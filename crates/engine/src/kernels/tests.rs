@@ -108,43 +108,127 @@ fn should_multiply_bf16_tiles_of_any_shape() {
     }
 }
 
+/// Takes from the second of two neighbouring weights what is too much for narrow pairs.
+fn narrow(panel: &mut [i8]) {
+    for [one, two] in panel.as_chunks_mut::<2>().0 {
+        let (first, second) = (i32::from(*one), i32::from(*two));
+        if first * second > 0 && (first + second).abs() > 128 {
+            *two = (second.signum() * (128 - first.abs())) as i8;
+        }
+    }
+}
+
 #[test]
 fn should_multiply_int8_tiles_exactly() {
+    // The largest and smallest weights there are, and pairs that fill 16 bits.
+    const EXTREMES: [[i8; 4]; 8] = [
+        [127, 127, 127, 127],
+        [-128, -128, -128, -128],
+        [-127, -127, -127, -127],
+        [-128, 0, 0, -128],
+        [64, 64, -64, -64],
+        [127, 1, -127, -1],
+        [127, -128, -128, 127],
+        [1, 127, -1, -127],
+    ];
     for kernels in Kernels::available() {
         let width = kernels.width;
         for (count, depth) in SHAPES {
-            let mut noise = Noise::new(5, Purpose::Initialization, 0, 0);
-            let mut x: Vec<u8> = (0..count * depth).map(|_| noise.bits() as u8).collect();
-            let mut panel: Vec<i8> = (0..depth * width).map(|_| noise.below(255) as i8).collect();
-            // The largest products there are: a 16-bit sum of two would overflow.
-            x[..4].fill(255);
-            panel[..4].fill(-127);
-            let rows: Vec<RowScale> = (0..count)
-                .map(|row| RowScale { scale: 0.5 + row as f32, zero: 40 * row as i32 })
-                .collect();
-            let weight =
-                |k: usize, output: usize| i32::from(panel[k / 4 * 4 * width + 4 * output + k % 4]);
-            let sums: Vec<i32> =
-                (0..width).map(|n| (0..depth).map(|k| weight(k, n)).sum()).collect();
-            let scales: Vec<f32> = (0..width).map(|n| 0.25 * (1 + n) as f32).collect();
-            let mut tile: Tile = [f32::NAN; _];
-            let weights = Int8Panel { weights: &panel, scales: &scales, sums: &sums };
-            (kernels.product_int8)(
-                Rows::new(&x, depth, count, depth),
-                &rows,
-                weights,
-                Fetch::NOTHING,
-                &mut tile,
-            );
-            for (row, RowScale { scale, zero }) in rows.into_iter().enumerate() {
-                for output in 0..width {
-                    let of = |k: usize| (i32::from(x[row * depth + k]) - zero) * weight(k, output);
-                    let sum: i32 = (0..depth).map(of).sum();
-                    let expected = sum as f32 * (scale * scales[output]);
-                    assert_eq!(tile[row * width + output], expected, "{}", kernels.name);
+            for activations in [None, Some(255u8), Some(0)] {
+                let mut noise = Noise::new(5, Purpose::Initialization, 0, 0);
+                let x: Vec<u8> =
+                    (0..count * depth).map(|_| activations.unwrap_or(noise.bits() as u8)).collect();
+                let mut panel: Vec<i8> = (0..depth * width).map(|_| noise.bits() as i8).collect();
+                // All over an output of their own.
+                for four in panel.chunks_exact_mut(4 * width) {
+                    for (extreme, weights) in EXTREMES.iter().zip(four.chunks_exact_mut(4)) {
+                        weights.copy_from_slice(extreme);
+                    }
+                }
+                if kernels.narrow_pairs {
+                    narrow(&mut panel);
+                }
+                let rows: Vec<RowScale> = (0..count)
+                    .map(|row| RowScale { scale: 0.5 + row as f32, zero: 51 * row as i32 })
+                    .collect();
+                let weight = |k: usize, output: usize| {
+                    i64::from(panel[k / 4 * 4 * width + 4 * output + k % 4])
+                };
+                let sums: Vec<i32> =
+                    (0..width).map(|n| (0..depth).map(|k| weight(k, n) as i32).sum()).collect();
+                let scales: Vec<f32> = (0..width).map(|n| 0.25 * (1 + n) as f32).collect();
+                let mut tile: Tile = [f32::NAN; _];
+                let weights = Int8Panel { weights: &panel, scales: &scales, sums: &sums };
+                (kernels.product_int8)(
+                    Rows::new(&x, depth, count, depth),
+                    &rows,
+                    weights,
+                    Fetch::NOTHING,
+                    &mut tile,
+                );
+                for (row, RowScale { scale, zero }) in rows.into_iter().enumerate() {
+                    for output in 0..width {
+                        let x = |k: usize| i64::from(x[row * depth + k]) - i64::from(zero);
+                        let sum: i64 = (0..depth).map(|k| x(k) * weight(k, output)).sum();
+                        let expected = sum as f32 * (scale * scales[output]);
+                        assert_eq!(tile[row * width + output], expected, "{}", kernels.name);
+                    }
                 }
             }
         }
+    }
+}
+
+#[test]
+fn should_widen_a_panel_while_it_multiplies() {
+    for kernels in Kernels::available() {
+        let (Some(widening), Bf16Product::Wide(product)) =
+            (kernels.widening_bf16, kernels.product_bf16)
+        else {
+            continue;
+        };
+        let width = kernels.width;
+        for (count, depth) in SHAPES {
+            let x = numbers(count * depth, 3);
+            let x = || Rows::new(&x, depth, count, depth);
+            let panel: Vec<u16> = numbers(depth * width, 4).into_iter().map(to_bf16).collect();
+            let mut expected = vec![f32::NAN; depth * width];
+            (kernels.rows.widen)(&panel, width, &mut expected);
+            let mut widened = vec![f32::NAN; depth * width];
+            let (mut tile, mut other): (Tile, Tile) = ([f32::NAN; _], [f32::NAN; _]);
+            widening(x(), &panel, Fetch::NOTHING, &mut widened, &mut tile);
+            product(x(), &panel, Fetch::NOTHING, &mut other);
+            assert_eq!(widened, expected, "{}", kernels.name);
+            assert_eq!(tile[..count * width], other[..count * width], "{}", kernels.name);
+        }
+    }
+}
+
+#[test]
+fn should_sum_f32_to_the_same_bits_with_any_fused_instructions() {
+    let fused = |kernels: &&&Kernels| kernels.choice != "portable";
+    let (count, depth, outputs) = (3, 260, MAX_WIDTH);
+    let (x, weights) = (numbers(count * depth, 15), numbers(depth * outputs, 16));
+    let mut before: Option<Vec<f32>> = None;
+    for kernels in Kernels::available().iter().filter(fused) {
+        let width = kernels.width;
+        let mut all = vec![0.0; count * outputs];
+        for first in (0..outputs).step_by(width) {
+            let panel: Vec<f32> = weights
+                .chunks_exact(outputs)
+                .flat_map(|weights| &weights[first..first + width])
+                .copied()
+                .collect();
+            let mut tile: Tile = [f32::NAN; _];
+            let rows = Rows::new(&x, depth, count, depth);
+            (kernels.product_f32)(rows, &panel, Fetch::NOTHING, &mut tile);
+            for row in 0..count {
+                let to = &mut all[row * outputs + first..][..width];
+                to.copy_from_slice(&tile[row * width..][..width]);
+            }
+        }
+        assert!(before.as_ref().is_none_or(|before| *before == all), "{}", kernels.name);
+        before = Some(all);
     }
 }
 
@@ -185,7 +269,7 @@ fn should_give_a_row_the_same_bits_in_any_tile() {
 #[test]
 #[should_panic(expected = "a panel of")]
 fn should_refuse_a_panel_of_another_depth() {
-    let kernels = Kernels::detect();
+    let kernels = Kernels::chosen().unwrap();
     let panel = vec![0.0; 3 * kernels.width];
     (kernels.product_f32)(Rows::new(&[0.0; 4], 4, 1, 4), &panel, Fetch::NOTHING, &mut [0.0; 64]);
 }
@@ -295,6 +379,21 @@ fn should_compute_gelu_everywhere() {
             );
         }
     }
+}
+
+#[test]
+fn should_choose_what_is_asked_for_or_say_what_there_is() {
+    let available = Kernels::available();
+    for kernels in &available {
+        let chosen = Kernels::choose(Some(kernels.choice.as_ref())).unwrap();
+        assert_eq!(chosen.choice, kernels.choice);
+    }
+    for nothing in [None, Some("".as_ref())] {
+        assert_eq!(Kernels::choose(nothing).unwrap().name, available[0].name);
+    }
+    let error = Kernels::choose(Some("mmx".as_ref())).unwrap_err().to_string();
+    assert!(error.contains("`ALITOK_INSTRUCTIONS` is `mmx`"), "{error}");
+    assert!(available.iter().all(|kernels| error.contains(kernels.choice)), "{error}");
 }
 
 #[test]

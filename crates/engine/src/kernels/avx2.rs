@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    Bf16Product, Fetch, Int8Panel, Kernels, Peaks, RowScale, Rows, check_int8, check_tile,
-    checked_products, rows, with_rows,
+    BLOCK, Bf16Product, Entries, Fetch, HeadLayout, Int8Panel, Kernels, Memory, Pair, Peaks,
+    RowScale, Rows, check_int8, check_tile, checked_products, rows, with_rows,
 };
 
 const LANES: usize = 8;
@@ -21,6 +21,10 @@ const WIDTH: usize = 2 * LANES;
 /// Groups of inputs between two steps of fetching: a panel's group is one cache line, and half the
 /// registers' work is too little to hide the bookkeeping of a fetch for each.
 const FETCH_GROUPS: usize = 4;
+
+/// The compiler makes single numbers of attention to what is not f32.
+const ROWS: rows::RowKernels =
+    rows::RowKernels { attend_f32, attend_bf16, attend_int8, ..row_kernels::TABLE };
 
 static PLAIN: Kernels = Kernels {
     name: "avx2",
@@ -32,7 +36,7 @@ static PLAIN: Kernels = Kernels {
     narrow_pairs: true,
     fetch_groups: FETCH_GROUPS,
     product_int8,
-    rows: row_kernels::TABLE,
+    rows: ROWS,
     peaks: Peaks { f32: peak_f32, bf16: peak_f32, int8: peak_int8 },
 };
 
@@ -41,7 +45,7 @@ static VNNI: Kernels = Kernels {
     choice: "avx2-vnni",
     narrow_pairs: false,
     product_int8: vnni::product_int8,
-    rows: row_kernels::TABLE,
+    rows: ROWS,
     peaks: Peaks { int8: vnni::peak_int8, ..PLAIN.peaks },
     ..PLAIN
 };
@@ -281,6 +285,166 @@ fn store<const R: usize>(sums: &[[__m256; 2]; R], out: &mut [f32]) {
         }
     }
 }
+
+/// Numbers of eight entries, which are the numbers.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn of_f32(entries: __m256i, _: usize) -> __m256 {
+    _mm256_castsi256_ps(entries)
+}
+
+/// The first or second numbers of eight pairs.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn of_pairs(entries: __m256i, index: usize) -> __m256 {
+    _mm256_castsi256_ps(match index {
+        0 => _mm256_slli_epi32::<16>(entries),
+        _ => _mm256_and_si256(entries, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
+    })
+}
+
+/// The first, second, third or fourth numbers of eight fours.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn of_fours(entries: __m256i, index: usize) -> __m256 {
+    let upper = match index {
+        0 => _mm256_slli_epi32::<24>(entries),
+        1 => _mm256_slli_epi32::<16>(entries),
+        2 => _mm256_slli_epi32::<8>(entries),
+        _ => entries,
+    };
+    _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(upper))
+}
+
+/// Attention as [`rows`] defines it, to the bit, in whole registers; what is probably read next is
+/// fetched meanwhile.
+macro_rules! attend {
+    ($name:ident, $entry:ty, $numbers:ident) => {
+        fn $name(query: &[f32], memory: Memory<'_, $entry>, scores: &mut [f32], out: &mut [f32]) {
+            let head = query.len();
+            let blocks = memory.length.div_ceil(BLOCK);
+            let needed = blocks * HeadLayout { head }.block::<$entry>();
+            assert!(blocks > 0 && memory.entries.len() >= needed, "all that is seen");
+            assert!(head.is_multiple_of(4), "heads are multiples of 4");
+            assert!(scores.len() >= blocks * BLOCK && out.len() == head, "room for the results");
+            // SAFETY: entries and scores have all blocks up to the length; this table is handed out
+            // only where the processor has the instructions.
+            unsafe { compiled(query, memory, &mut scores[..blocks * BLOCK], out) }
+
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn compiled(
+                query: &[f32],
+                memory: Memory<'_, $entry>,
+                scores: &mut [f32],
+                out: &mut [f32],
+            ) {
+                type E = $entry;
+                const NUMBERS: usize = <E as Entries>::NUMBERS;
+                /// Entries of four numbers in each of a block's lanes.
+                const FOUR: usize = 4 / NUMBERS * BLOCK;
+                let layout = HeadLayout { head: query.len() };
+                let (size, numbers) = (layout.block::<E>(), layout.numbers::<E>());
+                let (length, entries) = (memory.length, memory.entries.as_ptr());
+                let scale = |block: usize, half: usize, of: usize, row: __m256| {
+                    if !<E as Entries>::SCALED {
+                        return row;
+                    }
+                    // SAFETY: a block ends with its scales.
+                    unsafe {
+                        let at = entries.add(block * size + numbers + of * BLOCK + half * LANES);
+                        _mm256_mul_ps(row, _mm256_loadu_ps(at.cast()))
+                    }
+                };
+                // Four multiples of blocks are added to four sums, so that no addition waits for
+                // the one before.
+                let accumulate =
+                    |sums: &mut [[__m256; 2]; 4], factors: *const f32, at: *const E| {
+                        for line in 0..FOUR / BLOCK {
+                            let next = at.wrapping_add(memory.ahead + line * BLOCK);
+                            _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                        }
+                        for (part, sums) in sums.iter_mut().enumerate() {
+                            // SAFETY: the caller answers for what is read.
+                            unsafe {
+                                let factor = _mm256_set1_ps(*factors.add(part));
+                                let at = at.add(part / NUMBERS * BLOCK);
+                                for (half, sum) in sums.iter_mut().enumerate() {
+                                    let entries = _mm256_loadu_si256(at.add(half * LANES).cast());
+                                    let numbers = $numbers(entries, part % NUMBERS);
+                                    *sum = _mm256_fmadd_ps(factor, numbers, *sum);
+                                }
+                            }
+                        }
+                    };
+                let add_up = |sums: &[[__m256; 2]; 4]| {
+                    [0, 1].map(|half| {
+                        let first = _mm256_add_ps(sums[0][half], sums[1][half]);
+                        _mm256_add_ps(first, _mm256_add_ps(sums[2][half], sums[3][half]))
+                    })
+                };
+                for (block, scores) in scores.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                    let mut sums = [[_mm256_setzero_ps(); 2]; 4];
+                    for (four, query) in query.as_chunks::<4>().0.iter().enumerate() {
+                        let at = entries.wrapping_add(block * size + four * FOUR);
+                        accumulate(&mut sums, query.as_ptr(), at);
+                    }
+                    for (half, sum) in add_up(&sums).into_iter().enumerate() {
+                        let to = scores[half * LANES..].as_mut_ptr();
+                        // SAFETY: a block has two halves of eight.
+                        unsafe { _mm256_storeu_ps(to, scale(block, half, 0, sum)) }
+                    }
+                }
+                scores[length..].fill(f32::NEG_INFINITY);
+                let inverse = rows::softmax::<true>(scores, (query.len() as f32).sqrt().recip());
+                if <E as Entries>::SCALED {
+                    for (block, scores) in scores.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate()
+                    {
+                        for half in 0..2 {
+                            let at = scores[half * LANES..].as_mut_ptr();
+                            // SAFETY: as above.
+                            unsafe {
+                                let weights = _mm256_loadu_ps(at);
+                                _mm256_storeu_ps(at, scale(block, half, 1, weights));
+                            }
+                        }
+                    }
+                }
+                for (part, out) in out.chunks_mut(BLOCK).enumerate() {
+                    let values = layout.keys::<E>() + part * layout.part::<E>();
+                    let mut sums = [[_mm256_setzero_ps(); 2]; 4];
+                    for (block, weights) in scores[..length].chunks(BLOCK).enumerate() {
+                        let at = entries.wrapping_add(block * size + values);
+                        let (fours, rest) = weights.as_chunks::<4>();
+                        for (four, weights) in fours.iter().enumerate() {
+                            accumulate(&mut sums, weights.as_ptr(), at.wrapping_add(four * FOUR));
+                        }
+                        for (index, &weight) in rest.iter().enumerate() {
+                            let at = at.wrapping_add(fours.len() * FOUR + index / NUMBERS * BLOCK);
+                            for (half, sum) in sums[0].iter_mut().enumerate() {
+                                // SAFETY: the caller answers for what is read.
+                                let entries =
+                                    unsafe { _mm256_loadu_si256(at.add(half * LANES).cast()) };
+                                let numbers = $numbers(entries, index % NUMBERS);
+                                *sum = _mm256_fmadd_ps(_mm256_set1_ps(weight), numbers, *sum);
+                            }
+                        }
+                    }
+                    let mut mixed = [0.0; BLOCK];
+                    for (half, sum) in add_up(&sums).into_iter().enumerate() {
+                        let sum = _mm256_mul_ps(sum, _mm256_set1_ps(inverse));
+                        // SAFETY: a block has two halves of eight.
+                        unsafe { _mm256_storeu_ps(mixed[half * LANES..].as_mut_ptr(), sum) }
+                    }
+                    out.copy_from_slice(&mixed[..out.len()]);
+                }
+            }
+        }
+    };
+}
+
+attend!(attend_f32, f32, of_f32);
+attend!(attend_bf16, Pair, of_pairs);
+attend!(attend_int8, i32, of_fours);
 
 /// Chains that no instruction waits for another in.
 const CHAINS: usize = 12;

@@ -475,6 +475,50 @@ fn attend<E: Entries>(kernels: &Kernels, head: usize, length: usize, tolerance: 
     }
 }
 
+/// Attention of a table, and that of the definition with fused multiply-adds.
+#[cfg(target_arch = "x86_64")]
+fn attend_twice<E: Entries>(
+    kernels: &Kernels,
+    definition: rows::Attend<E>,
+    [head, length]: [usize; 2],
+) {
+    let layout = HeadLayout { head };
+    let mut entries = vec![E::default(); length.div_ceil(BLOCK) * layout.block::<E>()];
+    let mut rounded = [vec![E::Number::zeroed(); head], vec![E::Number::zeroed(); head]];
+    for position in 0..length {
+        let scales = [0, 1].map(|of| {
+            let row = numbers(head, 20 + (2 * position + of) as u64);
+            E::round(&kernels.rows, &row, &mut rounded[of])
+        });
+        layout.keep(&mut entries, position, rounded.each_ref().map(|row| &row[..]), scales);
+    }
+    let query = numbers(head, 19);
+    let attend = |attend: rows::Attend<E>| {
+        let mut out = vec![f32::NAN; head];
+        let memory = Memory { entries: &entries, length, ahead: 0 };
+        attend(&query, memory, &mut vec![0.0; length.next_multiple_of(BLOCK)], &mut out);
+        out
+    };
+    assert_eq!(attend(E::attend(&kernels.rows)), attend(definition), "{head} {length}");
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn should_attend_to_the_bits_of_the_definition_with_avx2() {
+    for kernels in Kernels::available() {
+        if !kernels.choice.starts_with("avx2") {
+            continue;
+        }
+        for head in [4, 12, 16, 48, 64, 80] {
+            for length in [1, 2, 3, 15, 16, 17, 38, 273] {
+                attend_twice::<f32>(kernels, rows::attend_f32::<true>, [head, length]);
+                attend_twice::<Pair>(kernels, rows::attend_bf16::<true>, [head, length]);
+                attend_twice::<i32>(kernels, rows::attend_int8::<true>, [head, length]);
+            }
+        }
+    }
+}
+
 #[test]
 fn should_attend_to_exactly_what_is_seen() {
     for kernels in Kernels::available() {

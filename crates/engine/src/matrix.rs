@@ -407,9 +407,8 @@ impl Matrix {
                     let count = (rows - done).div_ceil(tiles - tile_index);
                     let at = (first + done, count);
                     let piece = &mut piece[done * width..][..count * width];
-                    for part in 0..self.parts {
+                    for (part, room) in widened.iter_mut().enumerate().take(self.parts) {
                         let place = panel * self.parts + part;
-                        let room = &mut *widened[part];
                         // Where the first tile widens, the others fetch.
                         let (wide, fetch) = match way {
                             WideningWay::None => {

@@ -331,6 +331,7 @@ macro_rules! attend {
             // only where the processor has the instructions.
             unsafe { compiled(query, memory, &mut scores[..blocks * BLOCK], out) }
 
+            #[allow(clippy::modulo_one)] // an entry may be one number
             #[target_feature(enable = "avx2,fma")]
             unsafe fn compiled(
                 query: &[f32],

@@ -193,16 +193,26 @@ pub(crate) struct BatchArgs {
     pub(crate) batch: u32,
 }
 
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ReplaceArgs {
+    /// Put what is made in the place of a folder that holds results already. It changes as a whole, once
+    /// all is made, and only if nothing else is in it.
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct OutputArgs {
     /// Folder for pictures of the rows so far, decoded causally while they are drawn:
-    /// `PICTURE-ROWS.png`.
+    /// `PICTURE-ROWS.png`. Not within a folder that `--out` names.
     #[arg(long, value_name = "DIR")]
     pub(crate) previews: Option<PathBuf>,
     /// What to write: a .png (one grid), a folder (a PNG each), an .npz (`arr_0`, uint8 NHWC) or
     /// a .safetensors (`tokens`, `labels`).
     #[arg(long)]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) replace: ReplaceArgs,
 }
 
 #[derive(Debug, Args)]
@@ -218,6 +228,24 @@ pub(crate) struct DataArgs {
     /// shards.
     #[arg(long)]
     pub(crate) data: String,
+}
+
+/// Which weights to take of a file that holds two sets of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightsName {
+    /// Their moving average over training.
+    Ema,
+    /// As they were trained.
+    Raw,
+}
+
+impl From<WeightsName> for weights::WeightsChoice {
+    fn from(name: WeightsName) -> Self {
+        match name {
+            WeightsName::Ema => Self::Ema,
+            WeightsName::Raw => Self::Raw,
+        }
+    }
 }
 
 /// How weights are stored.

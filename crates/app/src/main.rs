@@ -21,6 +21,7 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    progress::start_clock();
     let done = if asks_for_build_facts() {
         machine::report().and_then(|report| progress::result(&report))
     } else {

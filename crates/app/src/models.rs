@@ -1,12 +1,18 @@
 //! Finding and opening the model that a command names.
 
-use std::{path::Path, sync::LazyLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use files::Home;
-use model::Model;
+use model::{Model, ModelError, named};
 
-use crate::args::StorageName;
+use crate::{
+    args::{ReplaceArgs, StorageName},
+    progress,
+};
 
 /// The root of bundled things, which is looked for once.
 pub(crate) fn home() -> &'static Home {
@@ -16,9 +22,43 @@ pub(crate) fn home() -> &'static Home {
     &HOME
 }
 
-/// Reads the configuration of a model.
+/// Reads the configuration of a model: a bundled one, a folder, or a run.
 pub(crate) fn open(name: &str) -> Result<Model> {
-    Ok(Model::named(name, home())?)
+    Model::named(name, home()).map_err(|error| match near(name) {
+        Some(near) if matches!(error, ModelError::NoModel { .. }) && !Path::new(name).exists() => {
+            anyhow!("there is no model `{name}`; did you mean `{near}`?")
+        }
+        _ => error.into(),
+    })
+}
+
+/// Checks that a model folder may be written: nothing is there, or it may be replaced and holds a model
+/// and nothing else.
+pub(crate) fn check_out(path: &Path, replace: ReplaceArgs, inputs: &[PathBuf]) -> Result<()> {
+    let is_own =
+        |name: &Path, _: &Path| name.to_str().is_some_and(|name| model::FILES.contains(&name));
+    Ok(files::output::check_folder(path, replace.replace, &is_own, inputs)?)
+}
+
+/// The bundled model, or the model or run beside the path, that a person probably meant.
+fn near(name: &str) -> Option<String> {
+    let folder = Path::new(name).parent().unwrap_or(Path::new(""));
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let holds_model = |path: &Path| named::of_run(path).join("config.json").is_file();
+    let beside = std::fs::read_dir(here).into_iter().flatten().flatten();
+    let beside = beside.filter(|entry| holds_model(&entry.path()));
+    let beside = beside.map(|entry| folder.join(entry.file_name()).display().to_string());
+    let known: Vec<String> = std::iter::once("mini".to_owned()).chain(beside).collect();
+    settings::nearest_name(name, known.iter().map(String::as_str))
+}
+
+/// The label of the class that a person names, who is told where the name is not the class's own.
+pub(crate) fn class(model: &Model, name: &str) -> Result<usize> {
+    let resolved = model.classes.resolve_noted(name)?;
+    if let Some(note) = resolved.note {
+        progress::note(&note);
+    }
+    Ok(resolved.label)
 }
 
 impl From<StorageName> for files::safetensors::StorageFormat {

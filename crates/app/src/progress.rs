@@ -3,11 +3,16 @@
 
 use std::{
     collections::BTreeSet,
-    io::{IsTerminal, Write},
+    io::{ErrorKind, IsTerminal, Write},
     path::Path,
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use training::{
@@ -43,9 +48,54 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// A line on standard output, the command's result.
+/// Whether nobody reads standard output any more, as after `| head`.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// A line on standard output, the command's result. Where nobody reads it, the command goes on without.
 pub(crate) fn result(text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+    print(format!("{text}\n").as_bytes())
+}
+
+/// Bytes on standard output; see [`result`].
+pub(crate) fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    if UNREAD.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let mut output = std::io::stdout().lock();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            UNREAD.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        printed => Ok(printed.context("cannot write to standard output")?),
+    }
+}
+
+/// When the program began.
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Begins to count the time that [`wrote`] tells.
+pub(crate) fn start_clock() {
+    LazyLock::force(&STARTED);
+}
+
+/// The line that closes a command: what it wrote, how many, how long it took, and where it is.
+pub(crate) fn wrote(count: usize, what: &str, out: &Path) {
+    let plural = if count == 1 { "" } else { "s" };
+    closing(&format!("{count} {what}{plural}"), out);
+}
+
+/// As [`wrote`], for what is not counted.
+pub(crate) fn closing(what: &str, out: &Path) {
+    // Whoever closed standard output wants to read no more.
+    if UNREAD.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut place = out.display().to_string();
+    if out.is_dir() && !place.ends_with('/') {
+        place.push('/');
+    }
+    note(&format!("{what} in {} → {place}", duration(STARTED.elapsed().as_secs_f64())));
 }
 
 /// Progress of work whose size is known.
@@ -389,6 +439,13 @@ impl Observer for TrainingProgress {
         if self.bad.len() < MOST_TOLD && self.bad.insert(bad.name.clone()) {
             self.line(&format!("bad picture: {}: {}", bad.name, bad.reason));
         }
+    }
+
+    fn passed_over(&mut self, checkpoint: &Path, reason: &str) {
+        self.line(&format!(
+            "passed over {}: {reason}; going on from an older checkpoint",
+            checkpoint.display()
+        ));
     }
 
     fn sampled(&mut self, pictures: &Path) {

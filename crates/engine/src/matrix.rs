@@ -5,7 +5,10 @@
 //! bf16 and four in int8, as the products of each instruction set read them. Inputs are filled
 //! up to whole groups, and outputs to whole panels, with zeros.
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use files::safetensors::TensorView;
 use numerics::to_bf16;
@@ -75,8 +78,8 @@ impl Precision {
 pub(crate) enum Values<'a> {
     /// In memory.
     Numbers(&'a [f32]),
-    /// As a file stores them.
-    Stored(&'a TensorView<'a>),
+    /// As a file stores them, and where it is noted that one is no finite number.
+    Stored(&'a TensorView<'a>, &'a AtomicBool),
     /// None that count.
     Zeros,
 }
@@ -86,10 +89,20 @@ impl Values<'_> {
     fn read(&self, start: usize, out: &mut [f32]) {
         match self {
             Self::Numbers(numbers) => out.copy_from_slice(&numbers[start..start + out.len()]),
-            Self::Stored(view) => view.read(start, out),
+            Self::Stored(view, strange) => {
+                view.read(start, out);
+                if !is_finite(out) {
+                    strange.store(true, Ordering::Relaxed);
+                }
+            }
             Self::Zeros => out.fill(0.0),
         }
     }
+}
+
+/// Whether all values are finite; without a branch a value, which costs nothing beside reading them.
+fn is_finite(values: &[f32]) -> bool {
+    values.iter().fold(true, |all, value| all & value.is_finite())
 }
 
 /// A packed weight, or two of the same shape whose panels alternate.

@@ -1,10 +1,10 @@
 //! Weights of a model, by name: from a file, or random.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::atomic::AtomicBool};
 
 use files::{
     FileError, ParameterError, list_problems,
-    safetensors::{TensorFile, TensorView, not_a_float},
+    safetensors::{TensorFile, TensorView, check_finite, not_a_float},
 };
 use tokens::noise::Noise;
 
@@ -62,8 +62,8 @@ impl Weights {
     /// Builds a part of a model. It must use every tensor of the file whose name `belongs` accepts.
     ///
     /// # Errors
-    /// If the file is damaged, or a tensor is missing, superfluous, mis-shaped or no float, the
-    /// environment asks for instructions that there are not, or there is no memory.
+    /// If the file is damaged, or a tensor is missing, superfluous, mis-shaped, no float or not finite,
+    /// the environment asks for instructions that there are not, or there is no memory.
     pub(crate) fn build<T>(
         &self,
         pool: &Pool,
@@ -106,7 +106,7 @@ pub(crate) struct Tensors<'a> {
     source: Option<(&'a TensorFile, BTreeMap<String, TensorView<'a>>)>,
     unused: BTreeMap<String, Vec<usize>>,
     problems: Vec<ParameterError>,
-    /// The first tensor that is no float.
+    /// The first tensor that is no float, or holds what is no finite number.
     strange: Option<FileError>,
     /// Where packed weights go.
     arena: Arena,
@@ -124,6 +124,7 @@ impl<'a> Tensors<'a> {
         let mut values = vec![0.0; count];
         if let Some(view) = self.find(name, shape) {
             view.read(0, &mut values);
+            self.check(name, &values);
         }
         values
     }
@@ -153,14 +154,31 @@ impl<'a> Tensors<'a> {
             );
         }
         let views: Vec<_> = names.iter().map(|name| self.find(name, &shape)).collect();
+        let strange = AtomicBool::new(false);
+        let stored = |view| Values::Stored(view, &strange);
         let parts: Vec<Values<'_>> =
-            views.iter().map(|view| view.as_ref().map_or(Values::Zeros, Values::Stored)).collect();
+            views.iter().map(|view| view.as_ref().map_or(Values::Zeros, stored)).collect();
         let matrix =
             Matrix::pack_parts(kernels, precision, &parts, shape, &mut self.arena, self.pool)?;
+        if strange.into_inner() {
+            for (name, view) in names.iter().zip(&views) {
+                let Some(view) = view else { continue };
+                let mut values = vec![0.0; shape[0] * shape[1]];
+                view.read(0, &mut values);
+                self.check(name, &values);
+            }
+        }
         if let Some((file, _)) = &self.source {
             views.iter().flatten().for_each(|view| file.release(view));
         }
         Ok(matrix)
+    }
+
+    /// Notes a tensor that holds values which are no finite numbers.
+    fn check(&mut self, name: &str, values: &[f32]) {
+        if let (None, Some((file, _))) = (&self.strange, &self.source) {
+            self.strange = check_finite(file.path(), name, values).err();
+        }
     }
 
     /// A tensor of the file; if it does not fit, that is noted.
@@ -219,17 +237,39 @@ mod tests {
 
     #[test]
     fn should_read_half_precision() {
-        let half: Vec<u8> = [0x3c00u16, 0xc000, 0x0001, 0x03ff, 0x7bff, 0xfc00]
+        let half: Vec<u8> = [0x3c00u16, 0xc000, 0x0001, 0x03ff, 0x7bff, 0xfbff]
             .iter()
             .flat_map(|bits| bits.to_le_bytes())
             .collect();
         let small = 2f32.powi(-24);
         assert_eq!(
             read(&file("F16", [2, 3], &half), "w", [2, 3]).unwrap(),
-            [1.0, -2.0, small, 1023.0 * small, 65504.0, f32::NEG_INFINITY]
+            [1.0, -2.0, small, 1023.0 * small, 65504.0, -65504.0]
         );
         let brain = file("BF16", [1, 2], &[0x80, 0x3f, 0x40, 0xc0]);
         assert_eq!(read(&brain, "w", [1, 2]).unwrap(), [1.0, -3.0]);
+    }
+
+    #[test]
+    fn should_refuse_what_is_no_finite_number() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let bytes: Vec<u8> = [0.5, -1.0, 2.0, value]
+                .iter()
+                .flat_map(|value: &f32| value.to_le_bytes())
+                .collect();
+            let weights = file("F32", [2, 2], &bytes);
+            let pool = Pool::new(1);
+            let alone = read(&weights, "w", [2, 2]).map(drop);
+            let packed = weights.build(
+                &pool,
+                |_| true,
+                |tensors| tensors.matrix(&["w"], [2, 2], Precision::F32).map(drop),
+            );
+            for refused in [alone, packed] {
+                let error = refused.unwrap_err().to_string();
+                assert!(error.contains("tensor `w`") && error.contains("no finite"), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@
 //! [`metrics::FeatureExtractor`] of the caller's.
 
 pub mod analysis;
+mod classes;
 pub mod comparison;
 mod error;
 pub mod extractor;

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use tokenizer::DecoderKind;
 use tokens::CodebookIndex;
 
-use crate::{EvaluationError, Observer};
+use crate::{EvaluationError, Observer, classes::labels_of};
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 const DECODERS: [DecoderKind; 2] = [DecoderKind::Causal, DecoderKind::Bidirectional];
@@ -130,13 +130,7 @@ pub fn evaluate(
     observer: &mut dyn Observer,
 ) -> Result<PrecisionResult, EvaluationError> {
     let config = model.generator_config()?;
-    if data.classes().len() != config.classes {
-        return Err(EvaluationError::Impossible(format!(
-            "the data have {} classes, the generator {}; give the data that it was trained on",
-            data.classes().len(),
-            config.classes
-        )));
-    }
+    let labels = labels_of(&model.classes, data.classes(), observer)?;
     let tokenizer = &model.config.tokenizer;
     let file = model.tokenizer_file()?;
     let encoder = engine::Encoder::load(file, tokenizer, Precision::F32, Arc::clone(pool))?;
@@ -150,7 +144,7 @@ pub fn evaluate(
         let picture = data.picture(place)?;
         let picture = Crop::Center.fit(picture, image.width, image.height, data.name(place))?;
         let tokens = encoder.encode(&picture.to_unit_planes(), &mut work);
-        samples.push(Sample { class: data.label(place), tokens });
+        samples.push(Sample { class: labels[data.label(place)], tokens });
         progress(index + 1);
     }
 

@@ -260,6 +260,9 @@ impl Column {
         let values: Vec<f64> = seeds.iter().map(self.value).collect();
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
+        // What rounds to zero is shown without a sign.
+        let is_zero = mean.abs() < 0.5 * 10f64.powi(-(digits as i32));
+        let mean = if is_zero { 0.0 } else { mean };
         match values.len() {
             0 => "–".into(),
             _ if mean.is_nan() => "–".into(),

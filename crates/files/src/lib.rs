@@ -3,6 +3,7 @@
 //! - [`safetensors`] reads tensors by name, from a mapped file or from bytes, and writes the same
 //!   bytes every time. [`HostTensor`] and [`TensorMap`] hold tensors outside of any device.
 //! - [`Home`] finds bundled models and data below a root that callers pass explicitly.
+//! - [`output`] says whether a folder may be written to or replaced.
 //! - [`kind`] says what a file is that is not what was wanted.
 //! - [`floats`] converts bytes in half, single and double precision.
 //! - `whole` (feature `write`) writes files and folders whole or not at all: beside their place,
@@ -31,6 +32,7 @@ mod home;
 pub mod kind;
 #[cfg(feature = "npz")]
 pub mod npz;
+pub mod output;
 pub mod safetensors;
 mod tensors;
 #[cfg(feature = "write")]

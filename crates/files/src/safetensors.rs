@@ -68,7 +68,10 @@ fn open<R: Read>(path: &Path, mut reader: R, total: u64) -> Result<OpenFile<R>, 
         return Err(FileError::Empty { path: path.to_owned() });
     }
     let mut start = [0; 8];
-    let cut = |what: String| damaged(format!("its header {what} is cut"));
+    let cut = |length: &str| {
+        let at = total.saturating_sub(8);
+        damaged(format!("its header{length} is cut at byte {at}"))
+    };
     let mut read = reader.by_ref().take(8);
     let mut beginning = Vec::with_capacity(8);
     read.read_to_end(&mut beginning)
@@ -76,7 +79,7 @@ fn open<R: Read>(path: &Path, mut reader: R, total: u64) -> Result<OpenFile<R>, 
     let other = |found: String| FileError::NotSafetensors { path: path.to_owned(), found };
     if beginning.len() < 8 {
         let known = kind::describe_start(&beginning).map(str::to_owned);
-        return Err(known.map_or_else(|| cut(format!("at byte {total} of 8")), other));
+        return Err(known.map_or_else(|| cut(""), other));
     }
     start.copy_from_slice(&beginning);
     let length = u64::from_le_bytes(start);
@@ -90,12 +93,10 @@ fn open<R: Read>(path: &Path, mut reader: R, total: u64) -> Result<OpenFile<R>, 
         })));
     }
     if length > total - 8 {
-        return Err(cut(format!("of {length} bytes at byte {}", total - 8)));
+        return Err(cut(&format!(" of {length} bytes")));
     }
     let mut header = vec![0; length as usize];
-    reader
-        .read_exact(&mut header)
-        .map_err(|_| cut(format!("of {length} bytes at byte {}", total - 8)))?;
+    reader.read_exact(&mut header).map_err(|_| cut(&format!(" of {length} bytes")))?;
     if header.iter().all(|&byte| byte == 0) {
         return Err(damaged("its header is nothing but zeros".to_owned()));
     }
@@ -288,6 +289,27 @@ pub fn not_a_float(path: &Path, name: &str, kind: &str) -> FileError {
         name: name.to_owned(),
         what: format!("is {kind}; weights are F32, BF16, F16 or F64"),
     }
+}
+
+/// Refuses weights that are no finite numbers: what is computed with them is none either.
+///
+/// # Errors
+/// If there is one.
+pub fn check_finite(path: &Path, name: &str, values: &[f32]) -> Result<(), FileError> {
+    // Without a branch a value, so that checking costs nothing beside reading.
+    let all = |values: &[f32]| values.iter().fold(true, |all, value| all & value.is_finite());
+    if values.chunks(1 << 12).all(all) {
+        return Ok(());
+    }
+    let value = values.iter().find(|value| !value.is_finite()).copied().unwrap_or(f32::NAN);
+    Err(FileError::Tensor {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        what: format!(
+            "holds {value}, which is no finite number: its training diverged, or the file is \
+             damaged; take an older checkpoint, or get the file again"
+        ),
+    })
 }
 
 /// All float tensors of an open file, and the names and kinds of the others.

@@ -86,6 +86,12 @@ impl ModelContents<'_> {
             }
             _ => {}
         }
+        if let (Some(_), Some((name, [first, second]))) = (self.generator, self.classes.duplicate())
+        {
+            return Some(format!(
+                "classes {first} and {second} are both called `{name}`; rename one of them"
+            ));
+        }
         self.config.contradiction()
     }
 }

@@ -47,7 +47,7 @@ use files::{FileError, TensorMap, safetensors::TensorFile};
 use generator::GeneratorConfig;
 use serde::Deserialize;
 
-pub use classes::{ClassNames, UnknownClass};
+pub use classes::{ClassNames, Resolved, UnknownClass, composed};
 pub use config::{FORMAT, ModelConfig};
 #[cfg(feature = "write")]
 pub use contents::{ModelContents, check_free};
@@ -60,8 +60,9 @@ const GENERATOR: &str = "generator.safetensors";
 const CLASSES: &str = "classes.json";
 #[cfg(feature = "write")]
 const README: &str = "README.md";
+/// Names of the files of a model folder.
 #[cfg(feature = "write")]
-const FILES: [&str; 5] = [CONFIG, TOKENIZER, GENERATOR, CLASSES, README];
+pub const FILES: [&str; 5] = [CONFIG, TOKENIZER, GENERATOR, CLASSES, README];
 
 /// A model whose configuration has been read. Weights are read on demand.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,21 +179,46 @@ impl Model {
         })
     }
 
-    /// The tokenizer's parameters by name, unchecked.
+    /// Reads the headers of the files of weights, which a file that is cut does not fit.
     ///
     /// # Errors
-    /// If the file is missing or damaged.
-    pub fn tokenizer_tensors(&self) -> Result<TensorMap, ModelError> {
-        Ok(self.tokenizer_file()?.tensors()?)
+    /// If a file is missing or damaged.
+    pub fn check_files(&self) -> Result<(), ModelError> {
+        self.tokenizer_file()?.views()?;
+        if self.config.generator.is_some() {
+            self.generator_file()?.views()?;
+        }
+        Ok(())
     }
 
-    /// The generator's parameters by name, unchecked.
+    /// The tokenizer's parameters by name; whether they are those of the architecture is not checked.
     ///
     /// # Errors
-    /// If the model has none, or the file is missing or damaged.
-    pub fn generator_tensors(&self) -> Result<TensorMap, ModelError> {
-        Ok(self.generator_file()?.tensors()?)
+    /// If the file is missing or damaged, or holds a value that is no finite number.
+    pub fn tokenizer_tensors(&self) -> Result<TensorMap, ModelError> {
+        finite(&self.tokenizer_file()?)
     }
+
+    /// The generator's parameters by name; whether they are those of the architecture is not checked.
+    ///
+    /// # Errors
+    /// If the model has none, or the file is missing or damaged, or holds a value that is no finite
+    /// number.
+    pub fn generator_tensors(&self) -> Result<TensorMap, ModelError> {
+        finite(&self.generator_file()?)
+    }
+}
+
+/// All tensors of a file.
+///
+/// # Errors
+/// If it is damaged, or holds a value that is no finite number.
+fn finite(file: &TensorFile) -> Result<TensorMap, ModelError> {
+    let tensors = file.tensors()?;
+    for (name, tensor) in &tensors {
+        files::safetensors::check_finite(file.path(), name, &tensor.values)?;
+    }
+    Ok(tensors)
 }
 
 /// Reads configuration and classes, and checks that they fit each other and the files that exist.

@@ -9,7 +9,7 @@
 //! ```
 //! use files::Home;
 //! use model::Model;
-//! use pipeline::{Compute, Drawing, Event, SamplingChanges, class_requests, sampling};
+//! use pipeline::{Compute, Drawing, Event, SamplingChanges, class_requests, requests_without_class, sampling};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let checkout = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -60,7 +60,7 @@ pub use engine::Precision;
 pub use error::PipelineError;
 #[cfg(feature = "reference")]
 pub use reference::device as reference_device;
-pub use request::{SamplingChanges, check_count, class_requests, sampling};
+pub use request::{SamplingChanges, check_count, class_requests, requests_without_class, sampling};
 #[cfg(feature = "write")]
 pub use samples::{PreviewWriter, SampleError, SampleWriter};
 pub use token_file::TokenFileError;

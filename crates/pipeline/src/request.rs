@@ -1,6 +1,6 @@
 //! What is asked for, with the same defaults for every door.
 
-use generator::{Condition, Request, SamplingConfig};
+use generator::{Condition, GeneratorConfig, Request, SamplingConfig};
 use model::Model;
 
 use crate::PipelineError;
@@ -64,5 +64,19 @@ pub fn class_requests(classes: &[usize], count: usize, seed: u64) -> Vec<Request
             index: index as u64,
             forced: Vec::new(),
         })
+        .collect()
+}
+
+/// `count` pictures of no class: the generator is told what it was told where training left the class
+/// out, which it has learned as it has any class. Guidance changes nothing then.
+pub fn requests_without_class(
+    generator: &GeneratorConfig,
+    count: usize,
+    seed: u64,
+) -> Vec<Request> {
+    let none = vec![generator.vocabulary().unconditional()];
+    let condition = Condition::Ids { conditional: none.clone(), unconditional: none };
+    (0..count as u64)
+        .map(|index| Request { condition: condition.clone(), seed, index, forced: Vec::new() })
         .collect()
 }

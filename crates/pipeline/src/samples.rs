@@ -8,7 +8,10 @@ use std::{
     thread,
 };
 
-use files::npz;
+use files::{
+    npz,
+    output::{self, OutputError},
+};
 use generator::GenerateError;
 use pixels::Picture;
 use tokens::CodebookIndex;
@@ -29,11 +32,26 @@ pub enum SampleError {
         /// Its ending.
         ending: String,
     },
-    /// A folder was named that is a file.
-    #[error("{}: a file has this name", path.display())]
-    IsFile {
+    /// The name is nothing but an ending.
+    #[error("{}: that is an ending without a name; write NAME{}", path.display(), path.display())]
+    NoName {
         /// What was named.
         path: PathBuf,
+    },
+    /// The folder may not be written to.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// Previews were to be written among other results.
+    #[error(
+        "{} is in the folder of the pictures, {}, which holds pictures alone; name another folder \
+         for the previews",
+        previews.display(), pictures.display()
+    )]
+    Previews {
+        /// The folder for previews.
+        previews: PathBuf,
+        /// The folder of pictures.
+        pictures: PathBuf,
     },
     /// The folder of the file to write does not exist.
     #[error("{}: there is no such folder", path.display())]
@@ -88,7 +106,8 @@ pub struct SampleWriter {
     path: PathBuf,
     format: Format,
     columns: usize,
-    labels: Vec<usize>,
+    count: usize,
+    labels: Option<Vec<usize>>,
 }
 
 /// A picture of the rows so far, in a folder, for each row that is drawn.
@@ -101,15 +120,17 @@ pub struct PreviewWriter<'a> {
 const WAITING: usize = 64;
 
 impl<'a> PreviewWriter<'a> {
-    /// Makes the folder.
+    /// Makes the folder. One that holds pictures is emptied first if it is to be replaced.
     ///
     /// # Errors
-    /// If it cannot be made, or the decoder cannot decode the first rows of a picture.
-    pub fn new(folder: &Path, decoder: &'a dyn Decode) -> Result<Self, SampleError> {
+    /// If it cannot be made, holds something that is not to be replaced, or the decoder cannot decode
+    /// the first rows of a picture.
+    pub fn new(folder: &Path, decoder: &'a dyn Decode, replace: bool) -> Result<Self, SampleError> {
         if !decoder.decodes_rows() {
             return Err(PipelineError::NoPreviews { kind: decoder.kind() }.into());
         }
-        make_folder(folder)?;
+        check_pictures(folder, replace, &[])?;
+        write_folder(folder, |_| Ok(()))?;
         Ok(Self { folder: folder.to_owned(), decoder })
     }
 
@@ -132,33 +153,61 @@ impl<'a> PreviewWriter<'a> {
 }
 
 impl SampleWriter {
-    /// Prepares for samples with these labels, in a grid of `columns` where it is one.
+    /// Prepares for `count` samples, with labels where all have one, in a grid of `columns` where it is
+    /// one. A folder that holds pictures is replaced as a whole if `replace` says so.
     ///
     /// # Errors
     /// If nothing can be written to a file or folder of this name.
-    pub fn new(path: &Path, labels: Vec<usize>, columns: usize) -> Result<Self, SampleError> {
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-        let format = match ending.as_deref() {
-            None => Format::Folder,
-            Some("png") => Format::Grid,
-            Some("npz") => Format::Npz,
-            Some("safetensors") => Format::Tokens,
+    pub fn new(
+        path: &Path,
+        count: usize,
+        labels: Option<Vec<usize>>,
+        columns: usize,
+        replace: bool,
+    ) -> Result<Self, SampleError> {
+        const ENDINGS: [&str; 3] = ["png", "npz", "safetensors"];
+        if output::is_bare_ending(path, &ENDINGS) {
+            return Err(SampleError::NoName { path: path.to_owned() });
+        }
+        let format = match &output::ending(path)[..] {
+            "" => Format::Folder,
+            "png" => Format::Grid,
+            "npz" => Format::Npz,
+            "safetensors" => Format::Tokens,
             _ if path.is_dir() || path.to_string_lossy().ends_with('/') => Format::Folder,
-            Some(other) => {
+            other => {
                 let ending = other.to_owned();
                 return Err(SampleError::Ending { path: path.to_owned(), ending });
             }
         };
         if format == Format::Folder {
-            if path.is_file() {
-                return Err(SampleError::IsFile { path: path.to_owned() });
-            }
+            check_pictures(path, replace, &[])?;
         } else if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
             && !parent.is_dir()
         {
             return Err(SampleError::NoFolder { path: path.to_owned() });
         }
-        Ok(Self { path: path.to_owned(), format, columns, labels })
+        Ok(Self { path: path.to_owned(), format, columns, count, labels })
+    }
+
+    /// Whether a folder of pictures is written.
+    pub fn is_folder(&self) -> bool {
+        self.format == Format::Folder
+    }
+
+    /// Checks that previews would not stand among the pictures, where readers of the folder would take
+    /// them for more of these.
+    ///
+    /// # Errors
+    /// If they would.
+    pub fn check_previews(&self, previews: &Path) -> Result<(), SampleError> {
+        let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let (own, theirs) = (whole(&self.path), whole(previews));
+        if self.is_folder() && (theirs.starts_with(&own) || own.starts_with(&theirs)) {
+            let (previews, pictures) = (previews.to_owned(), self.path.clone());
+            return Err(SampleError::Previews { previews, pictures });
+        }
+        Ok(())
     }
 
     /// Whether a decoder is needed at all.
@@ -201,7 +250,7 @@ impl SampleWriter {
         decoder: Option<&dyn Decode>,
         previews: Option<&PreviewWriter<'_>>,
     ) -> Result<(), SampleError> {
-        let count = self.labels.len();
+        let count = self.count;
         let samples = (0..count).map(|_| {
             loop {
                 match receiver.recv().map_err(|_| SampleError::TooFew)? {
@@ -220,20 +269,18 @@ impl SampleWriter {
             Ok(decoder.ok_or(SampleError::NoDecoder)?.decode(tokens)?)
         };
         match self.format {
-            Format::Folder => {
+            Format::Folder => write_folder(&self.path, |folder| {
                 for sample in samples {
                     let (index, tokens) = sample?;
-                    let picture = decode(&tokens)?;
-                    make_folder(&self.path)?;
-                    picture.write_png(numbered(&self.path, index, count))?;
+                    decode(&tokens)?.write_png(numbered(folder, index, count))?;
                 }
                 Ok(())
-            }
+            }),
             Format::Tokens => {
                 let tokens: Vec<_> = samples
                     .map(|sample| sample.map(|(_, tokens)| tokens))
                     .collect::<Result<_, SampleError>>()?;
-                Ok(token_file::write(&self.path, &tokens, Some(&self.labels))?)
+                Ok(token_file::write(&self.path, &tokens, self.labels.as_deref())?)
             }
             Format::Grid => {
                 let pictures: Vec<Picture> =
@@ -261,6 +308,43 @@ impl SampleWriter {
             }
         }
     }
+}
+
+/// Checks that a folder of pictures may be written: nothing is there, or an empty folder, or, if it is
+/// to be replaced, one of pictures of this program without any of the `inputs`.
+///
+/// # Errors
+/// If not.
+pub fn check_pictures(folder: &Path, replace: bool, inputs: &[PathBuf]) -> Result<(), SampleError> {
+    Ok(output::check_folder(folder, replace, &output::is_of_pictures, inputs)?)
+}
+
+/// Fills a folder beside its place and puts it there when it is whole, in the place of whatever is
+/// there.
+///
+/// # Errors
+/// Those of `fill`, and if the operating system refuses; then nothing is left behind, and an older
+/// folder stays.
+pub fn write_folder(
+    folder: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), SampleError>,
+) -> Result<(), SampleError> {
+    /// Errors of the folder itself come without its name.
+    struct Filling(SampleError);
+
+    impl From<io::Error> for Filling {
+        fn from(source: io::Error) -> Self {
+            Self(SampleError::Write { path: PathBuf::new(), source })
+        }
+    }
+
+    let filled = files::replace_folder(folder, |new| fill(new).map_err(Filling));
+    filled.map_err(|Filling(error)| match error {
+        SampleError::Write { path, source } if path.as_os_str().is_empty() => {
+            SampleError::Write { path: folder.to_owned(), source }
+        }
+        error => error,
+    })
 }
 
 /// Makes the folder that pictures are written to.

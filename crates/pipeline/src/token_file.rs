@@ -1,12 +1,15 @@
-//! Tokens in a safetensors file: `tokens [N, L]` and, of drawn pictures, `labels [N]`, both i64.
+//! Tokens in a safetensors file: `tokens [N, L]` and, of drawn pictures, `labels [N]`, both i64. Of
+//! pictures that had names the metadata has them, as a list in JSON under `names`.
 
-#[cfg(feature = "write")]
-use std::io::Write;
 use std::{
+    collections::BTreeSet,
     fs, io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
+#[cfg(feature = "write")]
+use std::{collections::HashMap, io::Write};
 
+use files::{kind, output};
 #[cfg(feature = "write")]
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -18,6 +21,12 @@ pub enum TokenFileError {
     /// The name does not end as it should.
     #[error("{}: tokens are written to a .safetensors file", path.display())]
     Ending {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The name is nothing but an ending.
+    #[error("{}: that is an ending without a name; write NAME.safetensors", path.display())]
+    NoName {
         /// What was named.
         path: PathBuf,
     },
@@ -44,12 +53,12 @@ pub enum TokenFileError {
         source: io::Error,
     },
     /// The file is something else.
-    #[error("{} is no safetensors file ({source}); `alitok encode` writes one", path.display())]
+    #[error("{} is no safetensors file: it {found}; `alitok encode` writes one", path.display())]
     NotSafetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        source: safetensors::SafeTensorError,
+        /// What it is, or what is wrong with it.
+        found: String,
     },
     /// The file holds no tokens.
     #[error("{} holds no tensor `tokens`; `alitok encode` writes one", path.display())]
@@ -80,7 +89,10 @@ pub enum TokenFileError {
 /// # Errors
 /// If it has another ending, or its folder does not exist.
 pub fn check_name(path: &Path) -> Result<(), TokenFileError> {
-    let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if output::is_bare_ending(path, &["safetensors"]) {
+        return Err(TokenFileError::NoName { path: path.to_owned() });
+    }
+    let ending = output::ending(path);
     if ending != "safetensors" {
         return Err(TokenFileError::Ending { path: path.to_owned() });
     }
@@ -100,6 +112,27 @@ pub fn write(
     tokens: &[Vec<CodebookIndex>],
     labels: Option<&[usize]>,
 ) -> Result<(), TokenFileError> {
+    write_named(path, tokens, labels, None)
+}
+
+/// As [`write`], with the names of the pictures, as many as there are.
+///
+/// # Errors
+/// As there.
+#[cfg(feature = "write")]
+pub fn write_named(
+    path: &Path,
+    tokens: &[Vec<CodebookIndex>],
+    labels: Option<&[usize]>,
+    names: Option<&[String]>,
+) -> Result<(), TokenFileError> {
+    let metadata = match names.map(serde_json::to_string).transpose() {
+        Ok(names) => names.map(|names| HashMap::from([(NAMES.to_owned(), names)])),
+        Err(error) => {
+            let source = io::Error::other(error);
+            return Err(TokenFileError::Write { path: path.to_owned(), source });
+        }
+    };
     let bytes = |values: &mut dyn Iterator<Item = i64>| -> Vec<u8> {
         values.flat_map(i64::to_le_bytes).collect()
     };
@@ -113,12 +146,50 @@ pub fn write(
         }
         let shape = vec![tokens.len(), length];
         tensors.push(("tokens", TensorView::new(Dtype::I64, shape, &values)?));
-        safetensors::serialize(tensors, None)
+        safetensors::serialize(tensors, metadata.clone())
     };
     content()
         .map_err(io::Error::other)
         .and_then(|content| files::write_file(path, |file| file.write_all(&content)))
         .map_err(|source| TokenFileError::Write { path: path.to_owned(), source })
+}
+
+/// The metadata's key of the pictures' names.
+const NAMES: &str = "names";
+
+/// Tokens of pictures, and their names where they had some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenFile {
+    /// The tokens of each picture.
+    pub tokens: Vec<Vec<CodebookIndex>>,
+    /// The name of each picture, a path below some folder without an ending. All different.
+    pub names: Option<Vec<String>>,
+}
+
+/// As [`read`], with the names of the pictures. Names that point out of a folder, or of which two are
+/// equal, are none.
+///
+/// # Errors
+/// As there.
+pub fn read_named(
+    path: &Path,
+    length: usize,
+    vocabulary: Vocabulary,
+) -> Result<TokenFile, TokenFileError> {
+    let tokens = read(path, length, vocabulary)?;
+    let names = files::safetensors::read_metadata(path)
+        .ok()
+        .and_then(|mut metadata| metadata.remove(NAMES))
+        .and_then(|names| serde_json::from_str::<Vec<String>>(&names).ok());
+    let inside = |name: &String| {
+        !name.is_empty()
+            && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+    };
+    let names = names.filter(|names| {
+        let different: BTreeSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
+        names.len() == tokens.len() && different.len() == names.len() && names.iter().all(inside)
+    });
+    Ok(TokenFile { tokens, names })
 }
 
 /// Reads tokens of pictures of `length` tokens that a model with this vocabulary can decode.
@@ -145,8 +216,12 @@ pub fn parse(
     vocabulary: Vocabulary,
 ) -> Result<Vec<Vec<CodebookIndex>>, TokenFileError> {
     let own = || path.to_owned();
-    let file = SafeTensors::deserialize(content)
-        .map_err(|source| TokenFileError::NotSafetensors { path: own(), source })?;
+    let file =
+        SafeTensors::deserialize(content).map_err(|source| TokenFileError::NotSafetensors {
+            path: own(),
+            found: kind::describe_start(content)
+                .map_or_else(|| format!("is damaged or cut ({source})"), str::to_owned),
+        })?;
     let tensor = file.tensor("tokens").map_err(|_| TokenFileError::NoTokens { path: own() })?;
     let wrong = |what| TokenFileError::Tokens { path: own(), what };
     let [count, found] = tensor.shape() else {

@@ -209,7 +209,7 @@ fn should_write_samples_by_the_ending_of_the_name() {
     let drawing = || Drawing::of(&*drawer, &requests, &defaults(), 2).unwrap().in_order();
     let write = |name: &str| {
         let path = folder.path().join(name);
-        let writer = SampleWriter::new(&path, labels.clone(), 2).unwrap();
+        let writer = SampleWriter::new(&path, 2, Some(labels.clone()), 2, false).unwrap();
         let decoder = writer.needs_pictures().then_some(&*decoder);
         writer.write(decoder, None, drawing()).unwrap();
         path
@@ -231,18 +231,58 @@ fn should_write_samples_by_the_ending_of_the_name() {
 
     // Fewer pictures than labels, and a drawing that fails, leave no file behind.
     let path = folder.path().join("short.png");
-    let writer = SampleWriter::new(&path, vec![0; 3], 2).unwrap();
+    let writer = SampleWriter::new(&path, 3, Some(vec![0; 3]), 2, false).unwrap();
     let short = writer.write(Some(&*decoder), None, drawing()).unwrap_err();
     assert!(matches!(short, SampleError::TooFew) && !path.exists());
-    let refused = SampleWriter::new(&folder.path().join("x.bmp"), labels.clone(), 1).unwrap_err();
+    let refused =
+        SampleWriter::new(&folder.path().join("x.bmp"), 2, Some(labels.clone()), 1, false)
+            .unwrap_err();
     assert!(matches!(refused, SampleError::Ending { .. }));
 
     let previews = folder.path().join("previews");
-    let writer = SampleWriter::new(&folder.path().join("t.safetensors"), labels, 2).unwrap();
-    let shown = PreviewWriter::new(&previews, &*causal).unwrap();
+    let writer =
+        SampleWriter::new(&folder.path().join("t.safetensors"), 2, Some(labels), 2, false).unwrap();
+    let shown = PreviewWriter::new(&previews, &*causal, false).unwrap();
     writer.write(None, Some(&shown), drawing()).unwrap();
-    let shown = std::fs::read_dir(previews).unwrap().count();
+    let shown = std::fs::read_dir(&previews).unwrap().count();
     assert_eq!(shown, 2 * decoder.config().layout().rows());
+
+    // Pictures of another drawing never stay among those of this one.
+    let again = |path: &Path, replace| SampleWriter::new(path, 2, None, 2, replace);
+    let refused = again(&pictures, false).unwrap_err().to_string();
+    assert!(
+        refused.contains("`0000.png`, `0001.png`") && refused.contains("--replace"),
+        "{refused}"
+    );
+    std::fs::write(
+        pictures.join("more.png"),
+        std::fs::read(folder.path().join("grid.png")).unwrap(),
+    )
+    .unwrap();
+    again(&pictures, true).unwrap().write(Some(&*decoder), None, drawing()).unwrap();
+    assert_eq!(std::fs::read_dir(&pictures).unwrap().count(), 2);
+    std::fs::write(pictures.join("notes.txt"), "mine").unwrap();
+    assert!(again(&pictures, true).unwrap_err().to_string().contains("`notes.txt`"));
+    assert!(PreviewWriter::new(&previews, &*causal, false).is_err());
+    // Previews among the pictures would be taken for pictures.
+    let writer = again(&folder.path().join("new"), false).unwrap();
+    assert!(writer.check_previews(&folder.path().join("new/previews")).is_err());
+    assert!(writer.check_previews(&folder.path().join("new-previews")).is_ok());
+    assert!(matches!(again(&folder.path().join(".png"), false), Err(SampleError::NoName { .. })));
+}
+
+#[test]
+fn should_draw_without_a_class_what_the_unconditional_half_draws() {
+    let compute = Compute::default();
+    let drawer = compute.drawer(&MODEL).unwrap();
+    let requests = requests_without_class(drawer.config(), 2, 4);
+    let guidance = |guidance| {
+        let changes = SamplingChanges { guidance: Some(guidance), ..SamplingChanges::default() };
+        let sampling = sampling(&MODEL, &changes).unwrap();
+        finished(&mut Drawing::of(&*drawer, &requests, &sampling, 2).unwrap())
+    };
+    assert_eq!(guidance(1.0), guidance(4.0));
+    assert!(requests.iter().all(|request| request.condition.label().is_none()));
 }
 
 #[cfg(feature = "reference")]

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// There is no such file.
-    #[error("no {kind} `{name}`: it is neither a file nor one of {known}")]
+    #[error("no {kind} `{name}`: it is neither a file nor one of {known}{}", suggest(.nearest))]
     Unknown {
         /// What the settings are of.
         kind: &'static str,
@@ -20,6 +20,8 @@ pub enum SettingsError {
         name: String,
         /// Names of the bundled ones.
         known: String,
+        /// The bundled one that is spelled most alike.
+        nearest: Option<String>,
     },
     /// The file cannot be read.
     #[error("{kind} {path}: {source}")]
@@ -82,9 +84,10 @@ pub fn read<T: Serialize + DeserializeOwned>(
         return Err(SettingsError::Parse { kind, name: name.to_owned(), problem });
     }
     let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound if !name.contains(['/', '.']) => {
+        std::io::ErrorKind::NotFound => {
             let known: Vec<&str> = bundled.iter().map(|(name, _)| *name).collect();
-            SettingsError::Unknown { kind, name: name.to_owned(), known: known.join(", ") }
+            let nearest = nearest_name(name, known.iter().copied());
+            SettingsError::Unknown { kind, name: name.to_owned(), known: known.join(", "), nearest }
         }
         _ => SettingsError::Read { kind, path: path.to_owned(), source },
     })?;
@@ -140,6 +143,22 @@ fn in_plain_words(message: &str) -> String {
         text = text.replace(name, meaning);
     }
     text
+}
+
+/// The name that a person probably meant by `name`: whose last part is spelled most like that of a path,
+/// without its ending; none where none is near.
+pub fn nearest_name<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let last = |path: &str| {
+        let stem = Path::new(path).file_stem().unwrap_or_default();
+        stem.to_string_lossy().to_lowercase()
+    };
+    let wanted = last(name);
+    let allowed = 1 + wanted.chars().count() / 4;
+    known
+        .map(|known| (strsim::damerau_levenshtein(&wanted, &last(known)), known))
+        .min()
+        .filter(|(distance, _)| *distance <= allowed && !wanted.is_empty())
+        .map(|(_, known)| known.to_owned())
 }
 
 /// The name that is spelled most like `key`, if any is at all alike.

@@ -326,22 +326,19 @@ impl TokenSource for JsonLines {
     }
 }
 
-/// Writes one `.npz` a picture into a new folder, as AliTok's training reads them; none for those
-/// that were left out. `progress` is called with the number of pictures that are done.
+/// Writes a folder of one `.npz` a picture, as AliTok's training reads them; none for those that were
+/// left out. It takes the place of whatever is at `folder`. `progress` is called with the number of pictures that are done.
 ///
 /// Names that have no folder in them get that of their label, with leading zeros, so that sorted
 /// folders are the labels; so long as every class has a picture.
 ///
 /// # Errors
-/// If the cache cannot be read, the folder exists, or a name points out of it.
+/// If the cache cannot be read, or a name points out of the folder.
 pub fn export_npz_folder(
     cache: &TokenCache,
     folder: &Path,
     mut progress: impl FnMut(usize),
 ) -> Result<(), ExchangeError> {
-    if folder.exists() {
-        return Err(content_error(folder, "it exists; name a new folder"));
-    }
     let header = cache.header();
     let shape = [header.views, header.layout.len()].map(|extent| extent as u64);
     let names = cache.names()?;

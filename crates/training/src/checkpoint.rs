@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use files::TensorMap;
 use files::safetensors::{self, StorageFormat};
+use files::{FileError, TensorMap};
 
 use crate::TrainingError;
 
@@ -85,11 +85,24 @@ fn read_metadata(path: &Path) -> Result<Metadata, TrainingError> {
     Ok((step, numbers, inputs))
 }
 
+/// Whether a checkpoint could not be read because the file is not whole.
+fn is_damaged(error: &TrainingError) -> bool {
+    matches!(
+        error,
+        TrainingError::Weights(
+            FileError::Damaged { .. } | FileError::Empty { .. } | FileError::NotSafetensors { .. }
+        )
+    )
+}
+
 /// The checkpoint with the smallest held-out loss, the earlier of equal ones.
 fn best(checkpoints: &[PathBuf]) -> Result<Option<&Path>, TrainingError> {
     let mut best: Option<(f64, &Path)> = None;
     for path in checkpoints {
-        let (_, numbers, _) = read_metadata(path)?;
+        let (_, numbers, _) = match read_metadata(path) {
+            Err(error) if is_damaged(&error) => continue,
+            metadata => metadata?,
+        };
         if let Some(&loss) = numbers.get(HELDOUT)
             && best.is_none_or(|(least, _)| loss < least)
         {
@@ -120,9 +133,27 @@ impl Checkpoint {
         Ok(if average.is_empty() { checkpoint.take("model") } else { average })
     }
 
-    /// The newest checkpoint in a folder, if there is one.
-    pub(crate) fn latest(folder: &Path) -> Result<Option<Self>, TrainingError> {
-        list(folder)?.last().map(|path| Self::read(path)).transpose()
+    /// The newest checkpoint in a folder that is sound, if there is one. `passed_over` is told of newer
+    /// ones that are damaged, such as by a full disk or a broken copy.
+    ///
+    /// # Errors
+    /// If all are damaged, or the newest sound one is of another version, or the folder cannot be read.
+    pub(crate) fn latest(
+        folder: &Path,
+        passed_over: &mut dyn FnMut(&Path, &TrainingError),
+    ) -> Result<Option<Self>, TrainingError> {
+        let mut newest = None;
+        for path in list(folder)?.iter().rev() {
+            match Self::read(path) {
+                Ok(checkpoint) => return Ok(Some(checkpoint)),
+                Err(error) if is_damaged(&error) => {
+                    passed_over(path, &error);
+                    newest.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        newest.map_or(Ok(None), Err)
     }
 
     /// The step of the checkpoint with the smallest held-out loss, the earlier of equal ones.

@@ -1,6 +1,6 @@
 //! Recipes: files that say all of a run, its command and its expected result included.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use generator::SamplingConfig;
 use pixels::augment::Augmentation;
@@ -34,6 +34,15 @@ pub enum Training {
 
 impl Training {
     const ALL: [Self; 3] = [Self::StageOne, Self::StageTwo, Self::Generator];
+
+    /// What it makes, in words.
+    const fn describe(self) -> &'static str {
+        match self {
+            Self::StageOne => "a tokenizer's stage 1",
+            Self::StageTwo => "a tokenizer's stage 2",
+            Self::Generator => "a generator",
+        }
+    }
 
     /// The name of its recipe in a folder of recipes, without the extension.
     pub const fn file_stem(self) -> &'static str {
@@ -247,6 +256,20 @@ pub fn read<R: Recipe>(name: &str, overrides: &[String]) -> Result<R, RecipeErro
         .filter(|(_, training, _)| *training == R::TRAINING)
         .map(|(name, _, text)| (name, text))
         .collect();
+    if !bundled.iter().any(|(known, _)| *known == name) && !Path::new(name).exists() {
+        let held: Vec<&str> = self::bundled()
+            .filter(|(known, ..)| *known == name)
+            .map(|(_, training, _)| training.describe())
+            .collect();
+        if !held.is_empty() {
+            return Err(RecipeError::OtherTraining {
+                name: name.to_owned(),
+                wanted: R::TRAINING.describe(),
+                held: held.join(" and "),
+                known: bundled.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
+            });
+        }
+    }
     let mut path = PathBuf::from(name);
     let is_bundled = bundled.iter().any(|(known, _)| *known == name);
     if path.is_dir() && !is_bundled {

@@ -301,9 +301,17 @@ impl<T: Trainer> Run<'_, T> {
         self.trainer.communicator().rank() == 0
     }
 
+    /// The newest checkpoint that is sound.
+    fn latest(&mut self) -> Result<Option<Checkpoint>, TrainingError> {
+        let observer = &mut self.observer;
+        Checkpoint::latest(&self.folders.checkpoints, &mut |path, error| {
+            observer.passed_over(path, &error.to_string());
+        })
+    }
+
     /// Starts, or goes on from the newest checkpoint.
     fn begin(&mut self, resume: bool, scope: Scope) -> Result<(), TrainingError> {
-        let checkpoint = if resume { Checkpoint::latest(&self.folders.checkpoints)? } else { None };
+        let checkpoint = if resume { self.latest()? } else { None };
         let found = checkpoint.is_some();
         if let Some(checkpoint) = &checkpoint {
             for (what, now) in &self.inputs {
@@ -481,7 +489,7 @@ impl<T: Trainer> Run<'_, T> {
             let rollbacks = self.rollbacks;
             return Err(TrainingError::Diverged { trouble, rollbacks });
         }
-        let checkpoint = Checkpoint::latest(&self.folders.checkpoints)?;
+        let checkpoint = self.latest()?;
         let back = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
         let reached = self.step;
         self.step = back;

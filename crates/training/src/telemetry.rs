@@ -87,6 +87,8 @@ pub trait Observer {
     fn reported(&mut self, report: &Report);
     /// A checkpoint was written.
     fn saved(&mut self, checkpoint: &Path);
+    /// A checkpoint is damaged, and the run goes on from an older one if there is one.
+    fn passed_over(&mut self, _checkpoint: &Path, _reason: &str) {}
     /// Pictures of the run so far were written.
     fn sampled(&mut self, pictures: &Path);
     /// The run has gone back to a checkpoint.

@@ -5,7 +5,7 @@ mod image;
 mod stage_one;
 mod stage_two;
 
-pub use generator::GeneratorTrainer;
+pub use generator::{ClassesKept, GeneratorTrainer};
 pub use image::{ImageTrainer, Stage};
 pub use stage_one::{FirstStage, StageOne};
 pub use stage_two::{SecondStage, StageTwo};

@@ -8,6 +8,20 @@ pub enum RecipeError {
     /// It cannot be read, or has other settings than a recipe.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The bundled recipe of this name is for another training.
+    #[error(
+        "recipe `{name}` is for {held}, and holds nothing for {wanted}; that is in one of {known}"
+    )]
+    OtherTraining {
+        /// The name.
+        name: String,
+        /// What was asked for.
+        wanted: &'static str,
+        /// What it holds.
+        held: String,
+        /// Names of the recipes for what was asked for.
+        known: String,
+    },
     /// A value that makes no sense.
     #[error("recipe: `{key}` {problem}")]
     Value {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use files::FileError;
 
+use crate::wrappers::WeightsChoice;
+
 /// A checkpoint that could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -44,5 +46,18 @@ pub enum CheckpointError {
         path: PathBuf,
         /// What was found instead.
         found: String,
+    },
+    /// The file does not hold the weights that were asked for.
+    #[error(
+        "`{}` holds no weights that `--weights {}` asks for: {found}",
+        path.display(), wanted.name()
+    )]
+    NoSuchWeights {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: WeightsChoice,
+        /// What it holds.
+        found: &'static str,
     },
 }

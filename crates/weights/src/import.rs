@@ -1,8 +1,11 @@
 //! Released checkpoints into a model folder.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use files::safetensors::StorageFormat;
+use files::safetensors::{StorageFormat, check_finite};
 use generator::{GeneratorConfig, SamplingConfig, presets};
 use model::{ClassNames, Model, ModelConfig, ModelContents, ModelError, check_free};
 
@@ -10,6 +13,7 @@ use crate::{
     checkpoint::Checkpoint,
     error::CheckpointError,
     released::{ReleasedError, import_generator, import_tokenizer},
+    wrappers::WeightsChoice,
 };
 
 /// An import that failed. Nothing was written.
@@ -31,33 +35,68 @@ pub enum ImportError {
     Folder(#[from] ModelError),
 }
 
+/// How to import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ImportOptions {
+    /// How weights are stored.
+    pub format: StorageFormat,
+    /// Which weights to take of files that hold two sets of them.
+    pub weights: Option<WeightsChoice>,
+}
+
+/// A model that was imported.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Imported {
+    /// The model, in its folder.
+    pub model: Model,
+    /// What a person should know about what was taken of the files, a sentence each.
+    pub notes: Vec<String>,
+}
+
 /// Reads a released tokenizer and, if given, a released generator for its tokens, and writes them
 /// as a model folder at `out`. Architectures are inferred from the shapes. 1000 classes get the
 /// names of ImageNet.
 ///
 /// # Errors
-/// If a file is no released checkpoint, the two do not belong together, or `out` is taken.
+/// If a file is no released checkpoint, the two do not belong together, weights are no finite numbers,
+/// or `out` is taken.
 pub fn import(
     tokenizer: &Path,
     generator: Option<&Path>,
     out: &Path,
-    format: StorageFormat,
-) -> Result<Model, ImportError> {
+    options: ImportOptions,
+) -> Result<Imported, ImportError> {
     // Before minutes of reading.
     check_free(out)?;
+    let mut notes = Vec::new();
+    let mut read = |path: &Path| {
+        let checkpoint = Checkpoint::read_weights(path, options.weights)?;
+        notes.extend(checkpoint.notes.iter().map(|note| format!("{}: {note}", path.display())));
+        for (name, tensor) in &checkpoint.tensors {
+            check_finite(path, name, &tensor.values).map_err(CheckpointError::File)?;
+        }
+        Ok::<_, CheckpointError>(checkpoint)
+    };
     let released = |path: &Path| {
         let path = path.to_owned();
         move |source| ImportError::Released { path, source }
     };
-    let read_tokenizer =
-        import_tokenizer(Checkpoint::read(tokenizer)?).map_err(released(tokenizer))?;
+    let checkpoint = read(tokenizer)?;
+    let left_out = checkpoint.others.clone();
+    let read_tokenizer = import_tokenizer(checkpoint).map_err(released(tokenizer))?;
+    let mut others = vec![(tokenizer, left_out)];
     let layout = read_tokenizer.config.layout();
     let read_generator = match generator {
         None => None,
         Some(path) => {
-            Some(import_generator(Checkpoint::read(path)?, layout).map_err(released(path))?)
+            let checkpoint = read(path)?;
+            others.push((path, checkpoint.others.clone()));
+            Some(import_generator(checkpoint, layout).map_err(released(path))?)
         }
     };
+    for (path, others) in others {
+        notes.extend(left_out_note(&others).map(|note| format!("{}: {note}", path.display())));
+    }
     let (generator_config, generator_tensors) = read_generator.unzip();
     let mut config = ModelConfig::new(read_tokenizer.config, generator_config);
     let mut classes = ClassNames::default();
@@ -70,10 +109,30 @@ pub fn import(
         classes: &classes,
         tokenizer: &read_tokenizer.tensors,
         generator: generator_tensors.as_ref(),
-        format,
+        format: options.format,
         readme: None,
     };
-    Ok(contents.write(out)?)
+    Ok(Imported { model: contents.write(out)?, notes })
+}
+
+/// What stands in a state dict and is no weight.
+fn left_out_note(others: &BTreeMap<String, String>) -> Option<String> {
+    const SHOWN: usize = 3;
+    if others.is_empty() {
+        return None;
+    }
+    let shown: Vec<String> =
+        others.iter().take(SHOWN).map(|(name, kind)| format!("`{name}` ({kind})")).collect();
+    let more = others.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!(
+        "left out {}{more}, which {} no weights",
+        shown.join(", "),
+        match others.len() {
+            1 => "is",
+            _ => "are",
+        }
+    ))
 }
 
 /// The guidance that was published for this architecture.

@@ -15,7 +15,9 @@ pub mod public;
 pub mod released;
 mod torch_file;
 pub mod torch_writer;
+mod wrappers;
 
 pub use checkpoint::Checkpoint;
 pub use error::CheckpointError;
-pub use import::{ImportError, import, published_sampling};
+pub use import::{ImportError, ImportOptions, Imported, import, published_sampling};
+pub use wrappers::WeightsChoice;

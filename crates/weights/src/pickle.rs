@@ -107,7 +107,7 @@ static ELEMENT_TYPES: [ElementType; 19] = [
 /// A name that the parser understands.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Global {
-    /// `collections.OrderedDict` and `builtins.dict`, read as a dictionary.
+    /// `collections.OrderedDict`, `builtins.dict` and `argparse.Namespace`, read as a dictionary.
     Dictionary,
     /// `builtins.set`, read as a list.
     Set,
@@ -135,9 +135,10 @@ impl Global {
         let by_dtype = |t: &&ElementType| t.name == name;
         let by_storage = |t: &&ElementType| !t.storage.is_empty() && t.storage == name;
         match (module, name) {
-            ("collections", "OrderedDict") | ("builtins" | "__builtin__", "dict") => {
-                Some(Self::Dictionary)
-            }
+            // Of arguments that a trainer saves beside its weights nothing is kept.
+            ("collections", "OrderedDict")
+            | ("builtins" | "__builtin__", "dict")
+            | ("argparse", "Namespace") => Some(Self::Dictionary),
             ("builtins" | "__builtin__", "set") => Some(Self::Set),
             ("_codecs", "encode") => Some(Self::EncodeText),
             ("torch", "Size") => Some(Self::Size),

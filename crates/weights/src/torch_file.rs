@@ -18,9 +18,10 @@ use files::{
 use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, check_choice},
     error::CheckpointError,
     pickle::{Node, NodeId, Pickle, PickleError, Storage, TensorView},
+    wrappers::{RAW, WeightsChoice, is_ema, note_of_choice, unwrap},
 };
 
 /// The number with which a file of the legacy format begins, itself a pickle.
@@ -30,18 +31,10 @@ const LEGACY_VERSION: i128 = 1001;
 /// Values that the tensors of a file may have together, per byte of the file. Half precision has
 /// 0.5; expanded views of small storages have more. Beyond this, a file wants to fill the memory.
 const VALUES_PER_BYTE: u64 = 4;
-/// Names under which training checkpoints keep the weights, in the order of preference.
-const STATE_DICT_KEYS: [&str; 9] = [
-    "model_state",
-    "model_state_dict",
-    "state_dict",
-    "model",
-    "module",
-    "generator",
-    "ema",
-    "model_ema",
-    "ema_state_dict",
-];
+/// Most bytes that a deflated byte can become, and a few for the end of the stream.
+const MOST_DEFLATED: u64 = 1032 + 64;
+/// How deep a checkpoint nests its weights; a cycle would nest them forever.
+const MAX_NESTING: usize = 4;
 
 fn read_error(path: &Path, source: std::io::Error) -> CheckpointError {
     if source.kind() == std::io::ErrorKind::UnexpectedEof {
@@ -67,11 +60,18 @@ struct Wanted {
     tensors: BTreeMap<String, Vec<(String, TensorView)>>,
     others: BTreeMap<String, String>,
     state_dict: Option<String>,
+    notes: Vec<String>,
 }
 
 impl Wanted {
-    fn find(path: &Path, pickle: &Pickle, file_bytes: u64) -> Result<Self, CheckpointError> {
-        let (state_dict, entries) = find_state_dict(path, pickle)?;
+    fn find(
+        path: &Path,
+        pickle: &Pickle,
+        file_bytes: u64,
+        choice: Option<WeightsChoice>,
+    ) -> Result<Self, CheckpointError> {
+        let StateDict { name: state_dict, entries, choice: mut found, mut notes } =
+            find_state_dict(path, pickle, choice)?;
         let mut named = BTreeMap::new();
         let mut others = BTreeMap::new();
         for &(key, value) in entries {
@@ -103,15 +103,17 @@ impl Wanted {
                 }
             }
         }
-        // Data-parallel and compiled modules prefix every name.
-        for prefix in ["module.", "_orig_mod."] {
-            if !named.is_empty() && named.keys().all(|name| name.starts_with(prefix)) {
-                let strip =
-                    |name: String| name.strip_prefix(prefix).map_or(name.clone(), str::to_owned);
-                named = named.into_iter().map(|(name, tensor)| (strip(name), tensor)).collect();
-                others = others.into_iter().map(|(name, kind)| (strip(name), kind)).collect();
-            }
-        }
+        let all = named.keys().chain(others.keys()).cloned().collect();
+        let selection = unwrap(&all, choice);
+        notes.extend(selection.notes);
+        found = selection.choice.or(found);
+        check_choice(path, choice, found)?;
+        let names = selection.names;
+        let rename = |own: String| names.get(&own).cloned();
+        let named: BTreeMap<String, TensorView> =
+            named.into_iter().filter_map(|(own, tensor)| Some((rename(own)?, tensor))).collect();
+        let others =
+            others.into_iter().filter_map(|(own, kind)| Some((rename(own)?, kind))).collect();
         let mut values = 0u64;
         let mut tensors: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for (name, tensor) in named {
@@ -128,7 +130,7 @@ impl Wanted {
                 })?;
             tensors.entry(tensor.storage.key.clone()).or_default().push((name, tensor));
         }
-        Ok(Self { tensors, others, state_dict })
+        Ok(Self { tensors, others, state_dict, notes })
     }
 
     /// The wanted tensors of one storage.
@@ -158,7 +160,8 @@ impl Wanted {
                 format!("storage `{key}` of tensor `{}` is missing", missing[0].0),
             ));
         }
-        Ok(Checkpoint { tensors, others: self.others, state_dict: self.state_dict })
+        let Self { others, state_dict, notes, .. } = self;
+        Ok(Checkpoint { tensors, others, state_dict, notes })
     }
 }
 
@@ -171,37 +174,97 @@ fn dictionary(pickle: &Pickle, id: NodeId) -> Option<&Entries> {
     }
 }
 
+/// Where a file keeps its weights.
+struct StateDict<'p> {
+    /// The keys that lead to it; `None` for the file's object itself.
+    name: Option<String>,
+    entries: &'p Entries,
+    choice: Option<WeightsChoice>,
+    notes: Vec<String>,
+}
+
+/// The entries of a dictionary whose keys are texts, the last of each key, by key.
+fn named<'p>(pickle: &'p Pickle, entries: &'p Entries) -> BTreeMap<&'p str, NodeId> {
+    let named = entries.iter().filter_map(|&(key, value)| match pickle.get(key) {
+        Node::Text(key) => Some((key.as_str(), value)),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// Whether a dictionary holds tensors, or known dictionaries that do.
+fn holds_tensors(pickle: &Pickle, entries: &Entries, depth: usize) -> bool {
+    let direct = entries.iter().any(|&(_, value)| matches!(pickle.get(value), Node::Tensor(_)));
+    direct
+        || depth < MAX_NESTING
+            && named(pickle, entries).into_iter().any(|(key, value)| {
+                (RAW.contains(&key) || is_ema(key))
+                    && dictionary(pickle, value)
+                        .is_some_and(|inner| holds_tensors(pickle, inner, depth + 1))
+            })
+}
+
 /// The dictionary that holds tensors directly: the object itself, or one under a known key.
 fn find_state_dict<'p>(
     path: &Path,
     pickle: &'p Pickle,
-) -> Result<(Option<String>, &'p Entries), CheckpointError> {
+    choice: Option<WeightsChoice>,
+) -> Result<StateDict<'p>, CheckpointError> {
     let none = |found: String| CheckpointError::NoStateDict { path: path.to_owned(), found };
     let Node::Dictionary(root) = pickle.root() else {
         return Err(none(format!("the file is {}", pickle.root().kind())));
     };
     let mut entries: &Entries = root;
     let mut names: Vec<&str> = Vec::new();
-    // A checkpoint nests its weights once or twice; a cycle would nest them forever.
-    for _ in 0..4 {
-        if entries.iter().any(|&(_, value)| matches!(pickle.get(value), Node::Tensor(_))) {
-            let name = (!names.is_empty()).then(|| names.join("."));
-            return Ok((name, entries));
-        }
-        let nested = STATE_DICT_KEYS.iter().find_map(|&wanted| {
-            let (_, value) = entries
-                .iter()
-                .rev()
-                .find(|(key, _)| matches!(pickle.get(*key), Node::Text(key) if key == wanted))?;
-            Some((wanted, dictionary(pickle, *value)?))
+    let (mut found, mut notes) = (None, Vec::new());
+    for _ in 0..MAX_NESTING {
+        let by_name = named(pickle, entries);
+        let inner = |key: &str| {
+            let inner = dictionary(pickle, *by_name.get(key)?)?;
+            holds_tensors(pickle, inner, names.len()).then_some(inner)
+        };
+        let raw = RAW.iter().find_map(|&key| Some((key, inner(key)?)));
+        let mut averages = by_name.keys().copied().filter(|key| is_ema(key));
+        let ema = averages.find_map(|key| Some((key, inner(key)?)));
+        let direct = entries.iter().any(|&(_, value)| match pickle.get(value) {
+            // Numbers beside the weights, such as a decay, may be tensors too.
+            Node::Tensor(tensor) => (raw.is_none() && ema.is_none()) || !tensor.shape.is_empty(),
+            _ => false,
         });
-        match nested {
-            Some((name, nested)) => {
-                names.push(name);
-                entries = nested;
+        let (name, nested) = match (raw, ema) {
+            (None, Some(ema)) if direct => {
+                // The weights themselves with their average in one dictionary beside them.
+                let took = choice.unwrap_or(WeightsChoice::Raw);
+                notes.push(note_of_choice(took, choice.is_some(), "beside it", ema.0));
+                found = Some(took);
+                match took {
+                    WeightsChoice::Ema => ema,
+                    WeightsChoice::Raw => break,
+                }
             }
-            None => break,
-        }
+            _ if direct => break,
+            (Some(raw), Some(ema)) => {
+                let took = choice.unwrap_or(WeightsChoice::Raw);
+                notes.push(note_of_choice(took, choice.is_some(), raw.0, ema.0));
+                found = Some(took);
+                match took {
+                    WeightsChoice::Ema => ema,
+                    WeightsChoice::Raw => raw,
+                }
+            }
+            (Some(raw), None) => raw,
+            (None, Some(ema)) => {
+                found = Some(WeightsChoice::Ema);
+                ema
+            }
+            (None, None) => break,
+        };
+        names.push(name);
+        entries = nested;
+    }
+    if entries.iter().any(|&(_, value)| matches!(pickle.get(value), Node::Tensor(_))) {
+        let name = (!names.is_empty()).then(|| names.join("."));
+        return Ok(StateDict { name, entries, choice: found, notes });
     }
     let keys: Vec<&str> = root
         .iter()
@@ -277,13 +340,23 @@ fn gather(tensor: &TensorView, bytes: &[u8], order: ByteOrder) -> Result<HostTen
 }
 
 /// Reads a file of the zip format.
-pub(crate) fn read_zip(path: &Path, file: File) -> Result<Checkpoint, CheckpointError> {
+pub(crate) fn read_zip(
+    path: &Path,
+    file: File,
+    choice: Option<WeightsChoice>,
+) -> Result<Checkpoint, CheckpointError> {
     let file_bytes = file.metadata().map_err(|source| read_error(path, source))?.len();
     let zip_error = |error: ZipError| match error {
         ZipError::Io(source) => read_error(path, source),
         other => damaged(path, format!("no complete zip archive ({other})")),
     };
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(zip_error)?;
+    let mut stored = file_bytes;
+    for index in 0..archive.len() {
+        let entry = archive.by_index_raw(index).map_err(zip_error)?;
+        let most = entry.compressed_size().saturating_mul(MOST_DEFLATED);
+        stored = stored.saturating_add(entry.size().min(most));
+    }
     let names: Vec<String> =
         archive.file_names().filter_map(|name| name.ok().map(|name| name.into_owned())).collect();
     let not_torch = |found: &str| CheckpointError::NotACheckpoint {
@@ -298,7 +371,14 @@ pub(crate) fn read_zip(path: &Path, file: File) -> Result<Checkpoint, Checkpoint
         .find_map(|name| {
             name.strip_suffix("data.pkl").filter(|root| root.matches('/').count() <= 1)
         })
-        .ok_or_else(|| not_torch("is a zip archive without a `data.pkl`"))?
+        .ok_or_else(|| {
+            not_torch(match names.iter().any(|name| name.ends_with(".npy")) {
+                true => "is an archive of NumPy arrays (.npz); save a state dict with torch.save",
+                false => {
+                    "is a zip archive without a `data.pkl`; unpack it if the checkpoint is in it"
+                }
+            })
+        })?
         .to_owned();
 
     let mut entry = |name: &str, expected: Option<u64>| -> Result<Vec<u8>, CheckpointError> {
@@ -307,14 +387,29 @@ pub(crate) fn read_zip(path: &Path, file: File) -> Result<Checkpoint, Checkpoint
             other => zip_error(other),
         })?;
         let size = entry.size();
-        if entry.compression() != CompressionMethod::Stored || size > file_bytes {
-            return Err(damaged(path, format!("entry `{name}` is compressed")));
+        if !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
+            let method = entry.compression();
+            return Err(damaged(path, format!("entry `{name}` is compressed by {method}")));
+        }
+        // More no deflated bytes can become.
+        if size > entry.compressed_size().saturating_mul(MOST_DEFLATED) {
+            return Err(damaged(
+                path,
+                format!("entry `{name}` claims to be larger than it can be"),
+            ));
         }
         if expected.is_some_and(|expected| size < expected) {
             return Err(damaged(path, format!("entry `{name}` is shorter than its tensors")));
         }
-        let mut bytes = Vec::with_capacity(size as usize);
+        let mut bytes = Vec::new();
+        let no_memory = |_| FileError::Tensor {
+            path: path.to_owned(),
+            name: name.to_owned(),
+            what: format!("takes {size} bytes, for which there is no memory"),
+        };
+        bytes.try_reserve_exact(size as usize).map_err(no_memory)?;
         BufReader::new(entry)
+            .take(size)
             .read_to_end(&mut bytes)
             .map_err(|source| damaged(path, format!("entry `{name}`: {source}")))?;
         Ok(bytes)
@@ -331,7 +426,7 @@ pub(crate) fn read_zip(path: &Path, file: File) -> Result<Checkpoint, Checkpoint
     };
     let pickle = Pickle::read(&entry(&format!("{root}data.pkl"), None)?[..])
         .map_err(|error| pickle_error(path, error))?;
-    let mut wanted = Wanted::find(path, &pickle, file_bytes)?;
+    let mut wanted = Wanted::find(path, &pickle, stored, choice)?;
     let mut tensors = TensorMap::new();
     let storages: Vec<String> = wanted.tensors.keys().cloned().collect();
     for key in storages {
@@ -348,7 +443,11 @@ fn storage_bytes(storage: &Storage) -> u64 {
 }
 
 /// Reads a file of the legacy format.
-pub(crate) fn read_legacy(path: &Path, file: File) -> Result<Checkpoint, CheckpointError> {
+pub(crate) fn read_legacy(
+    path: &Path,
+    file: File,
+    choice: Option<WeightsChoice>,
+) -> Result<Checkpoint, CheckpointError> {
     let file_bytes = file.metadata().map_err(|source| read_error(path, source))?.len();
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let pickle = |reader: &mut BufReader<File>| {
@@ -373,7 +472,7 @@ pub(crate) fn read_legacy(path: &Path, file: File) -> Result<Checkpoint, Checkpo
     };
     let order = if big { ByteOrder::Big } else { ByteOrder::Little };
     let object = pickle(&mut reader)?;
-    let mut wanted = Wanted::find(path, &object, file_bytes)?;
+    let mut wanted = Wanted::find(path, &object, file_bytes, choice)?;
     let elements = element_sizes(&object);
 
     let keys = pickle(&mut reader)?;

@@ -7,13 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use files::npz;
+use files::{
+    npz,
+    output::{self, OutputError, check_folder},
+};
 use pipeline::Device;
 use pixels::{DataSet, Picture};
 use token_cache::{
-    LeftOut, TokenCache,
+    LeftOut, Shard, TokenCache,
     exchange::{JsonLines, NpzFolder, TokenSource, export_json_lines, export_npz_folder},
 };
 use training::{
@@ -22,7 +25,7 @@ use training::{
 };
 
 use crate::{
-    args::{ComputeArgs, DataArgs, ModelArgs, ShardArgs},
+    args::{ComputeArgs, DataArgs, ModelArgs, ReplaceArgs, ShardArgs},
     models,
     progress::{self, Progress},
 };
@@ -54,6 +57,8 @@ pub(crate) enum CacheVerb {
         /// picture).
         #[arg(long)]
         out: PathBuf,
+        #[command(flatten)]
+        replace: ReplaceArgs,
     },
     Import(CacheImportArgs),
 }
@@ -75,9 +80,11 @@ pub(crate) struct CacheBuildArgs {
     /// Two views a picture: the centre and its mirror image.
     #[arg(long, conflicts_with = "ten_crop")]
     pub(crate) mirrored: bool,
-    /// Folder of the cache.
+    /// Folder of the cache. One that an earlier call of the same began is gone on with.
     #[arg(long)]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) replace: ReplaceArgs,
     #[command(flatten)]
     pub(crate) shard: ShardArgs,
     /// End at the first picture that cannot be read, instead of leaving it out and listing it.
@@ -99,9 +106,11 @@ pub(crate) struct CacheImportArgs {
     /// Lines that belong to one picture (.jsonl only).
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) views: u16,
-    /// Folder of the cache.
+    /// Folder of the cache. One that an earlier call of the same began is gone on with.
     #[arg(long)]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) replace: ReplaceArgs,
     #[command(flatten)]
     pub(crate) shard: ShardArgs,
 }
@@ -114,7 +123,7 @@ pub(crate) fn run(verb: &CacheVerb, device: Option<Device>) -> Result<()> {
         CacheVerb::Build(args) => run_build(args, device),
         CacheVerb::Info { cache } => info(cache),
         CacheVerb::Verify { cache } => verify(cache),
-        CacheVerb::Export { cache, out } => export(cache, out),
+        CacheVerb::Export { cache, out, replace } => export(cache, out, *replace),
         CacheVerb::Import(args) => run_import(args),
     }
 }
@@ -135,8 +144,8 @@ fn run_build(args: &CacheBuildArgs, device: Option<Device>) -> Result<()> {
     };
     let mut progress = Progress::new("caching", shard.range(data.len()).len() as u64);
     let options = BuildOptions { views, shard, strict: args.strict };
-    let bad = build(&data, &model, encode, &args.out, options, |done, _| {
-        progress.set(done as u64);
+    let bad = write_cache(&args.out, args.replace, shard, |folder| {
+        Ok(build(&data, &model, encode, folder, options, |done, _| progress.set(done as u64))?)
     })?;
     progress.finish();
     for BadPicture { name, reason } in bad.iter().take(MOST_LISTED) {
@@ -146,7 +155,49 @@ fn run_build(args: &CacheBuildArgs, device: Option<Device>) -> Result<()> {
         let count = bad.len();
         progress::note(&format!("{count} pictures of shard {shard} were left out of the cache"));
     }
+    progress::wrote(shard.range(data.len()).len() - bad.len(), "picture", &args.out);
     Ok(())
+}
+
+/// Writes a cache to a folder: into it where nothing or a cache is, which the cache's own writer then
+/// compares; in its place as a whole where it is to be replaced.
+fn write_cache<T>(
+    out: &Path,
+    replace: ReplaceArgs,
+    shard: Shard,
+    write: impl FnOnce(&Path) -> Result<T>,
+) -> Result<T> {
+    let is_own = |name: &Path, _: &Path| {
+        let text = name.to_string_lossy();
+        let is_part = ["tokens-", "names-", "captions-"].iter().any(|part| text.starts_with(part));
+        let tokenizer = name.strip_prefix(training::cache::TOKENIZER).ok();
+        let tokenizer = tokenizer.and_then(Path::to_str);
+        is_part && name.components().count() == 1
+            || tokenizer.is_some_and(|name| model::FILES.contains(&name))
+    };
+    if !replace.replace {
+        // With the permission to replace nothing of a cache's own is foreign.
+        if out.exists() {
+            match check_folder(out, true, &is_own, &[]) {
+                Ok(()) | Err(OutputError::Current { .. }) => {}
+                Err(OutputError::Foreign { .. }) => check_folder(out, false, &is_own, &[])?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        return write(out);
+    }
+    ensure!(
+        shard.count() == 1,
+        "--replace puts a whole cache in the place of another, and shard {shard} is a part; remove \
+         the old cache first, or name another folder"
+    );
+    check_folder(out, true, &is_own, &[])?;
+    let mut written = None;
+    files::replace_folder::<Error>(out, |folder| {
+        written = Some(write(folder)?);
+        Ok(())
+    })?;
+    written.context("nothing was written")
 }
 
 fn info(path: &Path) -> Result<()> {
@@ -199,21 +250,35 @@ fn run_import(args: &CacheImportArgs) -> Result<()> {
         Box::new(JsonLines::open(path, args.views.into(), &model.classes)?)
     };
     let mut progress = Progress::new("importing", shard.range(source.len()).len() as u64);
-    import(source.as_mut(), &model, &args.out, shard, |done, _| progress.set(done as u64))?;
+    write_cache(&args.out, args.replace, shard, |folder| {
+        let report = |done, _| progress.set(done as u64);
+        Ok(import(source.as_mut(), &model, folder, shard, report)?)
+    })?;
     progress.finish();
+    progress::wrote(shard.range(source.len()).len(), "picture", &args.out);
     Ok(())
 }
 
-fn export(path: &Path, out: &Path) -> Result<()> {
+fn export(path: &Path, out: &Path, replace: ReplaceArgs) -> Result<()> {
     let cache = TokenCache::open(path)?;
+    ensure!(
+        !output::is_bare_ending(out, &["npz", "jsonl"]),
+        "{}: that is an ending without a name; write NAME{0}",
+        out.display()
+    );
     let mut progress = Progress::new("exporting", cache.len() as u64);
     let ending = out.extension().map(|ending| ending.to_string_lossy().to_lowercase());
     match ending.as_deref() {
         Some("npz") => export_arrays(&cache, out)?,
         Some("jsonl") => export_json_lines(&cache, out, |done| progress.set(done as u64))?,
-        _ => export_npz_folder(&cache, out, |done| progress.set(done as u64))?,
+        _ => {
+            let is_own = |name: &Path, _: &Path| output::ending(name) == "npz";
+            check_folder(out, replace.replace, &is_own, &[path.to_owned()])?;
+            export_npz_folder(&cache, out, |done| progress.set(done as u64))?;
+        }
     }
     progress.finish();
+    progress::wrote(cache.len() - cache.left_out()?.len(), "picture", out);
     Ok(())
 }
 

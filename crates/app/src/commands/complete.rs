@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use pipeline::{Device, class_requests};
+use pipeline::{Device, class_requests, requests_without_class};
 
 use super::generate::Outputs;
 use crate::{
     args::{ComputeArgs, CropArgs, DecoderArgs, ModelArgs, OutputArgs, SamplingArgs},
-    images, models,
+    images, models, progress,
 };
 
 /// Keep the top of a picture and draw the rest
@@ -22,9 +22,10 @@ pub(crate) struct CompleteArgs {
     /// Rows of patches to keep, at least 1.
     #[arg(long)]
     pub(crate) rows: usize,
-    /// Class, by name or number.
+    /// Class, by name or number. Without one the rest is drawn as training draws where it leaves the
+    /// class out: the given rows alone say what it becomes.
     #[arg(long, value_name = "NAME_OR_ID")]
-    pub(crate) class: String,
+    pub(crate) class: Option<String>,
     /// Number of completions.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
@@ -44,8 +45,17 @@ pub(crate) struct CompleteArgs {
 
 pub(crate) fn run(args: &CompleteArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
-    model.generator_config()?;
-    let class = model.classes.resolve(&args.class)?;
+    let generator = model.generator_config()?;
+    let (count, seed) = (args.count as usize, args.sampling.seed);
+    let mut requests = match &args.class {
+        Some(class) => class_requests(&[models::class(&model, class)?], count, seed),
+        // A single class is no choice.
+        None if generator.classes == 1 => class_requests(&[0], count, seed),
+        None => {
+            progress::note("no --class: the rest is drawn without one");
+            requests_without_class(generator, count, seed)
+        }
+    };
     let config = &model.config.tokenizer;
     let layout = config.layout();
     ensure!(
@@ -57,7 +67,6 @@ pub(crate) fn run(args: &CompleteArgs, device: Option<Device>) -> Result<()> {
     let picture = images::read(&args.image, config.image, &args.crop)?;
     let mut forced = args.compute.compute(device)?.encoder(&model)?.encode(&picture)?;
     forced.truncate(layout.len_of_rows(args.rows));
-    let mut requests = class_requests(&[class], args.count as usize, args.sampling.seed);
     for request in &mut requests {
         request.forced.clone_from(&forced);
     }

@@ -81,6 +81,11 @@ fn open_lpips(
     Ok(Box::new(LpipsMeasure::open(name, device)?))
 }
 
+/// A number that is shown with so many decimals, 0 where it would be shown as a negative zero.
+fn without_negative_zero(value: f64, decimals: i32) -> f64 {
+    if value < 0.0 && value > -0.5 * 10f64.powi(-decimals) { 0.0 } else { value + 0.0 }
+}
+
 /// A line a number, the measured beside the published.
 fn table(measures: &Measures) -> String {
     let mut text = String::new();
@@ -88,7 +93,7 @@ fn table(measures: &Measures) -> String {
         text.push_str(&format!("\n{:<34}{:>12}{:>12}", "", "measured", "published"));
     }
     for Measured { title, value, published, .. } in &measures.measured {
-        text.push_str(&format!("\n{title:<34}{value:>12.4}"));
+        text.push_str(&format!("\n{title:<34}{:>12.4}", without_negative_zero(*value, 4)));
         if let Some(published) = published {
             text.push_str(&format!("{published:>12}"));
         }
@@ -115,4 +120,20 @@ fn reconstruction_details(
         (codes as f64).log2(),
         "error of the first row",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_negative_zero;
+
+    #[test]
+    fn should_never_show_a_negative_zero() {
+        for value in [-0.0, -1e-17, -0.000_049, 0.0, 0.000_049] {
+            assert_eq!(format!("{:.4}", without_negative_zero(value, 4)), "0.0000");
+        }
+        for (value, shown) in [(-0.000_051, "-0.0001"), (1.5, "1.5000")] {
+            assert_eq!(format!("{:.4}", without_negative_zero(value, 4)), shown);
+        }
+        assert!(without_negative_zero(f64::NAN, 4).is_nan());
+    }
 }

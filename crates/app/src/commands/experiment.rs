@@ -67,5 +67,7 @@ pub(crate) fn run(verb: &ExperimentVerb, device: Option<Device>) -> Result<()> {
         laboratory.work(&args.rows, &equipment, &mut Watcher::default())?;
     }
     let report = laboratory.report()?;
-    progress::result(&if args.json { report.to_json() } else { report.to_markdown() })
+    progress::result(&if args.json { report.to_json() } else { report.to_markdown() })?;
+    progress::closing("a report", &args.out);
+    Ok(())
 }

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use files::TensorMap;
+use files::{TensorMap, output};
 use model::{Model, ModelContents, tokenizer_digest};
 
 use crate::{
-    args::{DecoderArgs, StorageName},
-    models,
+    args::{DecoderArgs, ReplaceArgs, StorageName},
+    models, progress,
 };
 
 /// Write a model's weights under the released names
@@ -19,7 +19,7 @@ use crate::{
   alitok export runs/generator --folder models/mine --precision bf16
   alitok export runs/generator --folder models/mine --decoder-from runs/sharp --share 0.5")]
 pub(crate) struct ExportArgs {
-    /// `mini`, or a model folder.
+    /// `mini`, or a model folder, or a run.
     pub(crate) model: String,
     /// Write the tokenizer with one decoder here, as .pth or .safetensors.
     #[arg(long)]
@@ -42,6 +42,8 @@ pub(crate) struct ExportArgs {
     /// How far to go from the model's own decoder, 0, to that of `--decoder-from`, 1.
     #[arg(long, value_name = "FRACTION", default_value_t = 1.0, requires = "decoder_from")]
     pub(crate) share: f64,
+    #[command(flatten)]
+    pub(crate) replace: ReplaceArgs,
 }
 
 pub(crate) fn run(args: &ExportArgs) -> Result<()> {
@@ -50,15 +52,28 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
         "nothing to write: name a file with --tokenizer or --generator, or a folder with --folder"
     );
     let model = models::open(&args.model)?;
+    let inputs = [model.path().to_owned()];
+    for file in [&args.tokenizer, &args.generator].into_iter().flatten() {
+        ensure!(
+            !output::is_bare_ending(file, &["pth", "pt", "bin", "safetensors"]),
+            "{}: that is an ending without a name; write NAME{0}",
+            file.display()
+        );
+    }
+    if let Some(path) = &args.folder {
+        models::check_out(path, args.replace, &inputs)?;
+    }
     if args.generator.is_some() {
         model.generator_config()?;
     }
     if let Some(path) = &args.tokenizer {
         let kind = pipeline::decoder_kind(&model.config.tokenizer, args.decoder.kind())?;
         weights::export::export_tokenizer(&model, kind, path)?;
+        progress::closing("a tokenizer", path);
     }
     if let Some(path) = &args.generator {
         weights::export::export_generator(&model, path)?;
+        progress::closing("a generator", path);
     }
     if let Some(path) = &args.folder {
         let mut tokenizer = model.tokenizer_tensors()?;
@@ -78,6 +93,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
             readme: None,
         }
         .write(path)?;
+        progress::wrote(1, "model", path);
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use tokenizer::DecoderKind;
 use crate::{
     args::{ComputeArgs, DecoderArgs, DraftsName, ModelArgs, OutputArgs, SamplingArgs},
     models,
-    progress::Progress,
+    progress::{self, Progress},
 };
 
 /// Draw pictures of classes
@@ -54,8 +54,12 @@ impl Outputs<'_> {
     pub(crate) fn draw(&self, requests: &[Request], device: Option<Device>) -> Result<()> {
         let Self { model, compute, sampling: args, decoder, output, columns } = self;
         let sampling = pipeline::sampling(model, &args.changes())?;
-        let labels = requests.iter().filter_map(|request| request.condition.label()).collect();
-        let samples = SampleWriter::new(&output.out, labels, *columns)?;
+        let labels = requests.iter().map(|request| request.condition.label()).collect();
+        let (count, replace) = (requests.len(), output.replace.replace);
+        let samples = SampleWriter::new(&output.out, count, labels, *columns, replace)?;
+        if let Some(previews) = &output.previews {
+            samples.check_previews(previews)?;
+        }
         let compute = compute.compute(device)?;
         let drawer = match args.drafts {
             DraftsName::None => compute.drawer(model)?,
@@ -68,7 +72,7 @@ impl Outputs<'_> {
         let causal = causal.transpose()?;
         let previews = match (&output.previews, &causal) {
             (Some(folder), Some(causal)) => {
-                Some(PreviewWriter::new(folder, &**causal).context("--previews")?)
+                Some(PreviewWriter::new(folder, &**causal, replace).context("--previews")?)
             }
             _ => None,
         };
@@ -83,17 +87,19 @@ impl Outputs<'_> {
         });
         samples.write(decoder.as_deref(), previews.as_ref(), drawn)?;
         progress.finish();
+        progress::wrote(count, "picture", &output.out);
         Ok(())
     }
 }
 
 /// The classes of these names or numbers; `all` stands for every one, unless a class is called so.
 fn classes(model: &Model, names: &[String]) -> Result<Vec<usize>> {
-    let all = names.len() == 1 && names[0] == "all" && model.classes.resolve("all").is_err();
+    let all =
+        names.len() == 1 && names[0] == "all" && !model.classes.iter().any(|name| name == "all");
     if all {
         return Ok((0..model.generator_config()?.classes).collect());
     }
-    Ok(names.iter().map(|class| model.classes.resolve(class)).collect::<Result<_, _>>()?)
+    names.iter().map(|class| models::class(model, class)).collect()
 }
 
 pub(crate) fn run(args: &GenerateArgs, device: Option<Device>) -> Result<()> {

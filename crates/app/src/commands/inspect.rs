@@ -21,6 +21,8 @@ pub(crate) struct InspectArgs {
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let model = models::open(&args.model)?;
+    // A file that is cut says so here, not when somebody draws.
+    model.check_files()?;
     describe(&model)?;
     if args.tensors {
         let mut tensors = model.tokenizer_tensors()?;

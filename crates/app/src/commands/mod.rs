@@ -20,8 +20,6 @@ mod reconstruct;
 mod train;
 mod weights;
 
-use std::io::Write;
-
 use anyhow::{Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -35,7 +33,7 @@ use crate::{
         inspect::InspectArgs, plot::PlotArgs, recipe::RecipeVerb, reconstruct::ReconstructArgs,
         train::TrainVerb, weights::WeightsVerb,
     },
-    interrupt, tuning,
+    interrupt, progress, tuning,
 };
 
 /// Autoregressive image generation with an aligned tokenizer.
@@ -140,9 +138,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
             // In memory first: clap panics where standard output is closed.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "alitok", &mut script);
-            let mut output = std::io::stdout().lock();
-            output.write_all(&script)?;
-            Ok(output.flush()?)
+            progress::print(&script)
         }
     }
 }

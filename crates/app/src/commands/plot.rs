@@ -52,7 +52,8 @@ pub(crate) fn run(args: &PlotArgs) -> Result<()> {
     let panels: Vec<Chart> = panels.collect::<Result<_>>()?;
     let columns = if panels.len() > 3 { 2 } else { 1 };
     Figure::new(panels).with_columns(columns).with_panel_size(720, 400).write(&args.out)?;
-    progress::result(&format!("drew {}", args.out.display()))
+    progress::wrote(runs.len(), "run", &args.out);
+    Ok(())
 }
 
 fn read(run: &Path) -> Result<Run> {

@@ -9,12 +9,13 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
-use model::{Model, named::of_run};
+use generator::GeneratorConfig;
 use pixels::DataSet;
 use token_cache::TokenCache;
+use tokenizer::TokenizerConfig;
 use training::{
     communicator::Communicator,
-    recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
+    recipe::{self, GeneratorRecipe, GeneratorSize, Recipe, StageOneRecipe, StageTwoRecipe},
     run::{Begin, Trainer},
     trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
@@ -42,14 +43,15 @@ pub(crate) struct TrainTokenizerArgs {
     /// 1: encoder, codebook and first decoder. 2: bidirectional decoder.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(crate) stage: u8,
-    /// A run or model folder. Stage 1 goes on from its parameters, fitted to the size of the
-    /// recipe's pictures, instead of beginning at random. Stage 2 needs the first stage's.
+    /// `mini`, or a run or model folder. Stage 1 goes on from its parameters, fitted to the size of
+    /// the recipe's pictures, instead of beginning at random; the architecture is the model's, unless
+    /// --set changes it. Stage 2 needs the first stage's.
     #[arg(long, value_name = "MODEL", required_if_eq("stage", "2"))]
-    pub(crate) from: Option<PathBuf>,
+    pub(crate) from: Option<String>,
     /// Stage 2: begin with this model's bidirectional decoder, fitted to the size of the first
     /// stage's pictures, instead of at random.
     #[arg(long, value_name = "MODEL")]
-    pub(crate) decoder_from: Option<PathBuf>,
+    pub(crate) decoder_from: Option<String>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]
@@ -64,10 +66,11 @@ pub(crate) struct TrainGeneratorArgs {
     /// The token cache.
     #[arg(long)]
     pub(crate) cache: PathBuf,
-    /// A run or model folder whose generator to go on from, instead of beginning at random; its
-    /// classes and the size of its pictures may differ.
+    /// `mini`, or a run or model folder whose generator to go on from, instead of beginning at random;
+    /// its classes, which are matched by name, and the size of its pictures may differ. The
+    /// architecture is the model's, unless --set changes it.
     #[arg(long, value_name = "MODEL")]
-    pub(crate) from: Option<PathBuf>,
+    pub(crate) from: Option<String>,
     /// The data set that was cached, to check that it has the cache's classes and pictures.
     #[arg(long)]
     pub(crate) data: Option<String>,
@@ -136,13 +139,18 @@ pub(crate) fn run(verb: &TrainVerb, device: Option<pipeline::Device>) -> Result<
 
 fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) -> Result<()> {
     ensure!(args.decoder_from.is_none(), "--decoder-from belongs to stage 2");
-    let recipe: StageOneRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
+    let mut recipe: StageOneRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
+    let from = args.from.as_deref().map(models::open).transpose()?;
+    if let Some(model) = &from
+        && !sets(&args.run.overrides, "architecture")
+    {
+        recipe.architecture = first_stage_of(&model.config.tokenizer, &recipe.architecture)?;
+    }
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
     let mut trainer = StageOne::new(recipe.clone(), data, models::home(), device)?
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
-    if let Some(from) = &args.from {
-        let model = Model::read(of_run(from))?;
+    if let Some(model) = &from {
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {
@@ -154,16 +162,55 @@ fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
     train(trainer, &recipe, &args.run, processes)
 }
 
+/// Whether an assignment changes a setting of this section.
+fn sets(overrides: &[String], section: &str) -> bool {
+    overrides.iter().any(|assignment| {
+        let rest = assignment.trim().strip_prefix(section);
+        rest.is_some_and(|rest| rest.starts_with(['.', '=', ' ']))
+    })
+}
+
+/// The architecture of a tokenizer that is trained on, with its first decoder, for pictures of the
+/// recipe's size.
+fn first_stage_of(model: &TokenizerConfig, recipe: &TokenizerConfig) -> Result<TokenizerConfig> {
+    ensure!(
+        model.causal_decoder.is_some(),
+        "the model to begin with has no causal decoder, which stage 1 trains; name another with --from"
+    );
+    let prefix = if model.patch == recipe.patch {
+        recipe.prefix
+    } else {
+        // As many more than columns as the model has.
+        let columns = |config: &TokenizerConfig| config.image.width / config.patch.max(1);
+        (recipe.image.width / model.patch.max(1) + model.prefix)
+            .checked_sub(columns(model))
+            .context("the model to begin with has fewer prefix tokens than columns")?
+    };
+    Ok(TokenizerConfig {
+        image: recipe.image,
+        prefix,
+        bidirectional_decoder: None,
+        ..model.clone()
+    })
+}
+
 fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) -> Result<()> {
-    let recipe: StageTwoRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
+    let mut recipe: StageTwoRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
     let from = args.from.as_ref().context("--from is needed for stage 2")?;
-    let first_stage = Model::read(of_run(from))?.tokenizer(device)?;
+    let first_stage = models::open(from)?.tokenizer(device)?;
+    let decoder_from = args.decoder_from.as_deref().map(models::open).transpose()?;
+    if let Some(decoder) =
+        decoder_from.as_ref().and_then(|model| model.config.tokenizer.bidirectional_decoder)
+        && !sets(&args.run.overrides, "decoder")
+    {
+        // Leading tokens follow the size of the pictures, which is the recipe's.
+        recipe.decoder.transformer = decoder.transformer;
+    }
     let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
     let mut trainer = StageTwo::new(recipe.clone(), first_stage, data, models::home(), device)?
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
-    if let Some(from) = &args.decoder_from {
-        let model = Model::read(of_run(from))?;
+    if let Some(model) = &decoder_from {
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {
@@ -176,7 +223,14 @@ fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
 }
 
 fn generator(args: &TrainGeneratorArgs, device: &Device, processes: &Processes) -> Result<()> {
-    let recipe: GeneratorRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
+    let mut recipe: GeneratorRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
+    let from = args.from.as_deref().map(models::open).transpose()?;
+    if let Some(model) = &from
+        && !sets(&args.run.overrides, "architecture")
+    {
+        let GeneratorConfig { width, layers, heads, .. } = *model.generator_config()?;
+        recipe.architecture = GeneratorSize { width, layers, heads };
+    }
     if let Some(source) = &args.data {
         let data = pixels::data::open(source, models::home())?;
         let cache = TokenCache::open(&args.cache)?;
@@ -193,9 +247,14 @@ fn generator(args: &TrainGeneratorArgs, device: &Device, processes: &Processes) 
     let mut trainer = GeneratorTrainer::new(recipe.clone(), &args.cache, device)?
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
-    if let Some(from) = &args.from {
-        let model = Model::read(of_run(from))?;
-        trainer = trainer.begin_with(model.generator_config()?, model.generator_tensors()?)?;
+    if let Some(model) = &from {
+        let (config, tensors) = (model.generator_config()?, model.generator_tensors()?);
+        trainer = trainer.begin_with(config, &model.classes, tensors)?;
+        if let Some(kept) = trainer.classes_kept()
+            && processes.rank() == 0
+        {
+            progress::note(&kept.to_string());
+        }
     }
     if let Some(heldout) = &args.run.heldout {
         trainer = trainer.with_heldout(Path::new(heldout))?;

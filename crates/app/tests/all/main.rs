@@ -14,6 +14,7 @@ mod export;
 mod faults;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod outputs;
 mod protocols;
 mod refusals;
 mod released;

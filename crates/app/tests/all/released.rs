@@ -30,7 +30,7 @@ fn should_import_the_released_files_and_make_the_same_tokens_and_pictures() {
     scratch.ok(&["decode", "tokens.safetensors", "--model", "model", "--out", "decoded"]);
     let recon = pictures_u8(&expected, "recon_u8");
     for (index, expected) in recon.chunks(256 * 256 * 3).enumerate() {
-        assert_pictures(&scratch.picture(&format!("decoded/{index:04}.png")), expected);
+        assert_pictures(&scratch.picture(&format!("decoded/image_{index}.png")), expected);
     }
 
     let generate = [

@@ -13,7 +13,7 @@ use tokenizer::reference::FrozenEncoder;
 use tokens::{CodebookIndex, TokenLayout};
 
 use super::{picture, rows};
-use crate::{EvaluationError, Observer};
+use crate::{EvaluationError, Observer, classes::labels_of};
 
 /// Sequences that go through the generator together.
 const BATCH: usize = 16;
@@ -120,13 +120,10 @@ pub fn measure(
 ) -> Result<PredictabilityResult, EvaluationError> {
     let generator = model.generator(device)?;
     let config = generator.config();
-    if !unconditional && sequences.classes().len() != config.classes {
-        return Err(EvaluationError::Impossible(format!(
-            "the data have {} classes and the generator {}; --unconditional tells it none",
-            sequences.classes().len(),
-            config.classes
-        )));
-    }
+    let labels = match unconditional {
+        true => Vec::new(),
+        false => labels_of(&model.classes, sequences.classes(), observer)?,
+    };
     let vocabulary = config.vocabulary();
     let total = sequences.len();
     let count = total.min(count.unwrap_or(usize::MAX));
@@ -134,7 +131,7 @@ pub fn measure(
         let (label, tokens) = sequences.get(number * total / count)?;
         let class = match unconditional {
             true => vocabulary.unconditional(),
-            false => vocabulary.class(label)?,
+            false => vocabulary.class(labels[label])?,
         };
         Ok((class, tokens))
     })?;

@@ -1,6 +1,7 @@
 //! Training of the generator on cached tokens.
 
 use std::{
+    fmt,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -60,6 +61,7 @@ pub struct GeneratorTrainer {
     initial: Option<String>,
     /// The records that are learned from, by their place in the cache.
     learned: Vec<usize>,
+    classes_kept: Option<ClassesKept>,
     heldout: Option<HeldoutTokens>,
     strict: bool,
     bad: Vec<BadPicture>,
@@ -94,6 +96,13 @@ impl GeneratorTrainer {
         if cache.is_empty() {
             return Err(TrainingError::Data("the token cache holds no pictures".into()));
         }
+        let names = ClassNames::new(cache.header().classes.clone());
+        if let Some((name, [first, second])) = names.duplicate() {
+            return Err(TrainingError::Data(format!(
+                "classes {first} and {second} of the token cache are both called `{name}`, so \
+                 nobody could ask for one of them; rename one in the data and build the cache again"
+            )));
+        }
         let header = cache.header();
         let config = GeneratorConfig {
             layout: header.layout,
@@ -119,6 +128,7 @@ impl GeneratorTrainer {
             tokenizer,
             config,
             initial: None,
+            classes_kept: None,
             heldout: None,
             strict: false,
             bad: Vec::new(),
@@ -138,28 +148,41 @@ impl GeneratorTrainer {
         Ok(self)
     }
 
-    /// The same training, which begins with this generator's parameters. Its pictures may have had
-    /// another size; with other classes, every class begins as "no class" was.
+    /// The same training, which begins with the parameters of this generator, of these classes. Its
+    /// pictures may have had another size. Classes of the same name keep what was learned of them,
+    /// whatever their numbers were; others begin as "no class" was. See
+    /// [`classes_kept`](Self::classes_kept).
     ///
     /// # Errors
     /// If they are of another architecture.
     pub fn begin_with(
         mut self,
         config: &GeneratorConfig,
+        classes: &ClassNames,
         mut tensors: TensorMap,
     ) -> Result<Self, TrainingError> {
         self.initial = Some(tensors_digest(&tensors));
-        let classes = self.cache.header().classes.len();
+        let names = &self.cache.header().classes;
+        let matching = classes.matching(names);
+        let new = names.iter().zip(&matching).filter(|(_, old)| old.is_none());
+        self.classes_kept = Some(ClassesKept {
+            of: classes.len(),
+            kept: matching.iter().flatten().count(),
+            moved: matching.iter().enumerate().any(|(new, old)| old.is_some_and(|old| old != new)),
+            new: new.map(|(name, _)| name.clone()).collect(),
+        });
         if let Some(table) = tensors.remove(EMBEDDING) {
-            let table = if config.classes == classes {
-                table
-            } else {
-                with_classes(table, &config.vocabulary(), &self.config.vocabulary())
-            };
-            tensors.insert(EMBEDDING.into(), table);
+            let (old, new) = (config.vocabulary(), self.config.vocabulary());
+            tensors.insert(EMBEDDING.into(), with_classes(table, &old, &new, &matching));
         }
         self.learner.begin_with(tensors)?;
         Ok(self)
+    }
+
+    /// What became of the classes of the generator that the training [begins
+    /// with](Self::begin_with).
+    pub fn classes_kept(&self) -> Option<&ClassesKept> {
+        self.classes_kept.as_ref()
     }
 
     /// The same training, which ends at the first picture that was left out of the cache because it
@@ -278,17 +301,66 @@ fn describe(cache: &TokenCache) -> String {
 /// The input embedding among a generator's parameters.
 const EMBEDDING: &str = "embedding.weight";
 
-/// An input embedding for other classes, each of which begins as "no class" was.
-fn with_classes(table: HostTensor, old: &Vocabulary, new: &Vocabulary) -> HostTensor {
+/// What became of the classes of a generator that a training begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassesKept {
+    /// Number of classes that the generator knew.
+    pub of: usize,
+    /// Number of classes that go on from one of the same name.
+    pub kept: usize,
+    /// Whether one of them has another number now.
+    pub moved: bool,
+    /// Names of the classes that begin anew.
+    pub new: Vec<String>,
+}
+
+impl fmt::Display for ClassesKept {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        let Self { of, kept, moved, new } = self;
+        let all = kept + new.len();
+        write!(formatter, "{kept} of {all} classes go on from those of the same name")?;
+        if *moved {
+            write!(formatter, ", under other numbers")?;
+        }
+        if !new.is_empty() {
+            let shown: Vec<String> =
+                new.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+            let begin = if new.len() == 1 { "begins" } else { "begin" };
+            write!(formatter, "; {} {begin} anew: {}", new.len(), shown.join(", "))?;
+            match new.len() - shown.len() {
+                0 => {}
+                more => write!(formatter, " and {more} more")?,
+            }
+        }
+        match of - kept {
+            0 => Ok(()),
+            1 => write!(formatter, "; one that the model knew is not needed"),
+            unused => write!(formatter, "; {unused} that the model knew are not needed"),
+        }
+    }
+}
+
+/// An input embedding for other classes: each goes on from the row of the old class that it matches, or
+/// begins as "no class" was.
+fn with_classes(
+    table: HostTensor,
+    old: &Vocabulary,
+    new: &Vocabulary,
+    matching: &[Option<usize>],
+) -> HostTensor {
     let [rows, width] = table.shape[..] else { return table };
-    if rows != old.len() {
+    if rows != old.len() || matching.len() != new.classes() {
         return table;
     }
     // Codes, one identifier that is never used, classes, "no class".
-    let kept = (old.len() - old.classes() - 1) * width;
-    let mut values = table.values[..kept].to_vec();
-    let none = &table.values[old.unconditional() * width..][..width];
-    values.extend(none.repeat(new.classes() + 1));
+    let first = old.len() - old.classes() - 1;
+    let mut values = table.values[..first * width].to_vec();
+    let row = |identifier: usize| &table.values[identifier * width..][..width];
+    for label in matching {
+        values.extend(row(label.map_or(old.unconditional(), |label| first + label)));
+    }
+    values.extend(row(old.unconditional()));
     HostTensor::new([values.len() / width, width], values)
 }
 

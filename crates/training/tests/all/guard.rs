@@ -309,3 +309,30 @@ fn should_refuse_a_checkpoint_of_a_later_format() {
     let text = ended.unwrap_err().to_string();
     assert!(text.contains("format 2"), "{text}");
 }
+
+#[test]
+fn should_go_on_from_an_older_checkpoint_where_the_newest_is_damaged() {
+    let mut recipe = stage_one_recipe(3);
+    recipe.schedule.checkpoint_every = 1;
+    recipe.schedule.keep_checkpoints = 3;
+    let folder = tempfile::tempdir().unwrap();
+    let train = |begin, reports: &mut Reports| {
+        run(stage_one(&recipe), &recipe, folder.path(), begin, reports)
+    };
+    train(Begin::New, &mut Reports::default()).unwrap();
+    let file = |step: u64| folder.path().join(format!("checkpoints/step-{step:08}.safetensors"));
+    let whole: Vec<_> = (1..=3).map(|step| fs::read(file(step)).unwrap()).collect();
+    // Cut in the numbers, in the header, and to nothing.
+    for length in [whole[2].len() / 2, 100, 0] {
+        fs::write(file(3), &whole[2][..length]).unwrap();
+        let mut reports = Reports::default();
+        train(Begin::Resume, &mut reports).unwrap();
+        assert_eq!(reports.passed_over, [file(3)]);
+        assert_eq!(fs::read(file(3)).unwrap(), whole[2], "the same bits as without damage");
+    }
+    for step in 1..=3 {
+        fs::write(file(step), b"damaged").unwrap();
+    }
+    let error = train(Begin::Resume, &mut Reports::default()).unwrap_err().to_string();
+    assert!(error.contains("step-00000003"), "{error}");
+}

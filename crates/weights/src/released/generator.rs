@@ -89,7 +89,9 @@ pub fn import_generator(
 ) -> Result<(GeneratorConfig, TensorMap), ReleasedError> {
     check_kind(&checkpoint, KIND)?;
     let config = infer(&checkpoint.tensors, layout)?;
-    let tensors = table(&config).import(checkpoint.tensors)?;
+    let table = table(&config);
+    table.check_others(&checkpoint)?;
+    let tensors = table.import(checkpoint.tensors)?;
     Ok((config, tensors))
 }
 

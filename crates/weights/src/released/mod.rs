@@ -33,8 +33,11 @@ pub enum ReleasedError {
         /// The tensor.
         missing: &'static str,
     },
-    /// The state dict holds things that are no weights.
-    #[error("`{name}` is {kind}, which the released models do not have")]
+    /// A weight is no tensor of floats.
+    #[error(
+        "`{name}` is {kind}, and weights are floats; of a quantized model take the file that it was \
+         made from"
+    )]
     Other {
         /// Name of the entry.
         name: String,
@@ -267,7 +270,7 @@ fn count_layers(tensors: &TensorMap, prefix: &str) -> usize {
         .min(tensors.len() + 1)
 }
 
-/// Refuses what is no tensor of floats, and the other kind of model.
+/// Refuses the other kind of model.
 fn check_kind(checkpoint: &Checkpoint, wanted: &'static str) -> Result<(), ReleasedError> {
     let found = if checkpoint.tensors.contains_key("embeddings.weight") {
         "generator"
@@ -279,8 +282,19 @@ fn check_kind(checkpoint: &Checkpoint, wanted: &'static str) -> Result<(), Relea
     if found != wanted {
         return Err(ReleasedError::WrongModel { wanted, found });
     }
-    match checkpoint.others.first_key_value() {
-        None => Ok(()),
-        Some((name, kind)) => Err(ReleasedError::Other { name: name.clone(), kind: kind.clone() }),
+    Ok(())
+}
+
+impl NameTable {
+    /// Refuses a state dict in which a tensor of the model is no tensor of floats. Other entries that
+    /// are none, such as counts and masks, hold no weights and are left out.
+    fn check_others(&self, checkpoint: &Checkpoint) -> Result<(), ReleasedError> {
+        let mut names = self.entries.iter().map(|entry| &entry.released);
+        match names.find_map(|name| checkpoint.others.get_key_value(name)) {
+            None => Ok(()),
+            Some((name, kind)) => {
+                Err(ReleasedError::Other { name: name.clone(), kind: kind.clone() })
+            }
+        }
     }
 }

@@ -188,8 +188,12 @@ fn table(config: &TokenizerConfig, decoder: &DecoderConfig, kind: DecoderKind) -
 /// If any tensor is missing, unknown or of a shape that does not fit the others.
 pub fn import_tokenizer(checkpoint: Checkpoint) -> Result<ReleasedTokenizer, ReleasedError> {
     check_kind(&checkpoint, KIND)?;
+    let config = infer(&checkpoint.tensors)?;
+    let kind = config.best_decoder().expect("inferred with one decoder");
+    let decoder = config.decoder(kind).expect("the config has the decoder that it names");
+    let table = table(&config, decoder, kind);
+    table.check_others(&checkpoint)?;
     let mut tensors = checkpoint.tensors;
-    let config = infer(&tensors)?;
     let usage = tensors.remove(USAGE);
     if let Some(usage) = usage.as_ref().filter(|usage| usage.shape != [config.codes]) {
         return Err(ReleasedError::Tensors {
@@ -201,9 +205,7 @@ pub fn import_tokenizer(checkpoint: Checkpoint) -> Result<ReleasedTokenizer, Rel
             }],
         });
     }
-    let kind = config.best_decoder().expect("inferred with one decoder");
-    let decoder = config.decoder(kind).expect("the config has the decoder that it names");
-    let tensors = table(&config, decoder, kind).import(tensors)?;
+    let tensors = table.import(tensors)?;
     Ok(ReleasedTokenizer { config, tensors, usage: usage.map(|usage| usage.values) })
 }
 

@@ -78,7 +78,9 @@ fn should_say_what_a_file_is_instead() {
     assert!(message(b"").contains("is empty"));
     assert!(message(b"<!DOCTYPE html><html>").contains("web page"));
     assert!(message(b"version https://git-lfs.github.com/spec/v1\n").contains("git lfs pull"));
-    assert!(message(b"\x89PNG\r\n\x1a\n").contains("begins with the bytes 89 50 4e 47"));
+    assert!(message(b"\x89PNG\r\n\x1a\n").contains("is a PNG picture"));
+    assert!(message(b"\x01\x02\xff\xfe").contains("begins with the bytes 01 02 ff fe"));
+    assert!(message(&[0; 4096]).contains("zeros"));
     assert!(message(b"\x80\x02}.").contains("torch.save did not write"));
     assert!(refused("no_tensors.pth").to_string().contains("`step`, `lr`"));
     assert!(refused("missing.pth").to_string().contains("missing.pth"));

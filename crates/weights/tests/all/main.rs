@@ -5,3 +5,4 @@
 mod checkpoint;
 mod public;
 mod released;
+mod wrapped;

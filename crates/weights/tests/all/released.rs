@@ -12,7 +12,7 @@ use operations::parameters::{collect, load};
 use tokenizer::DecoderKind;
 use tokens::TokenLayout;
 use weights::{
-    Checkpoint, export, import,
+    Checkpoint, ImportOptions, export, import,
     released::{
         ReleasedError, export_generator, export_tokenizer, import_generator, import_tokenizer,
     },
@@ -140,14 +140,24 @@ fn should_notice_swapped_and_foreign_files() {
     let swapped = import_generator(read("tokenizer_stage1.pth"), LAYOUT).unwrap_err();
     assert!(swapped.to_string().contains("it is a tokenizer, not a generator"), "{swapped}");
     assert!(import_generator(read("torch/views.pth"), LAYOUT).is_err());
-    let integers = import_tokenizer(read("torch/training.pth")).unwrap_err();
-    assert!(integers.to_string().contains("num_batches_tracked"), "{integers}");
+    // Counts and masks are no weights; a weight in integers is a quantized model's.
+    let mut checkpoint = read("generator.pth");
+    checkpoint.others.insert("mask".into(), "a tensor of int8 of shape [4]".into());
+    assert!(import_generator(checkpoint.clone(), LAYOUT).is_ok());
+    let kind = "a tensor of int8 of shape [64, 256]";
+    checkpoint.others.insert("blocks.0.mlp.w2.weight".into(), kind.into());
+    let integers = import_generator(checkpoint, LAYOUT).unwrap_err().to_string();
+    assert!(integers.contains("w2.weight` is a tensor of int8"), "{integers}");
+}
+
+fn options(format: StorageFormat) -> ImportOptions {
+    ImportOptions { format, weights: None }
 }
 
 fn released_tiny(out: &std::path::Path, precision: StorageFormat) -> Model {
     let tokenizer = fixture("released_tiny/tokenizer.pth");
     let generator = fixture("released_tiny/generator.bin");
-    import(&tokenizer, Some(&generator), out, precision).unwrap()
+    import(&tokenizer, Some(&generator), out, options(precision)).unwrap().model
 }
 
 #[test]
@@ -226,7 +236,7 @@ fn should_overwrite_nothing_but_a_model() {
     let out = folder.path().join("photos");
     let refused = || {
         let tokenizer = fixture("released_tiny/tokenizer.pth");
-        import(&tokenizer, None, &out, StorageFormat::F32).unwrap_err().to_string()
+        import(&tokenizer, None, &out, options(StorageFormat::F32)).unwrap_err().to_string()
     };
     fs::create_dir(&out).unwrap();
     fs::write(out.join("cat.png"), "cat").unwrap();
@@ -257,8 +267,11 @@ fn should_leave_nothing_behind_when_an_import_fails() {
     let out = folder.path().join("model");
     let tokenizer = fixture("released_tiny/tokenizer.pth");
     let wrong = fixture("tokenizer_stage1.pth");
-    assert!(import(&tokenizer, Some(&wrong), &out, StorageFormat::F32).is_err());
-    assert!(import(&folder.path().join("missing.pth"), None, &out, StorageFormat::F32).is_err());
+    assert!(import(&tokenizer, Some(&wrong), &out, options(StorageFormat::F32)).is_err());
+    assert!(
+        import(&folder.path().join("missing.pth"), None, &out, options(StorageFormat::F32))
+            .is_err()
+    );
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 

@@ -66,7 +66,9 @@ pub(crate) fn run(args: &AnalyzeAttentionArgs, device: &Device) -> Result<()> {
     }
     attention::figure(&found).write(&args.out)?;
     if args.json {
-        return progress::json(&json!({ "models": found }));
+        progress::json(&json!({ "models": found }))?;
+        progress::wrote(1, "figure", &args.out);
+        return Ok(());
     }
     for found in found {
         let row = |row: [f64; 3]| row.map(|weight| format!("{:7.3}", 100.0 * weight)).concat();
@@ -80,7 +82,8 @@ pub(crate) fn run(args: &AnalyzeAttentionArgs, device: &Device) -> Result<()> {
             100.0 * found.preceding_share.unwrap_or_default()
         ))?;
     }
-    progress::result(&format!("figure in {}", args.out.display()))
+    progress::wrote(1, "figure", &args.out);
+    Ok(())
 }
 
 /// Row and column of a patch.

@@ -65,5 +65,6 @@ pub(crate) fn run(args: &AnalyzeCodesArgs, device: Option<Device>) -> Result<()>
         all.push(found);
     }
     codes::figure(all).write(&args.out)?;
-    progress::result(&format!("figure in {}", args.out.display()))
+    progress::wrote(1, "figure", &args.out);
+    Ok(())
 }

@@ -56,7 +56,9 @@ pub(crate) fn run(args: &AnalyzePredictabilityArgs, device: &Device) -> Result<(
     let found = predictability::measure(&model, &sequences, count, unconditional, device, watcher)?;
     found.figure().write(&args.out)?;
     if args.json {
-        return progress::json(&found);
+        progress::json(&found)?;
+        progress::wrote(1, "figure", &args.out);
+        return Ok(());
     }
     let layout = found.layout;
     let line = |what: &str, range: Range<usize>| {
@@ -74,5 +76,7 @@ pub(crate) fn run(args: &AnalyzePredictabilityArgs, device: &Device) -> Result<(
     text.push_str(&line("first row", layout.row_range(0)));
     text.push_str(&line("other rows", layout.len_of_rows(1)..layout.len()));
     text.push_str(&format!("{:<16}{:10.4}", "a blind guess", (found.codes as f64).ln()));
-    progress::result(&format!("{text}\nfigure in {}", args.out.display()))
+    progress::result(&text)?;
+    progress::wrote(1, "figure", &args.out);
+    Ok(())
 }

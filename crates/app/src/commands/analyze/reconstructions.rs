@@ -61,5 +61,6 @@ pub(crate) fn run(args: &AnalyzeReconstructionsArgs, device: Option<Device>) -> 
         all.push(compared);
     }
     comparison.figure(all).write(&args.out)?;
-    progress::result(&format!("figure in {}", args.out.display()))
+    progress::wrote(1, "figure", &args.out);
+    Ok(())
 }

@@ -98,7 +98,9 @@ pub(super) fn make_statistics(args: &EvaluateStatisticsArgs, device: &Device) ->
         "{count} pictures, {} features of {}",
         statistics.pool.width(),
         extractor.network()
-    ))
+    ))?;
+    progress::closing(&format!("statistics of {count} pictures"), &args.out);
+    Ok(())
 }
 
 pub(super) fn run(args: &EvaluateGenerationArgs, device: &Device) -> Result<()> {

@@ -102,19 +102,30 @@ pub(super) fn run(args: &EvaluateRunArgs, device: Option<Device>) -> Result<()> 
         return Ok(());
     }
     let mut objects = Map::new();
+    let mut pictures = 0;
     for evaluation in evaluations {
         let found = evaluation.run(&compute, args.shard.shard, &mut Watcher::default())?;
         let Some(found) = found else { continue };
+        pictures += match &found.details {
+            RunDetails::Generation { samples, .. } => *samples,
+            RunDetails::Reconstruction { images, .. } => *images,
+        };
         match args.json {
             true => drop(objects.insert(found.protocol.clone(), serde_json::to_value(&found)?)),
             false => progress::result(&text(&found, model.config.tokenizer.codes))?,
         }
     }
     match (args.json, several) {
-        (false, _) => Ok(()),
-        (true, true) => progress::json(&objects),
-        (true, false) => objects.values().try_for_each(progress::json),
+        (false, _) => {}
+        (true, true) => progress::json(&objects)?,
+        (true, false) => objects.values().try_for_each(progress::json)?,
     }
+    if pictures > 0 {
+        progress::wrote(pictures, "picture", &args.out);
+    } else {
+        progress::closing(&format!("shard {}", args.shard.shard), &args.out);
+    }
+    Ok(())
 }
 
 /// A result in words, of a codebook of so many codes.

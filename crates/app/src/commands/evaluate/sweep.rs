@@ -8,7 +8,7 @@ use evaluation::sweep::{self, Candidate, Estimate, Golden, Setting, SweepOptions
 use pipeline::Device;
 use training::Checkpoint;
 
-use super::open_extractor;
+use super::{open_extractor, without_negative_zero};
 use crate::{
     args::{BatchArgs, ComputeArgs, ModelArgs},
     models,
@@ -108,10 +108,12 @@ pub(super) fn run(args: &EvaluateSweepArgs, device: Option<Device>) -> Result<()
     for name in ["sweep.svg", "sweep.png"] {
         found.figure().write(&args.out.join(name))?;
     }
-    if args.json {
-        return progress::json(&found);
+    match args.json {
+        true => progress::json(&found)?,
+        false => progress::result(&text(&found, args.resamples))?,
     }
-    progress::result(&text(&found, args.resamples))
+    progress::wrote(found.points.len(), "point", &args.out);
+    Ok(())
 }
 
 /// The model, or each checkpoint of the run.
@@ -132,8 +134,9 @@ fn candidates(args: &EvaluateSweepArgs) -> Result<Vec<Candidate<'static>>> {
 
 /// A result as a table.
 fn text(found: &SweepResult, resamples: u32) -> String {
-    let estimate =
-        |estimate: &Estimate| format!("{:>12.4} ± {:<9.4}", estimate.value, estimate.reach());
+    let estimate = |estimate: &Estimate| {
+        format!("{:>12.4} ± {:<9.4}", without_negative_zero(estimate.value, 4), estimate.reach())
+    };
     let mut text = format!(
         "{:>8} {:>9} {:>7} {:>12} {:>24} {:>24}",
         "step", "guidance", "power", "temperature", found.distance_title, found.quality_title

@@ -2,7 +2,12 @@
 
 #![allow(dead_code)] // each test file uses a part of it
 
-use std::{cell::RefCell, collections::VecDeque, path::Path, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use burn::tensor::Device;
 pub(crate) use fixtures::home;
@@ -137,6 +142,7 @@ pub(crate) fn token_cache(views: Views) -> tempfile::TempDir {
 pub(crate) struct Reports {
     pub(crate) all: Vec<Report>,
     pub(crate) bad: Vec<BadPicture>,
+    pub(crate) passed_over: Vec<PathBuf>,
 }
 
 impl Observer for Reports {
@@ -146,6 +152,9 @@ impl Observer for Reports {
         self.all.push(report.clone());
     }
     fn saved(&mut self, _checkpoint: &Path) {}
+    fn passed_over(&mut self, checkpoint: &Path, _reason: &str) {
+        self.passed_over.push(checkpoint.to_owned());
+    }
     fn sampled(&mut self, _pictures: &Path) {}
     fn went_back(&mut self, _trouble: &Trouble, _step: u64) {}
     fn found_bad(&mut self, bad: &BadPicture) {

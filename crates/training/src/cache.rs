@@ -40,7 +40,8 @@ pub enum Views {
 }
 
 impl Views {
-    const fn count(self) -> usize {
+    /// How many views of a picture are cached.
+    pub const fn count(self) -> usize {
         match self {
             Self::Center => 1,
             Self::Mirrored => 2,

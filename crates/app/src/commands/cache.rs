@@ -5,6 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::{Context, Error, Result, bail, ensure};
@@ -13,12 +14,14 @@ use files::{
     npz,
     output::{self, OutputError, check_folder},
 };
+use model::Model;
 use pipeline::Device;
-use pixels::{DataSet, Picture};
+use pixels::{DataSet, Picture, crop::Crop};
 use token_cache::{
     LeftOut, Shard, TokenCache,
     exchange::{JsonLines, NpzFolder, TokenSource, export_json_lines, export_npz_folder},
 };
+use tokens::CodebookIndex;
 use training::{
     cache::{BuildOptions, Views, build, import},
     telemetry::BadPicture,
@@ -90,6 +93,9 @@ pub(crate) struct CacheBuildArgs {
     /// End at the first picture that cannot be read, instead of leaving it out and listing it.
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Say what would be cached and how long it would take, from a few pictures; write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// Make a token cache of tokens that another program cached
@@ -142,7 +148,30 @@ fn run_build(args: &CacheBuildArgs, device: Option<Device>) -> Result<()> {
         (_, true) => Views::Mirrored,
         _ => Views::Center,
     };
-    let mut progress = Progress::new("caching", shard.range(data.len()).len() as u64);
+    let pictures = shard.range(data.len()).len();
+    let count = views.count();
+    let layout = model.config.tokenizer.layout();
+    let bytes = (pictures * count * layout.len() * size_of::<CodebookIndex>()) as u64;
+    let about = [
+        format!("{} pictures in {} classes", data.len(), data.classes().len()),
+        format!(
+            "caches     {pictures} pictures in {count} views of {} tokens, {} on disk",
+            layout.len(),
+            machine::bytes(bytes)
+        ),
+    ];
+    ensure!(
+        machine::free_disk(&args.out).is_none_or(|free| bytes < free),
+        "the cache takes {} and {} has not as much left; free some, or give another --out",
+        machine::bytes(bytes),
+        args.out.display()
+    );
+    if args.dry_run {
+        about.iter().try_for_each(|line| progress::result(line))?;
+        return progress::result(&time_of(&*data, &model, encode, pictures * count)?);
+    }
+    about.iter().for_each(|line| progress::note(line));
+    let mut progress = Progress::new("caching", pictures as u64);
     let options = BuildOptions { views, shard, strict: args.strict };
     let bad = write_cache(&args.out, args.replace, shard, |folder| {
         Ok(build(&data, &model, encode, folder, options, |done, _| progress.set(done as u64))?)
@@ -155,8 +184,40 @@ fn run_build(args: &CacheBuildArgs, device: Option<Device>) -> Result<()> {
         let count = bad.len();
         progress::note(&format!("{count} pictures of shard {shard} were left out of the cache"));
     }
-    progress::wrote(shard.range(data.len()).len() - bad.len(), "picture", &args.out);
+    progress::wrote(pictures - bad.len(), "picture", &args.out);
     Ok(())
+}
+
+/// How long it takes to encode so many views, from the first pictures that can be read.
+fn time_of(
+    data: &dyn DataSet,
+    model: &Model,
+    encode: impl Fn(&Picture) -> Vec<CodebookIndex>,
+    views: usize,
+) -> Result<String> {
+    const TRIED: usize = 3;
+    let image = model.config.tokenizer.image;
+    let started = Instant::now();
+    let mut encoded = 0;
+    for index in 0..data.len().min(100) {
+        let Ok(picture) = data.picture(index) else { continue };
+        let picture = Crop::Center.fit(picture, image.width, image.height, data.name(index))?;
+        encode(&picture);
+        encoded += 1;
+        if encoded == TRIED {
+            break;
+        }
+    }
+    ensure!(
+        encoded > 0,
+        "none of the first pictures can be read; `alitok data inspect` lists them"
+    );
+    let each = started.elapsed().as_secs_f64() / encoded as f64;
+    Ok(format!(
+        "time       about {}, {} s a view",
+        progress::duration(each * views as f64),
+        progress::three_digits(each)
+    ))
 }
 
 /// Writes a cache to a folder: into it where nothing or a cache is, which the cache's own writer then

@@ -224,8 +224,8 @@ pub(crate) struct ShardArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
-    /// `bundled`, `bundled:heldout`, a folder with a sub-folder a class, or (a pattern of) tar
-    /// shards.
+    /// `bundled`, `bundled:heldout`, a folder with a sub-folder a class, `FOLDER@LABELS`, or (a
+    /// pattern of) tar shards or Parquet files; docs/data.md has the rules.
     #[arg(long)]
     pub(crate) data: String,
 }

@@ -9,6 +9,7 @@ mod models;
 mod processes;
 mod progress;
 mod reference;
+mod sources;
 mod tuning;
 
 use std::process::ExitCode;

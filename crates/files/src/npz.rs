@@ -125,7 +125,8 @@ impl ArchiveReader {
     /// and has more than 2^30 bytes, or the file is damaged.
     pub fn bytes(&mut self, name: &str) -> io::Result<(Vec<u64>, Box<dyn Read + '_>)> {
         let mut entry = self.archive.by_name(&format!("{name}.npy"))?;
-        let header = header(name, &mut entry)?;
+        let (size, mut taken) = (entry.size(), 0);
+        let header = header(name, &mut Counted { reader: &mut entry, taken: &mut taken })?;
         let array = NpyFile::with_header(header, io::empty());
         let (shape, order) = (array.shape().to_vec(), array.order());
         if let Err(array) = array.try_data::<u8>() {
@@ -135,10 +136,16 @@ impl ArchiveReader {
                 array.dtype().descr()
             )));
         }
+        let count = shape.iter().try_fold(1u64, |count, &extent| count.checked_mul(extent));
+        let there = size.saturating_sub(taken);
+        if count != Some(there) {
+            return Err(invalid(format!(
+                "`{name}` has {there} values, and its shape says {shape:?}"
+            )));
+        }
         if is_row_major(order, &shape) {
             return Ok((shape, Box::new(entry)));
         }
-        let count = shape.iter().try_fold(1u64, |count, &extent| count.checked_mul(extent));
         let count = count.filter(|&count| count <= MAX_REORDERED).ok_or_else(|| {
             invalid(format!(
                 "`{name}` is stored column by column and too large to turn; save \
@@ -190,6 +197,20 @@ impl ArchiveReader {
             }
             Err(kind) => Err(other_kind(name, &kind, wanted)),
         }
+    }
+}
+
+/// A reader that counts the bytes taken from another.
+struct Counted<'a, R> {
+    reader: R,
+    taken: &'a mut u64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        *self.taken += read as u64;
+        Ok(read)
     }
 }
 

@@ -224,20 +224,14 @@ impl NumpyBatch {
         });
         let images = if archive.contains(IMAGES) {
             let (shape, _) = archive.bytes(IMAGES).map_err(at(&path))?;
-            match shape.iter().map(|&extent| extent as usize).collect::<Vec<_>>()[..] {
-                [count, height, width, 3] if height * width > 0 => Some([count, height, width]),
-                _ => {
-                    return Err(at(&path)(format!(
-                        "`{IMAGES}` has shape {shape:?}; [count, height, width, 3] is read"
-                    )));
-                }
-            }
+            Some(extents(&shape).map_err(at(&path))?)
         } else {
             None
         };
         if images.is_none() && statistics.is_none() {
             return Err(at(&path)(
-                "it has neither pictures (`arr_0`) nor statistics (`mu`, `sigma`)",
+                "it has neither pictures (`arr_0`) nor statistics (`mu`, `sigma`); \
+                 `numpy.savez(path, array)` calls an array `arr_0`",
             ));
         }
         Ok(Self { path, images, statistics })
@@ -286,6 +280,20 @@ impl NumpyBatch {
     }
 }
 
+/// Count, height and width of pictures in an array of this shape.
+fn extents(shape: &[u64]) -> Result<[usize; 3], String> {
+    let fix = match *shape {
+        [_, height, width, 3] if height.checked_mul(width).is_some_and(|pixels| pixels > 0) => {
+            return Ok([shape[0], height, width].map(|extent| extent as usize));
+        }
+        [_, 1 | 3, _, _] => "; save `array.transpose(0, 2, 3, 1)`",
+        [_, _, _, 4] => "; save `array[..., :3]`",
+        [_, _, _] => "; of grey pictures, save `numpy.stack([array] * 3, axis=-1)`",
+        _ => "",
+    };
+    Err(format!("`{IMAGES}` has shape {shape:?}; [count, height, width, 3] is read{fix}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,6 +327,71 @@ mod tests {
             std::fs::write(&path, &bytes[..length]).unwrap();
             let told = Statistics::read(&path).unwrap_err().to_string();
             assert!(told.contains("set.safetensors"), "{told}");
+        }
+    }
+
+    /// All values of a batch.
+    fn values(batch: &NumpyBatch) -> Vec<u8> {
+        let mut values = Vec::new();
+        let taken = batch.for_each_batch(1, |images| -> Result<(), ReferenceError> {
+            values.extend(images.values);
+            Ok(())
+        });
+        taken.unwrap();
+        values
+    }
+
+    #[test]
+    fn should_read_pictures_that_numpy_stored_in_either_order() {
+        // `tests/fixtures/data_sets.py` wrote the numbers 0 to 35 in the shape [2, 3, 2, 3].
+        let expected: Vec<u8> = (0..36).collect();
+        for name in ["columns.npz", "columns_deflated.npz", "rows.npz"] {
+            let batch = NumpyBatch::open(fixtures::fixture(&format!("data_sets/{name}"))).unwrap();
+            assert_eq!(batch.images(), Some([2, 3, 2]), "{name}");
+            assert_eq!(values(&batch), expected, "{name}");
+        }
+        let batch = NumpyBatch::open(fixtures::fixture("data_sets/moments.npz")).unwrap();
+        let covariance: Vec<f64> = (0..9).map(f64::from).collect();
+        assert_eq!(batch.statistics().unwrap().pool.covariance, covariance);
+    }
+
+    #[test]
+    fn should_say_how_to_convert_arrays_that_are_no_pictures() {
+        for (name, part) in [
+            ("int64.npz", "make bytes from 0 to 255 of it"),
+            ("float32.npz", "(255 * x).round()"),
+            ("planes.npz", "save `array.transpose(0, 2, 3, 1)`"),
+            ("named.npz", "calls an array `arr_0`"),
+        ] {
+            let told = NumpyBatch::open(fixtures::fixture(&format!("data_sets/{name}")));
+            let told = told.unwrap_err().to_string();
+            assert!(told.contains(name) && told.contains(part), "{told}");
+        }
+    }
+
+    #[test]
+    fn should_refuse_an_array_that_claims_more_than_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["rows.npz", "columns.npz"] {
+            let whole = std::fs::read(fixtures::fixture(&format!("data_sets/{name}"))).unwrap();
+            let path = folder.path().join(name);
+            for (shape, other) in [("(2, 3, 2, 3)", "(9, 9, 9, 3)"), ("(2, 3,", "(1, 3,")] {
+                let at =
+                    whole.windows(shape.len()).position(|part| part == shape.as_bytes()).unwrap();
+                let mut bytes = whole.clone();
+                bytes[at..][..shape.len()].copy_from_slice(other.as_bytes());
+                std::fs::write(&path, bytes).unwrap();
+                let told = NumpyBatch::open(&path).unwrap_err().to_string();
+                assert!(told.contains("has 36 values, and its shape says"), "{told}");
+            }
+            // Ten thousand million pictures, with the header's padding for the longer text.
+            let mut bytes = whole.clone();
+            let at = whole.windows(5).position(|part| part == b"(2, 3").unwrap();
+            let claim = b"(10000000000, 3, 2, 3), }";
+            bytes[at..][..claim.len()].copy_from_slice(claim);
+            std::fs::write(&path, bytes).unwrap();
+            let told = NumpyBatch::open(&path).unwrap_err().to_string();
+            assert!(told.contains("its shape says [10000000000, 3, 2, 3]"), "{told}");
         }
     }
 

@@ -2,33 +2,42 @@
 
 mod balanced;
 mod class_folder;
+mod classes;
 mod flat_folder;
+mod labels;
+mod left_out;
 #[cfg(feature = "parquet")]
 mod parquet_set;
 mod part;
+mod pattern;
+mod rules;
 mod shard_set;
+mod walk;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use files::Home;
 
 pub use balanced::Balanced;
 pub use class_folder::ClassFolder;
 pub use flat_folder::FlatFolder;
+pub use left_out::LeftOut;
 #[cfg(feature = "parquet")]
 pub use parquet_set::ParquetSet;
 pub use part::{Part, hold_out, is_held_out};
 pub use shard_set::ShardSet;
 
+use self::{flat_folder::LABEL_FILES, left_out::Ledger, rules::Kind, walk::Walk};
 use crate::bundle::Split;
 use crate::{Picture, PixelsError};
 
 /// The shard of the bundled pictures, below the root of bundled things.
 const BUNDLED: &str = "data/noto-emoji-64.tar";
-/// Most classes that may be given by number.
-const MAX_CLASSES: usize = 1 << 20;
-/// Most paths that the braces of a pattern may stand for.
-const MAX_PATTERNS: usize = 1 << 20;
 
 /// A picture with its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +77,16 @@ pub trait DataSet: Send + Sync {
         None
     }
 
+    /// What the source was read as, such as `class folder, 3 classes, pictures at any depth`.
+    fn read_as(&self) -> String {
+        counted(self.classes().len())
+    }
+
+    /// What the source holds that is no sample, by reason, lost samples first.
+    fn left_out(&self) -> &[LeftOut] {
+        &[]
+    }
+
     /// Reads and decodes the picture of a sample.
     ///
     /// # Errors
@@ -93,27 +112,55 @@ pub trait DataSet: Send + Sync {
 /// - a folder of pictures ([`FlatFolder`]), where `FOLDER@FILE` names the file of its labels;
 /// - tar shards in the WebDataset layout ([`ShardSet`]), or Parquet files with pictures in them
 ///   (`ParquetSet`, if the feature `parquet` is built in): a path, or a pattern with `*`, `?`,
-///   `[…]`, `{a,b}` or `{000..123}`. Everything that braces stand for has to be there.
+///   `[…]`, `{a,b}` or `{000..123}`. Everything that braces stand for has to be there;
+/// - a pattern that matches pictures of one folder, which are of one class, or class folders beside
+///   each other; `FOLDER/*/` stands for all of a folder.
+///
+/// What is no sample is counted and named under [`DataSet::left_out`].
 ///
 /// # Errors
-/// [`PixelsError::Read`] or [`PixelsError::DataSet`], naming what is missing or wrong.
+/// [`PixelsError::Read`] or [`PixelsError::DataSet`], naming what is missing or wrong, or the two
+/// readings of a layout that fits two.
 pub fn open(source: &str, home: &Home) -> Result<Box<dyn DataSet>, PixelsError> {
     let path = Path::new(source);
     match source {
-        "bundled" | "bundled:train" => Ok(Box::new(bundled(Split::Train, home)?)),
-        "bundled:heldout" => Ok(Box::new(bundled(Split::HeldOut, home)?)),
+        "bundled" | "bundled:train" => return Ok(Box::new(bundled(Split::Train, home)?)),
+        "bundled:heldout" => return Ok(Box::new(bundled(Split::HeldOut, home)?)),
         _ if source.starts_with("bundled:") => {
-            Err(PixelsError::data_set(source, "its sides are `bundled` and `bundled:heldout`"))
+            let problem = "its sides are `bundled` and `bundled:heldout`";
+            return Err(PixelsError::data_set(source, problem));
         }
-        _ if path.is_dir() => open_folder(path),
-        _ if path.exists() => open_files(source, vec![path.to_path_buf()]),
-        _ => match source.rsplit_once('@') {
-            Some((folder, labels)) if Path::new(folder).is_dir() => {
-                Ok(Box::new(FlatFolder::open(Path::new(folder), Some(Path::new(labels)))?))
-            }
-            _ => open_files(source, matching(source)?),
-        },
+        _ => {}
     }
+    if path.is_dir() {
+        return open_folder(source, path);
+    }
+    if path.exists() {
+        return open_files(source, vec![path.to_path_buf()], Ledger::default());
+    }
+    // A label file may have an `@` in its name, and so may the folder.
+    for (at, _) in source.match_indices('@') {
+        let (folder, file) = (Path::new(&source[..at]), Path::new(&source[at + 1..]));
+        if folder.is_dir() {
+            // From where the program runs, or else from the folder.
+            let inside = folder.join(file);
+            let file = if !file.exists() && inside.is_file() { &inside } else { file };
+            return Ok(Box::new(FlatFolder::open(folder, Some(file))?));
+        }
+    }
+    if let Some(folder) = source.strip_suffix("*/")
+        && Path::new(folder).is_dir()
+    {
+        return Ok(Box::new(ClassFolder::open(Path::new(folder))?));
+    }
+    let mut ledger = Ledger::default();
+    let paths = pattern::matching(source, &mut ledger)?;
+    open_matches(source, paths, ledger)
+}
+
+/// A number of classes in words.
+fn counted(classes: usize) -> String {
+    format!("{classes} {}", if classes == 1 { "class" } else { "classes" })
 }
 
 /// One side of the bundled data set.
@@ -122,24 +169,147 @@ fn bundled(split: Split, home: &Home) -> Result<ShardSet, PixelsError> {
     ShardSet::open_split(&[path], split)
 }
 
-fn open_folder(path: &Path) -> Result<Box<dyn DataSet>, PixelsError> {
-    let found = names(path)?;
-    if found.iter().any(|name| path.join(name).is_dir()) {
-        return Ok(Box::new(ClassFolder::open(path)?));
+/// Opens a folder as what its contents say that it is.
+fn open_folder(source: &str, path: &Path) -> Result<Box<dyn DataSet>, PixelsError> {
+    let mut ledger = Ledger::default();
+    let contents = walk::contents(path, "", &mut ledger)?;
+    let is_picture = |name: &&String| matches!(rules::kind(name), Kind::Picture(_));
+    let picture = contents.files.iter().find(is_picture);
+    let folder = source.trim_end_matches('/');
+
+    if let Some(picture) = picture {
+        if contents.files.iter().any(|file| LABEL_FILES.contains(&file.as_str())) {
+            return Ok(Box::new(FlatFolder::of_contents(path, contents, ledger)?));
+        }
+        for name in &contents.folders {
+            let below = Walk::pictures(path, &format!("{name}/"), &mut Ledger::default())?;
+            if let Some(other) = below.first() {
+                let ending = rules::ending(picture).unwrap_or_default();
+                return Err(PixelsError::data_set(
+                    source,
+                    format!(
+                        "it fits two readings: pictures of one class, such as {picture}, or folders \
+                         of classes, such as {name} with {other}; `'{folder}/*.{ending}'` takes \
+                         the pictures alone, `'{folder}/*/'` the folders"
+                    ),
+                ));
+            }
+        }
+        return Ok(Box::new(FlatFolder::of_contents(path, contents, ledger)?));
     }
-    Ok(Box::new(FlatFolder::open(path, None)?))
+    if contents.folders.is_empty() {
+        for ending in ["tar", "parquet"] {
+            let has_ending = |name: &&String| rules::ending(name).as_deref() == Some(ending);
+            let count = contents.files.iter().filter(has_ending).count();
+            if count > 0 {
+                let problem = format!(
+                    "it holds {count} .{ending} files, maybe of several sides of a data set; give a \
+                     pattern such as `'{folder}/*.{ending}'`"
+                );
+                return Err(PixelsError::data_set(source, problem));
+            }
+        }
+        return Ok(Box::new(FlatFolder::of_contents(path, contents, ledger)?));
+    }
+    refuse_other_labels(folder, path, &contents)?;
+    for file in walk::pictures_among(contents.files, "", &mut ledger) {
+        ledger.lose(&file, "it lies beside the class folders");
+    }
+    Ok(Box::new(ClassFolder::of_folders(path, contents.folders, ledger)?))
+}
+
+/// Refuses folders beside a label file that says other classes of their pictures.
+fn refuse_other_labels(
+    folder: &str,
+    root: &Path,
+    contents: &walk::Contents,
+) -> Result<(), PixelsError> {
+    const TABLES: [&str; 5] = ["csv", "tsv", "txt", "json", "jsonl"];
+    // One folder is more often that of all pictures than a class.
+    let is_single = contents.folders.len() == 1;
+    for file in &contents.files {
+        let is_table = rules::ending(file).is_some_and(|end| TABLES.contains(&end.as_str()));
+        let is_of_labels = LABEL_FILES.contains(&file.as_str()) || is_single && is_table;
+        if !is_of_labels {
+            continue;
+        }
+        let pictures = Walk::pictures(root, "", &mut Ledger::default())?;
+        let path = root.join(file);
+        let Ok(found) = labels::read(&path, root, &pictures, &mut Ledger::default()) else {
+            continue;
+        };
+        let is_other = |(picture, label): (&String, &Option<usize>)| {
+            let class = picture.split('/').next().map(classes::normalized);
+            label.is_some_and(|label| Some(&found.classes[label]) != class.as_ref())
+        };
+        if found.names_pictures && pictures.iter().zip(&found.labels).any(is_other) {
+            let problem = format!(
+                "it fits two readings: class folders, such as {}, or the classes that {file} gives; \
+                 `'{folder}/*/'` takes the folders, `{folder}@{folder}/{file}` the file",
+                contents.folders[0]
+            );
+            return Err(PixelsError::data_set(folder, problem));
+        }
+    }
+    Ok(())
+}
+
+/// Opens what a pattern matches: class folders, pictures of one class, or shards.
+fn open_matches(
+    source: &str,
+    paths: Vec<PathBuf>,
+    ledger: Ledger,
+) -> Result<Box<dyn DataSet>, PixelsError> {
+    let folders = paths.iter().filter(|path| path.is_dir()).count();
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let is_picture = |path: &&PathBuf| {
+        name(path).is_some_and(|name| matches!(rules::kind(&name), Kind::Picture(_)))
+    };
+    let pictures = paths.iter().filter(is_picture).count();
+    if folders == 0 && pictures == 0 {
+        return open_files(source, paths, ledger);
+    }
+    if folders.max(pictures) < paths.len() {
+        let problem = "some of what it matches are folders or pictures, and some are not; give a \
+                       pattern that matches one kind";
+        return Err(PixelsError::data_set(source, problem));
+    }
+    let parent = |path: &PathBuf| path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let root = parent(&paths[0]);
+    if paths.iter().any(|path| parent(path) != root) {
+        let problem = "what it matches lies in several folders; give a pattern for one of them";
+        return Err(PixelsError::data_set(source, problem));
+    }
+    let names: Option<Vec<String>> =
+        paths.iter().map(|path| path.file_name()?.to_str().map(str::to_owned)).collect();
+    let problem = "the names that it matches are no UTF-8 text; rename them";
+    let mut names = names.ok_or_else(|| PixelsError::data_set(source, problem))?;
+    names.sort_unstable();
+    names.dedup();
+    let root = if root.as_os_str().is_empty() { PathBuf::from(".") } else { root };
+    match folders {
+        0 => Ok(Box::new(FlatFolder::one_class(&root, names, ledger)?)),
+        _ => Ok(Box::new(ClassFolder::of_folders(&root, names, ledger)?)),
+    }
 }
 
 /// Opens shards of one kind.
-fn open_files(source: &str, paths: Vec<PathBuf>) -> Result<Box<dyn DataSet>, PixelsError> {
-    let is_parquet = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "parquet");
-    match paths.iter().filter(|path| is_parquet(path)).count() {
-        0 => Ok(Box::new(ShardSet::open(&paths)?)),
+fn open_files(
+    source: &str,
+    paths: Vec<PathBuf>,
+    ledger: Ledger,
+) -> Result<Box<dyn DataSet>, PixelsError> {
+    let mut parquet = 0;
+    for path in &paths {
+        parquet += usize::from(is_parquet(path)?);
+    }
+    match parquet {
+        0 => Ok(Box::new(ShardSet::open_noting(&paths, ledger)?)),
         count if count < paths.len() => {
             Err(PixelsError::data_set(source, "some of its files are Parquet and some are not"))
         }
         #[cfg(feature = "parquet")]
-        _ => Ok(Box::new(ParquetSet::open(&paths)?)),
+        _ => Ok(Box::new(ParquetSet::open_noting(&paths, ledger)?)),
         #[cfg(not(feature = "parquet"))]
         _ => Err(PixelsError::data_set(
             source,
@@ -148,128 +318,39 @@ fn open_files(source: &str, paths: Vec<PathBuf>) -> Result<Box<dyn DataSet>, Pix
     }
 }
 
-/// The files that a pattern stands for: its braces in their order, each one's matches sorted.
-fn matching(pattern: &str) -> Result<Vec<PathBuf>, PixelsError> {
-    let problem = |problem: String| PixelsError::data_set(pattern, problem);
-    let mut paths = Vec::new();
-    for part in expand(pattern).map_err(problem)? {
-        let before = paths.len();
-        if Path::new(&part).exists() {
-            paths.push(PathBuf::from(&part));
-        } else {
-            let found = glob::glob(&part).map_err(|error| problem(error.to_string()))?;
-            for path in found {
-                paths.push(path.map_err(|error| problem(error.to_string()))?);
-            }
-        }
-        if paths.len() == before {
-            return Err(problem(if part == pattern {
-                "there is no such file or folder; give `bundled`, a folder with one sub-folder for \
-                 each class, or the path or pattern of tar shards"
-                    .to_owned()
-            } else {
-                format!("there is no {part}, which it stands for")
-            }));
-        }
+/// Whether a file is Parquet by its name or its first bytes.
+fn is_parquet(path: &Path) -> Result<bool, PixelsError> {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    if matches!(ending.as_deref(), Some("parquet" | "parq" | "pq")) {
+        return Ok(true);
     }
-    Ok(paths)
+    Ok(matches!(&start(path)?[..], [b'P', b'A', b'R', b'1' | b'E', ..]))
 }
 
-/// The patterns that a pattern with braces stands for, as a shell expands them: `{a,b}` each part,
-/// `{08..12}` each number, with the zeros of the first.
-fn expand(pattern: &str) -> Result<Vec<String>, String> {
-    let mut expanded = vec![String::new()];
-    let mut rest = pattern;
-    while let Some(open) = rest.find('{') {
-        let close = rest[open..].find('}').map(|close| open + close);
-        let close = close.ok_or_else(|| format!("the brace at `{}` has no end", &rest[open..]))?;
-        let content = &rest[open + 1..close];
-        if content.contains('{') {
-            return Err("braces inside of braces are not understood".to_owned());
-        }
-        let parts: Vec<String> = match content.split_once("..") {
-            Some((first, last)) => {
-                let number = |text: &str| {
-                    text.parse::<usize>()
-                        .map_err(|_| format!("`{text}` in {{{content}}} is no number"))
-                };
-                let (from, to) = (number(first)?, number(last)?);
-                if from > to {
-                    return Err(format!("{{{content}}} ends before it begins"));
-                }
-                if to - from >= MAX_PATTERNS {
-                    return Err(format!("{{{content}}} stands for too many files"));
-                }
-                let width = if first.starts_with('0') { first.len() } else { 0 };
-                (from..=to).map(|number| format!("{number:0width$}")).collect()
-            }
-            None => content.split(',').map(str::to_owned).collect(),
-        };
-        if expanded.len().saturating_mul(parts.len()) > MAX_PATTERNS {
-            return Err("its braces stand for too many files".to_owned());
-        }
-        let before = &rest[..open];
-        expanded = expanded
-            .iter()
-            .flat_map(|start| parts.iter().map(move |part| format!("{start}{before}{part}")))
-            .collect();
-        rest = &rest[close + 1..];
-    }
-    expanded.iter_mut().for_each(|start| start.push_str(rest));
-    Ok(expanded)
+/// The first bytes of a file.
+fn start(path: &Path) -> Result<Vec<u8>, PixelsError> {
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(PixelsError::read(path))?;
+    file.take(512).read_to_end(&mut start).map_err(PixelsError::read(path))?;
+    Ok(start)
 }
 
-/// The names in a folder, sorted, without hidden ones.
-fn names(folder: &Path) -> Result<Vec<String>, PixelsError> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(PixelsError::read(folder))? {
-        let name = entry.map_err(PixelsError::read(folder))?.file_name();
-        let name = name.into_string().map_err(|name| {
-            let problem = format!("the name {name:?} is no UTF-8 text; rename it");
-            PixelsError::data_set(folder.display(), problem)
-        })?;
-        if !name.starts_with('.') {
-            names.push(name);
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
+/// The numbers of the classes `from` among the classes `to`, which are found by their names.
+pub fn labels_by_name(from: &[String], to: &[String]) -> Vec<Option<usize>> {
+    let numbers: HashMap<String, usize> =
+        to.iter().enumerate().map(|(label, name)| (classes::normalized(name), label)).collect();
+    from.iter().map(|name| numbers.get(&classes::normalized(name)).copied()).collect()
 }
 
-/// The names in a folder that end like a picture's, sorted.
-fn picture_names(folder: &Path) -> Result<Vec<String>, PixelsError> {
-    let mut names = names(folder)?;
-    names.retain(|name| {
-        Path::new(name).extension().and_then(|e| e.to_str()).is_some_and(is_picture)
-    });
-    Ok(names)
-}
-
-/// Whether a file extension is that of a picture.
-fn is_picture(extension: &str) -> bool {
-    ["png", "jpg", "jpeg", "webp", "gif"].iter().any(|known| extension.eq_ignore_ascii_case(known))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn should_expand_braces_as_a_shell_does() {
-        let cases: [(&str, &[&str]); 5] = [
-            ("a.tar", &["a.tar"]),
-            ("s-{008..011}.tar", &["s-008.tar", "s-009.tar", "s-010.tar", "s-011.tar"]),
-            ("{9..11}", &["9", "10", "11"]),
-            ("{train,val}/{0..1}.tar", &["train/0.tar", "train/1.tar", "val/0.tar", "val/1.tar"]),
-            ("x{a}*", &["xa*"]),
-        ];
-        for (pattern, expected) in cases {
-            assert_eq!(expand(pattern).unwrap(), expected, "{pattern}");
-        }
-        for wrong in
-            ["{1..", "{3..1}", "{a..b}", "{0..99999999999}", "{a,{b,c}}", "{0..9999}{0..9999}"]
-        {
-            assert!(expand(wrong).is_err(), "{wrong}");
+/// Refuses a data set of which samples were lost.
+///
+/// # Errors
+/// [`PixelsError::DataSet`] that names the first of each reason.
+pub fn refuse_losses(source: &str, data: &dyn DataSet) -> Result<(), PixelsError> {
+    match left_out::losses(data.left_out()) {
+        lost if lost.is_empty() => Ok(()),
+        lost => {
+            Err(PixelsError::data_set(source, format!("it has samples that are left out: {lost}")))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The loop that all three trainers share.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions, TryLockError},
     io::Write,
     path::{Path, PathBuf},
@@ -59,6 +60,30 @@ pub enum Begin {
     Resume,
     /// As `Resume`; the recipe may have another number of steps than before.
     Extend,
+}
+
+/// Name of the input that tells the labels of the pictures.
+pub(crate) const LABELS: &str = "labels of the data set";
+/// Name of the input that tells the labels of the held-out pictures.
+pub(crate) const HELDOUT_LABELS: &str = "labels of the held-out data set";
+
+/// Holds what a run is made from against what its checkpoint recorded.
+fn check_inputs(
+    recorded: &BTreeMap<String, String>,
+    inputs: &[(&'static str, String)],
+) -> Result<(), TrainingError> {
+    for &(what, ref now) in inputs {
+        let before = recorded.get(what);
+        if before.is_none() && [LABELS, HELDOUT_LABELS].contains(&what) {
+            // A run from before they were recorded; its older checksum is compared.
+            continue;
+        }
+        let before = before.cloned().unwrap_or_default();
+        if before != *now {
+            return Err(TrainingError::InputChanged { what, before, now: now.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// One of the three trainings.
@@ -314,12 +339,7 @@ impl<T: Trainer> Run<'_, T> {
         let checkpoint = if resume { self.latest()? } else { None };
         let found = checkpoint.is_some();
         if let Some(checkpoint) = &checkpoint {
-            for (what, now) in &self.inputs {
-                let before = checkpoint.inputs.get(*what).cloned().unwrap_or_default();
-                if before != *now {
-                    return Err(TrainingError::InputChanged { what, before, now: now.clone() });
-                }
-            }
+            check_inputs(&checkpoint.inputs, &self.inputs)?;
             self.step = checkpoint.step;
             self.skipped = checkpoint.number_or_zero("skipped") as u64;
             self.rollbacks = checkpoint.number_or_zero("rollbacks") as u64;
@@ -621,4 +641,26 @@ fn lookup<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
     let mut keys = path.split('.');
     let first = table.get(keys.next()?)?;
     keys.try_fold(first, |value, key| value.get(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn should_hold_a_run_to_the_checksums_that_it_recorded() {
+        let now =
+            |labels: &str| vec![("data set", "2 pictures".to_owned()), (LABELS, labels.to_owned())];
+        let recorded = |inputs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            inputs.iter().map(|&(what, value)| (what.to_owned(), value.to_owned())).collect()
+        };
+        let both = recorded(&[("data set", "2 pictures"), (LABELS, "checksum 1")]);
+        assert!(check_inputs(&both, &now("checksum 1")).is_ok());
+        assert!(check_inputs(&both, &now("checksum 2")).is_err());
+        // A run from before labels were recorded.
+        let old = recorded(&[("data set", "2 pictures")]);
+        assert!(check_inputs(&old, &now("checksum 1")).is_ok());
+        let other = recorded(&[("data set", "3 pictures")]);
+        assert!(check_inputs(&other, &now("checksum 1")).is_err());
+    }
 }

@@ -4,7 +4,6 @@ use std::{
     collections::HashSet,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Instant,
 };
 
@@ -31,6 +30,7 @@ use crate::{
     args::{ComputeArgs, DataArgs, ModelArgs, ReplaceArgs, ShardArgs},
     models,
     progress::{self, Progress},
+    sources,
 };
 
 /// Make and read token caches, on which generators train
@@ -90,7 +90,8 @@ pub(crate) struct CacheBuildArgs {
     pub(crate) replace: ReplaceArgs,
     #[command(flatten)]
     pub(crate) shard: ShardArgs,
-    /// End at the first picture that cannot be read, instead of leaving it out and listing it.
+    /// End at the first picture that cannot be read, and for samples without picture or class, instead
+    /// of leaving them out and listing them.
     #[arg(long)]
     pub(crate) strict: bool,
     /// Say what would be cached and how long it would take, from a few pictures; write nothing.
@@ -136,7 +137,7 @@ pub(crate) fn run(verb: &CacheVerb, device: Option<Device>) -> Result<()> {
 
 fn run_build(args: &CacheBuildArgs, device: Option<Device>) -> Result<()> {
     let shard = args.shard.shard;
-    let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
+    let data = sources::open(&args.data.data, args.strict)?;
     let model = models::open(&args.model.model)?;
     // What is cached are the tokenizer's tokens, not those of a rounded one.
     let encoder = ComputeArgs::default().compute(device)?.encoder(&model)?;

@@ -11,6 +11,7 @@ use pipeline::samples::make_folder;
 use pixels::{
     DataSet, Picture, bundle,
     crop::{center_crop, ten_crop},
+    data::{LeftOut, refuse_losses},
     loader::BadSample,
     survey::{Lengths, survey},
 };
@@ -39,16 +40,18 @@ pub(crate) enum DataVerb {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Read every picture of a data set: counts per class, sizes, and what cannot be read
+    /// Read every picture of a data set: counts per class, sizes, and what cannot be read or is
+    /// left out
     #[command(after_help = "Example:
   alitok data inspect /data/imagenet/train --sheet sheet.png")]
     Inspect {
-        /// `bundled`, `bundled:heldout`, a folder, or a path or pattern of shards.
+        /// `bundled`, `bundled:heldout`, a folder, `FOLDER@LABELS`, or a path or pattern of shards;
+        /// docs/data.md has the rules.
         data: String,
         /// PNG file for pictures from all over the data set.
         #[arg(long)]
         sheet: Option<PathBuf>,
-        /// Fail at the first picture that cannot be read.
+        /// Fail at the first picture that cannot be read, and for samples without picture or class.
         #[arg(long)]
         strict: bool,
     },
@@ -64,6 +67,9 @@ pub(crate) enum DataVerb {
         out: PathBuf,
     },
 }
+
+/// Unreadable pictures that are named; more are counted.
+const MOST_NAMED: usize = 20;
 
 pub(crate) fn run(verb: &DataVerb) -> Result<()> {
     match verb {
@@ -92,6 +98,9 @@ fn crops(image: &Path, size: usize, ten: bool, out: &Path) -> Result<()> {
 
 fn inspect(source: &str, sheet: Option<&Path>, strict: bool) -> Result<()> {
     let data: Arc<dyn DataSet> = pixels::data::open(source, crate::models::home())?.into();
+    if strict {
+        refuse_losses(source, data.as_ref())?;
+    }
     let threads = tuning::threads();
     let mut progress = Progress::new("reading", data.len() as u64);
     let survey = survey(Arc::clone(&data), threads, strict, |read| progress.set(read as u64))?;
@@ -100,20 +109,39 @@ fn inspect(source: &str, sheet: Option<&Path>, strict: bool) -> Result<()> {
     for (class, count) in data.classes().iter().zip(&survey.counts) {
         progress::result(&format!("{class:30} {count:9}"))?;
     }
+    let count = |is_sample: bool| -> usize {
+        let groups = data.left_out().iter().filter(|group| group.is_sample == is_sample);
+        groups.map(|group| group.count).sum()
+    };
     progress::result(&format!(
-        "{} pictures in {} classes, {} unreadable",
+        "{} pictures in {} classes, {} unreadable, {} left out, {} other files passed over",
         data.len(),
         data.classes().len(),
-        survey.unreadable
+        survey.unreadable,
+        count(true),
+        count(false),
     ))?;
     for (side, lengths) in [("width", survey.widths), ("height", survey.heights)] {
         if let Some(Lengths { smallest, median, largest }) = lengths {
             progress::result(&format!("{side} {smallest} to {largest} pixels, median {median}"))?;
         }
     }
-    for BadSample { index, error } in &survey.listed {
+    for BadSample { index, error } in survey.listed.iter().take(MOST_NAMED) {
         progress::result(&format!("unreadable: {}: {error}", data.name(*index)))?;
     }
+    if let more @ 1.. = survey.unreadable.saturating_sub(MOST_NAMED) {
+        progress::result(&format!("unreadable: and {more} more"))?;
+    }
+    for LeftOut { reason, is_sample, count, names } in data.left_out() {
+        let what = if *is_sample { "left out" } else { "passed over" };
+        for name in names {
+            progress::result(&format!("{what}: {name}: {reason}"))?;
+        }
+        if let more @ 1.. = count - names.len() {
+            progress::result(&format!("{what}: and {more} more: {reason}"))?;
+        }
+    }
+    progress::result(&format!("read as: {}", data.read_as()))?;
     if let (Some(path), Some(picture)) = (sheet, &survey.contact_sheet) {
         picture.write_png(path)?;
     }

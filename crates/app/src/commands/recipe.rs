@@ -1,6 +1,6 @@
 //! `alitok recipe`
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
@@ -10,7 +10,7 @@ use crate::{
     args::DataArgs,
     models,
     progress::{self, duration},
-    reference, tuning,
+    reference, sources, tuning,
 };
 
 /// Make recipes for one's own pictures
@@ -56,8 +56,7 @@ pub(crate) fn run(verb: &RecipeVerb, device: Option<pipeline::Device>) -> Result
     let started = Instant::now();
     let device = reference::device(device, "training")?;
     tuning::for_training();
-    let data: Arc<dyn pixels::DataSet> =
-        pixels::data::open(&args.data.data, models::home())?.into();
+    let data = sources::open(&args.data.data, false)?;
     let machine = match args.machine {
         MachineName::Cpu => Machine::Cpu,
         MachineName::Gpu => Machine::Gpu,

@@ -10,7 +10,6 @@ use anyhow::{Context, Result, anyhow, ensure};
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
 use generator::GeneratorConfig;
-use pixels::DataSet;
 use token_cache::TokenCache;
 use tokenizer::TokenizerConfig;
 use training::{
@@ -24,7 +23,7 @@ use crate::{
     args::DataArgs,
     interrupt, models, processes,
     progress::{self, TrainingProgress},
-    reference, tuning,
+    reference, sources, tuning,
 };
 
 /// Train a tokenizer or a generator
@@ -106,7 +105,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "X", conflicts_with = "heldout", allow_negative_numbers = true)]
     pub(crate) heldout_share: Option<f64>,
     /// End at the first picture that cannot be read, instead of listing it and learning from
-    /// another in its place.
+    /// another in its place, and for samples without picture or class, instead of leaving them out.
     #[arg(long)]
     pub(crate) strict: bool,
     /// Change settings of the recipe.
@@ -146,7 +145,7 @@ fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
     {
         recipe.architecture = first_stage_of(&model.config.tokenizer, &recipe.architecture)?;
     }
-    let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
+    let data = sources::open(&args.data.data, args.run.strict)?;
     let mut trainer = StageOne::new(recipe.clone(), data, models::home(), device)?
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
@@ -154,7 +153,7 @@ fn stage_one(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {
-        trainer = trainer.with_heldout(pixels::data::open(heldout, models::home())?.into());
+        trainer = trainer.with_heldout(sources::open(heldout, args.run.strict)?);
     }
     if let Some(share) = args.run.heldout_share {
         trainer = trainer.hold_out(share)?;
@@ -206,7 +205,7 @@ fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
         // Leading tokens follow the size of the pictures, which is the recipe's.
         recipe.decoder.transformer = decoder.transformer;
     }
-    let data: Arc<dyn DataSet> = pixels::data::open(&args.data.data, models::home())?.into();
+    let data = sources::open(&args.data.data, args.run.strict)?;
     let mut trainer = StageTwo::new(recipe.clone(), first_stage, data, models::home(), device)?
         .with_communicator(Arc::clone(processes))?
         .strict(args.run.strict);
@@ -214,7 +213,7 @@ fn stage_two(args: &TrainTokenizerArgs, device: &Device, processes: &Processes) 
         trainer = trainer.begin_with(&model.config.tokenizer, model.tokenizer_tensors()?)?;
     }
     if let Some(heldout) = &args.run.heldout {
-        trainer = trainer.with_heldout(pixels::data::open(heldout, models::home())?.into());
+        trainer = trainer.with_heldout(sources::open(heldout, args.run.strict)?);
     }
     if let Some(share) = args.run.heldout_share {
         trainer = trainer.hold_out(share)?;
@@ -232,7 +231,7 @@ fn generator(args: &TrainGeneratorArgs, device: &Device, processes: &Processes) 
         recipe.architecture = GeneratorSize { width, layers, heads };
     }
     if let Some(source) = &args.data {
-        let data = pixels::data::open(source, models::home())?;
+        let data = sources::open(source, args.run.strict)?;
         let cache = TokenCache::open(&args.cache)?;
         ensure!(
             data.classes() == cache.header().classes && data.len() == cache.len(),

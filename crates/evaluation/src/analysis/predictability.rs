@@ -131,7 +131,8 @@ pub fn measure(
         let (label, tokens) = sequences.get(number * total / count)?;
         let class = match unconditional {
             true => vocabulary.unconditional(),
-            false => vocabulary.class(labels[label])?,
+            // A damaged cache may have a label beyond its classes.
+            false => vocabulary.class(labels.get(label).copied().unwrap_or(label))?,
         };
         Ok((class, tokens))
     })?;

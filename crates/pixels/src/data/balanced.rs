@@ -66,6 +66,18 @@ impl DataSet for Balanced {
         self.data.caption(self.chosen[index])
     }
 
+    fn read_as(&self) -> String {
+        format!(
+            "{}, {} of each class",
+            self.data.read_as(),
+            self.chosen.len() / self.classes().len().max(1)
+        )
+    }
+
+    fn left_out(&self) -> &[super::LeftOut] {
+        self.data.left_out()
+    }
+
     fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
         self.data.picture(self.chosen[index])
     }

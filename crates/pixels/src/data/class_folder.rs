@@ -1,55 +1,118 @@
 //! A folder with one sub-folder of pictures for each class, as ImageNet is unpacked.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use tokens::imagenet;
-
-use super::{DataSet, names, picture_names};
+use super::{
+    DataSet,
+    classes::{Class, Numbering, normalized},
+    left_out::{Ledger, LeftOut},
+    walk::{self, Contents, Walk},
+};
 use crate::{Picture, PixelsError};
 
-/// Pictures in folders: the sub-folders, sorted by name, are the classes, and the pictures in
-/// them, sorted by name, are the samples. Hidden files and other kinds of file are passed over.
-/// Folders that are all called by WordNet identifiers of ImageNet's classes (`n01440764`) give
-/// their titles (`tench`) as the names of the classes.
+/// Names of folders that hold a side of a data set each, in lower case.
+const SIDES: [&str; 13] = [
+    "dev",
+    "eval",
+    "heldout",
+    "held-out",
+    "held_out",
+    "test",
+    "testing",
+    "train",
+    "training",
+    "val",
+    "valid",
+    "validation",
+    "trainval",
+];
+
+/// Pictures in folders: the sub-folders, sorted by name, are the classes, and the pictures at any
+/// depth below them, sorted by folder and name, are the samples, as for torchvision's `ImageFolder`.
+/// Links are followed. Folders that are all called by WordNet identifiers of ImageNet's classes
+/// (`n01440764`) give their titles (`tench`) as the names of the classes.
 #[derive(Debug, Clone)]
 pub struct ClassFolder {
     root: PathBuf,
     classes: Vec<String>,
     samples: Vec<(usize, String)>,
+    left_out: Vec<LeftOut>,
 }
 
 impl ClassFolder {
-    /// Lists the pictures below `root`; reads none of them.
+    /// Lists the pictures below `root`; reads none of them. Pictures directly in `root` are left
+    /// out.
     ///
     /// # Errors
     /// [`PixelsError::Read`] for a folder that cannot be listed, [`PixelsError::DataSet`] for one
-    /// without classes or with a class without pictures.
+    /// without classes, with a class without pictures, or whose sub-folders are the sides of a data
+    /// set.
     pub fn open(root: &Path) -> Result<Self, PixelsError> {
+        let mut ledger = Ledger::default();
+        let Contents { folders, files } = walk::contents(root, "", &mut ledger)?;
+        for file in walk::pictures_among(files, "", &mut ledger) {
+            ledger.lose(&file, "it lies beside the class folders");
+        }
+        Self::of_folders(root, folders, ledger)
+    }
+
+    /// The same for these sub-folders.
+    pub(crate) fn of_folders(
+        root: &Path,
+        folders: Vec<String>,
+        mut ledger: Ledger,
+    ) -> Result<Self, PixelsError> {
         let problem = |text: String| PixelsError::data_set(root.display(), text);
-        let folders: Vec<String> =
-            names(root)?.into_iter().filter(|name| root.join(name).is_dir()).collect();
         if folders.is_empty() {
             let fix = "it has no sub-folder; put the pictures into one folder for each class, \
                        or give a pattern such as `FOLDER/*.tar` for tar shards";
             return Err(problem(fix.to_owned()));
         }
-        let mut samples = Vec::new();
-        for (label, class) in folders.iter().enumerate() {
-            let files = picture_names(&root.join(class))?;
-            if files.is_empty() {
-                let fix = format!(
-                    "the class folder `{class}` has no .png, .jpg, .webp or .gif picture; add some or remove it"
-                );
-                return Err(problem(fix));
-            }
-            samples.extend(files.into_iter().map(|file| (label, format!("{class}/{file}"))));
+        let is_side = |name: &String| SIDES.contains(&name.to_lowercase().as_str());
+        let sides: Vec<&String> = folders.iter().filter(|name| is_side(name)).collect();
+        if sides.len() > 1 || sides.len() == folders.len() {
+            let sides: Vec<String> =
+                sides.iter().map(|name| format!("`{}`", root.join(name).display())).collect();
+            return Err(problem(format!(
+                "it fits two readings: its sub-folders are classes, or the sides of a data set, as \
+                 which they are called; give {} for a side, or rename the folders if they are \
+                 classes",
+                sides.join(" or ")
+            )));
         }
-        let titles: Option<Vec<String>> = folders
-            .iter()
-            .map(|identifier| imagenet::title(identifier).map(str::to_owned))
-            .collect();
-        let classes = titles.unwrap_or(folders);
-        Ok(Self { root: root.to_path_buf(), classes, samples })
+        // Sorted by the composed name, which does not depend on the file system.
+        let mut by_class = BTreeMap::new();
+        for folder in folders {
+            if let Some(other) = by_class.insert(normalized(&folder), folder.clone()) {
+                return Err(problem(format!(
+                    "its folders {other:?} and {folder:?} have one name in Unicode's composed form \
+                     (NFC); rename one, or move their pictures together"
+                )));
+            }
+        }
+        let classes: Vec<Class> = by_class.keys().cloned().map(Class::Name).collect();
+        let classes = Numbering::new(classes.iter()).map_err(problem)?.classes;
+        let mut samples = Vec::new();
+        for (label, folder) in by_class.values().enumerate() {
+            let mut of_class = Ledger::default();
+            let pictures = Walk::pictures(root, &format!("{folder}/"), &mut of_class)?;
+            if pictures.is_empty() {
+                let lost = match of_class.losses() {
+                    lost if lost.is_empty() => String::new(),
+                    lost => format!(" ({lost})"),
+                };
+                return Err(problem(format!(
+                    "the class folder `{folder}` has no .jpg, .png, .webp or .gif picture{lost}; \
+                     add some or remove it"
+                )));
+            }
+            ledger.append(of_class);
+            samples.extend(pictures.into_iter().map(|file| (label, file)));
+        }
+        Ok(Self { root: root.to_path_buf(), classes, samples, left_out: ledger.finish() })
     }
 }
 
@@ -72,5 +135,13 @@ impl DataSet for ClassFolder {
 
     fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
         Picture::read(self.root.join(&self.samples[index].1))
+    }
+
+    fn read_as(&self) -> String {
+        format!("class folder, {}, pictures at any depth", super::counted(self.classes.len()))
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 }

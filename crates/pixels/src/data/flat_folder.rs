@@ -1,18 +1,24 @@
-//! A folder of pictures without sub-folders: of one class, or with a file of labels, as ImageNet's
-//! validation pictures come.
+//! A folder of pictures that are of one class, or whose classes stand in a file.
 
-use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use tokens::imagenet;
-
-use super::{DataSet, names, picture_names};
+use super::{
+    DataSet,
+    classes::normalized,
+    labels,
+    left_out::{Ledger, LeftOut},
+    walk::{self, Contents, Walk},
+};
 use crate::{Picture, PixelsError};
 
 /// Names of label files that are found in a folder by themselves.
-const LABEL_FILES: [&str; 5] = [
+pub(crate) const LABEL_FILES: [&str; 9] = [
     "labels.txt",
     "labels.csv",
+    "labels.tsv",
+    "metadata.csv",
+    "metadata.jsonl",
+    "dataset.json",
     "val.txt",
     "LOC_val_solution.csv",
     "imagenet_2012_validation_synset_labels.txt",
@@ -20,141 +26,157 @@ const LABEL_FILES: [&str; 5] = [
 /// The devkit's file, whose numbers follow an order of their own.
 const DEVKIT_FILE: &str = "ILSVRC2012_validation_ground_truth.txt";
 
-/// Pictures in one folder, sorted by name.
+/// Pictures in one folder, sorted by name, or at any depth below it where there is a label file.
 ///
-/// A label file has a line for each picture: its name (the ending may be left out) and, behind
-/// blanks, a tab or a comma, its class; or the classes alone, in the order of the sorted names.
-/// What follows the class, and a heading, are passed over. A class is a WordNet identifier of
-/// ImageNet's 1000, a number, or any other word. Identifiers, and numbers where the pictures are
-/// called `ILSVRC2012_…`, stand for ImageNet's labels and titles.
+/// A label file is a table with a line for each picture, with its path and its class, or has the
+/// classes alone, a line each, in the order of the sorted pictures. `docs/data.md` has the rules.
 #[derive(Debug, Clone)]
 pub struct FlatFolder {
     root: PathBuf,
     classes: Vec<String>,
-    samples: Vec<(usize, String)>,
+    samples: Vec<Entry>,
+    read_as: String,
+    left_out: Vec<LeftOut>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    label: usize,
+    name: String,
+    caption: Option<String>,
 }
 
 impl FlatFolder {
-    /// Lists the pictures in `root`; reads none of them. Without a label file they are all of one
-    /// class, which is called as the folder.
+    /// Lists the pictures in `root`; reads none of them. Without a label file they are those
+    /// directly in it, all of one class, which is called as the folder. With one, they are those at
+    /// any depth that it names.
     ///
     /// # Errors
     /// [`PixelsError::Read`] for what cannot be read, [`PixelsError::DataSet`] for a folder without
-    /// pictures and for labels that do not fit the pictures.
+    /// pictures and for labels that do not fit the pictures, or fit them in several ways.
     pub fn open(root: &Path, labels: Option<&Path>) -> Result<Self, PixelsError> {
-        let files = picture_names(root)?;
-        if files.is_empty() {
-            let fix = "it has no sub-folder and no picture; put the pictures into one folder for \
-                       each class, or give a pattern such as `FOLDER/*.tar` for tar shards";
-            return Err(PixelsError::data_set(root.display(), fix));
+        match labels {
+            Some(file) => Self::labelled(root, file),
+            None => {
+                let mut ledger = Ledger::default();
+                let contents = walk::contents(root, "", &mut ledger)?;
+                Self::of_contents(root, contents, ledger)
+            }
         }
-        let found = names(root)?;
-        let label_file = match labels {
-            Some(path) => Some(path.to_path_buf()),
-            None => LABEL_FILES
-                .iter()
-                .find(|file| found.iter().any(|name| name == **file))
-                .map(|file| root.join(file)),
-        };
-        let Some(label_file) = label_file else {
-            if found.iter().any(|name| name == DEVKIT_FILE) {
+    }
+
+    /// The pictures among what lies directly in `root`, with the label file that is there by itself.
+    pub(crate) fn of_contents(
+        root: &Path,
+        contents: Contents,
+        mut ledger: Ledger,
+    ) -> Result<Self, PixelsError> {
+        let Contents { folders, files } = contents;
+        let found: Vec<&str> =
+            LABEL_FILES.into_iter().filter(|file| files.iter().any(|name| name == file)).collect();
+        match found[..] {
+            [] if files.iter().any(|name| name == DEVKIT_FILE) => {
                 return Err(devkit(&root.join(DEVKIT_FILE)));
             }
-            let full = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
-            let class = full.file_name().map_or("pictures".into(), |name| name.to_string_lossy());
-            let samples = files.into_iter().map(|file| (0, file)).collect();
-            return Ok(Self {
-                root: root.to_path_buf(),
-                classes: vec![class.into_owned()],
-                samples,
-            });
-        };
-        if label_file.file_name().is_some_and(|name| name == DEVKIT_FILE) {
-            return Err(devkit(&label_file));
+            [] => {}
+            [file] => return Self::labelled(root, &root.join(file)),
+            [first, second, ..] => {
+                let folder = root.display();
+                let problem = format!(
+                    "its classes may stand in {first} or in {second}; say in which: \
+                     `{folder}@{folder}/{first}` or `{folder}@{folder}/{second}`"
+                );
+                return Err(PixelsError::data_set(folder, problem));
+            }
         }
-        let text = std::fs::read_to_string(&label_file).map_err(PixelsError::read(&label_file))?;
-        let words = label_words(&text, &files)
-            .map_err(|problem| PixelsError::data_set(label_file.display(), problem))?;
-        let (classes, labels) = number(&words, &files)
-            .map_err(|problem| PixelsError::data_set(label_file.display(), problem))?;
-        let samples = labels.into_iter().zip(files).collect();
-        Ok(Self { root: root.to_path_buf(), classes, samples })
+        for folder in folders {
+            ledger.pass_over(&format!("{folder}/"), "a folder without pictures");
+        }
+        let pictures = walk::pictures_among(files, "", &mut ledger);
+        Self::one_class(root, pictures, ledger)
     }
+
+    /// These pictures below `root`, all of one class, which is called as the folder.
+    pub(crate) fn one_class(
+        root: &Path,
+        pictures: Vec<String>,
+        ledger: Ledger,
+    ) -> Result<Self, PixelsError> {
+        if pictures.is_empty() {
+            return Err(no_pictures(root, &ledger));
+        }
+        let class = own_name(root);
+        let read_as = format!("pictures of the one class `{class}`");
+        let entry = |name| Entry { label: 0, name, caption: None };
+        Ok(Self {
+            root: root.to_path_buf(),
+            classes: vec![class],
+            samples: pictures.into_iter().map(entry).collect(),
+            read_as,
+            left_out: ledger.finish(),
+        })
+    }
+
+    fn labelled(root: &Path, file: &Path) -> Result<Self, PixelsError> {
+        if file.file_name().is_some_and(|name| name == DEVKIT_FILE) {
+            return Err(devkit(file));
+        }
+        let mut ledger = Ledger::ignoring(shown_below(root, file));
+        let mut pictures = Walk::pictures(root, "", &mut ledger)?;
+        if pictures.is_empty() {
+            return Err(no_pictures(root, &ledger));
+        }
+        let labels = labels::read(file, root, &pictures, &mut ledger)?;
+        let labels::Labels { classes, labels, mut captions, reading, .. } = labels;
+        let entries = labels.into_iter().zip(&mut pictures).zip(&mut captions);
+        let samples: Vec<Entry> = entries
+            .filter_map(|((label, name), caption)| {
+                let (name, caption) = (std::mem::take(name), caption.take());
+                Some(Entry { label: label?, name, caption })
+            })
+            .collect();
+        if samples.is_empty() {
+            let problem = format!("no picture is left: {}", ledger.losses());
+            return Err(PixelsError::data_set(file.display(), problem));
+        }
+        let read_as = format!(
+            "label file ({reading}), {}, pictures at any depth",
+            super::counted(classes.len())
+        );
+        let root = root.to_path_buf();
+        Ok(Self { root, classes, samples, read_as, left_out: ledger.finish() })
+    }
+}
+
+/// The path of a file below `root`, as it would be noted.
+fn shown_below(root: &Path, file: &Path) -> String {
+    let (full, root) = (file.canonicalize().ok(), root.canonicalize().ok());
+    let below = full.as_deref().zip(root.as_deref()).and_then(|(a, b)| a.strip_prefix(b).ok());
+    below.unwrap_or(file).to_string_lossy().into_owned()
+}
+
+/// What a folder is called.
+fn own_name(root: &Path) -> String {
+    let full = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
+    full.file_name().map_or("pictures".into(), |name| normalized(&name.to_string_lossy()))
+}
+
+fn no_pictures(root: &Path, ledger: &Ledger) -> PixelsError {
+    let lost = match ledger.losses() {
+        lost if lost.is_empty() => String::new(),
+        lost => format!(" ({lost})"),
+    };
+    let fix = format!(
+        "it has no sub-folder and no picture{lost}; put the pictures into one folder for each \
+         class, or give a pattern such as `FOLDER/*.tar` for tar shards"
+    );
+    PixelsError::data_set(root.display(), fix)
 }
 
 fn devkit(path: &Path) -> PixelsError {
     let problem = "its numbers follow the devkit's own order, which is not that of the labels; use \
                    LOC_val_solution.csv, or a file with one WordNet identifier a line";
     PixelsError::data_set(path.display(), problem)
-}
-
-/// The class of each file, as the text writes it.
-fn label_words<'t>(text: &'t str, files: &[String]) -> Result<Vec<&'t str>, String> {
-    let lines: Vec<Vec<&str>> = text
-        .lines()
-        .map(|line| line.split([',', ' ', '\t']).filter(|word| !word.is_empty()).collect())
-        .filter(|words: &Vec<&str>| !words.is_empty())
-        .collect();
-    if lines.len() == files.len() && lines.iter().all(|words| words.len() == 1) {
-        return Ok(lines.into_iter().map(|words| words[0]).collect());
-    }
-    let classes: HashMap<&str, &str> =
-        lines.iter().filter_map(|words| Some((*words.first()?, *words.get(1)?))).collect();
-    let stem = |file: &str| file.rsplit_once('.').map_or(file.len(), |(stem, _)| stem.len());
-    let mut missing = files.iter().filter(|file| {
-        !classes.contains_key(&file[..]) && !classes.contains_key(&file[..stem(file)])
-    });
-    if let Some(file) = missing.next() {
-        let others = match missing.count() {
-            0 => String::new(),
-            count => format!(" and {count} others"),
-        };
-        return Err(format!(
-            "it has no line for {file}{others}; it needs one with name and class for each picture, \
-             or exactly {} with the class alone",
-            files.len()
-        ));
-    }
-    let class = |file: &String| {
-        classes.get(&file[..]).or_else(|| classes.get(&file[..stem(file)])).copied()
-    };
-    Ok(files.iter().filter_map(class).collect())
-}
-
-/// The names of the classes, and the label of each word.
-fn number(words: &[&str], files: &[String]) -> Result<(Vec<String>, Vec<usize>), String> {
-    let identifiers: HashMap<&str, usize> = imagenet::classes()
-        .enumerate()
-        .map(|(label, (identifier, _))| (identifier, label))
-        .collect();
-    let known: Option<Vec<usize>> =
-        words.iter().map(|word| identifiers.get(word).copied()).collect();
-    if let Some(labels) = known {
-        return Ok((imagenet::titles(), labels));
-    }
-    let numbers: Option<Vec<usize>> = words.iter().map(|word| word.parse().ok()).collect();
-    if let Some(labels) = numbers {
-        let largest = labels.iter().copied().max().unwrap_or(0);
-        if files.iter().all(|file| file.starts_with("ILSVRC2012_")) {
-            let titles = imagenet::titles();
-            if largest >= titles.len() {
-                return Err(format!("class {largest} is out of range: ImageNet's end with 999"));
-            }
-            return Ok((titles, labels));
-        }
-        if largest >= super::MAX_CLASSES {
-            return Err(format!("class {largest} is out of range: at most {}", super::MAX_CLASSES));
-        }
-        return Ok(((0..=largest).map(|number| number.to_string()).collect(), labels));
-    }
-    let classes: BTreeSet<&str> = words.iter().copied().collect();
-    let classes: Vec<String> = classes.into_iter().map(str::to_owned).collect();
-    let labels = words
-        .iter()
-        .map(|word| classes.binary_search_by(|class| class.as_str().cmp(word)))
-        .collect::<Result<_, _>>()
-        .expect("the classes were gathered from these words");
-    Ok((classes, labels))
 }
 
 impl DataSet for FlatFolder {
@@ -167,14 +189,26 @@ impl DataSet for FlatFolder {
     }
 
     fn label(&self, index: usize) -> usize {
-        self.samples[index].0
+        self.samples[index].label
     }
 
     fn name(&self, index: usize) -> &str {
-        &self.samples[index].1
+        &self.samples[index].name
+    }
+
+    fn caption(&self, index: usize) -> Option<&str> {
+        self.samples[index].caption.as_deref()
     }
 
     fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
-        Picture::read(self.root.join(&self.samples[index].1))
+        Picture::read(self.root.join(&self.samples[index].name))
+    }
+
+    fn read_as(&self) -> String {
+        self.read_as.clone()
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 }

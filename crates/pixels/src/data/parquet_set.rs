@@ -1,34 +1,62 @@
-//! Pictures in Parquet files, as Hugging Face stores image data sets.
+//! Pictures in Parquet files, as Hugging Face stores them.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use parquet::basic::Type as Physical;
+use parquet::basic::{Compression, ConvertedType, LogicalType, Repetition, Type as Physical};
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::ColumnDescriptor;
 use rayon::prelude::*;
-use serde::Deserialize;
+use serde_json::Value;
 
-use super::{DataSet, MAX_CLASSES};
+use super::{
+    DataSet,
+    classes::{Class, NO_CLASS, Numbering, normalized},
+    left_out::{Ledger, LeftOut},
+};
 use crate::{Picture, PixelsError};
 
 /// Most bytes that the pictures of one row group may take in memory.
 const MAX_GROUP: i64 = 1 << 30;
-/// Names of the columns that may hold the picture, its class and its caption.
-const PICTURES: [&str; 6] = ["image.bytes", "image", "img.bytes", "img", "jpg", "png"];
-const PATHS: [&str; 2] = ["image.path", "img.path"];
-const LABELS: [&str; 3] = ["label", "labels", "class"];
-const CAPTIONS: [&str; 2] = ["caption", "text"];
+/// Names of the columns that may hold the picture, its class and its caption, in the order in which
+/// they are taken. A column of the struct that Hugging Face writes is called `image.bytes`.
+const PICTURES: [&str; 11] = [
+    "image",
+    "img",
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "picture",
+    "photo",
+    "pixel_values",
+    "content",
+    "bytes",
+];
+const LABELS: [&str; 10] = [
+    "label",
+    "labels",
+    "class",
+    "cls",
+    "class_name",
+    "category",
+    "target",
+    "fine_label",
+    "class_label",
+    "species",
+];
+const CAPTIONS: [&str; 4] = ["caption", "text", "description", "prompt"];
 
-/// Parquet files with a column of encoded pictures (`image.bytes`, or a binary column `image`,
-/// `img`, `jpg` or `png`) and one of classes (`label`, `labels` or `class`, numbers or names).
-/// Names of numbered classes are taken from the metadata that Hugging Face writes. A caption may
-/// stand in `caption` or `text`; samples are called as in `image.path`, or by file and row.
+/// Parquet files with a column of encoded pictures (a struct with `bytes`, as Hugging Face writes
+/// it, or a binary column, called `image`, `img`, `jpg` and so on, or the only one of its kind) and
+/// one of classes (`label`, `labels`, `class` and so on: whole numbers or names). Names of numbered
+/// classes are taken from the metadata that Hugging Face writes. A caption may stand in `caption` or
+/// `text`; samples are called as in `image.path`, or by file and row.
 ///
 /// Opening reads everything but the pictures. These are read a row group at a time, and the last
 /// group is kept, so reading in order is fast and reading at random reads a whole group a picture.
@@ -37,6 +65,7 @@ pub struct ParquetSet {
     files: Vec<PathBuf>,
     classes: Vec<String>,
     samples: Vec<Entry>,
+    left_out: Vec<LeftOut>,
     last: Mutex<Option<Group>>,
 }
 
@@ -61,85 +90,92 @@ struct Entry {
 /// What one file says of its samples.
 struct Listed {
     names_of_numbers: Option<Vec<String>>,
-    /// Group, row, name, class and caption.
-    rows: Vec<(usize, usize, String, Class, Option<String>)>,
+    rows: Vec<Row>,
+    left_out: Ledger,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Class {
-    Number(i64),
-    Name(String),
+/// A sample that lacks nothing.
+struct Row {
+    group: usize,
+    row: usize,
+    name: String,
+    class: Class,
+    caption: Option<String>,
 }
 
 /// A column's values, row by row.
 enum Column {
     Numbers(Vec<Option<i64>>),
     Bytes(Vec<Option<ByteArray>>),
+    Truths(Vec<Option<bool>>),
+}
+
+/// The columns that are read, by their numbers.
+struct Columns {
+    picture: usize,
+    label: usize,
+    path: Option<usize>,
+    caption: Option<usize>,
 }
 
 impl ParquetSet {
     /// Lists the samples of `files`, in this order.
     ///
     /// # Errors
-    /// [`PixelsError::Read`] or [`PixelsError::DataSet`] for a file that is missing, damaged or
-    /// lacks a column, a row group that does not fit into memory, and samples without class.
+    /// [`PixelsError::Read`] or [`PixelsError::DataSet`] for a file that is missing, damaged,
+    /// compressed in a way that is not read, or lacks a column, a row group that does not fit into
+    /// memory, and files without a complete sample.
     pub fn open(files: &[PathBuf]) -> Result<Self, PixelsError> {
-        let listed: Vec<Listed> =
-            files.par_iter().map(|file| list(file)).collect::<Result<_, _>>()?;
-        let problem =
-            |file: usize, text: String| PixelsError::data_set(files[file].display(), text);
+        Self::open_noting(files, Ledger::default())
+    }
 
-        let mut names = BTreeSet::new();
-        let (mut numbers, mut largest) = (false, 0);
-        for (file, listed) in listed.iter().enumerate() {
-            for (.., class, _) in &listed.rows {
-                match class {
-                    Class::Name(name) => {
-                        names.insert(name.clone());
-                    }
-                    Class::Number(number) => {
-                        numbers = true;
-                        let label =
-                            usize::try_from(*number).ok().filter(|&label| label < MAX_CLASSES);
-                        let label = label.ok_or_else(|| {
-                            problem(
-                                file,
-                                format!("class {number} is out of range: 0 to {MAX_CLASSES}"),
-                            )
-                        })?;
-                        largest = largest.max(label);
-                    }
-                }
+    /// The same, with what is already noted.
+    pub(crate) fn open_noting(files: &[PathBuf], mut ledger: Ledger) -> Result<Self, PixelsError> {
+        let mut listed: Vec<Listed> =
+            files.par_iter().map(|file| list(file)).collect::<Result<_, _>>()?;
+        let set = match files {
+            [file] => file.display().to_string(),
+            _ => format!("{} Parquet files", files.len()),
+        };
+        let problem = |problem: String| PixelsError::data_set(&set, problem);
+
+        let titles = listed.iter().find_map(|listed| listed.names_of_numbers.clone());
+        for (listed, file) in listed.iter().zip(files) {
+            if listed.names_of_numbers.is_some() && listed.names_of_numbers != titles {
+                let problem = "it names its classes otherwise than the files before it";
+                return Err(PixelsError::data_set(file.display(), problem));
             }
         }
-        if numbers && !names.is_empty() {
-            return Err(problem(
-                0,
-                "some classes are numbers and some are names; use one kind".into(),
-            ));
-        }
-        let titles = listed.iter().find_map(|listed| listed.names_of_numbers.clone());
-        let classes: Vec<String> = match titles {
-            Some(titles) if numbers && largest < titles.len() => titles,
-            _ if numbers => (0..=largest).map(|number| number.to_string()).collect(),
-            _ => names.into_iter().collect(),
+        let found = listed.iter().flat_map(|listed| &listed.rows).map(|row| &row.class);
+        let numbering = Numbering::new(found.clone()).map_err(problem)?;
+        let numbers = found.clone().any(|class| matches!(class, Class::Number(_)));
+        let classes = match titles {
+            Some(titles) if numbers && numbering.classes.len() <= titles.len() => titles,
+            Some(titles) if numbers => {
+                return Err(problem(format!(
+                    "it names {} classes and has the number {}",
+                    titles.len(),
+                    numbering.classes.len() - 1
+                )));
+            }
+            _ => numbering.classes.clone(),
         };
         let mut samples = Vec::new();
-        for (file, listed) in listed.into_iter().enumerate() {
-            for (group, row, name, class, caption) in listed.rows {
-                let label = match class {
-                    Class::Number(number) => number as usize,
-                    Class::Name(name) => classes
-                        .binary_search(&name)
-                        .expect("the classes were gathered from these samples"),
-                };
+        for (file, listed) in listed.iter_mut().enumerate() {
+            ledger.append(std::mem::take(&mut listed.left_out));
+            for Row { group, row, name, class, caption } in std::mem::take(&mut listed.rows) {
+                let label = numbering.label(&class);
                 samples.push(Entry { file, group, row, name, label, caption });
             }
         }
         if samples.is_empty() {
-            return Err(problem(0, "it has no samples".into()));
+            return Err(problem(match ledger.losses() {
+                lost if lost.is_empty() => "it has no samples".to_owned(),
+                lost => format!("it has no samples that are complete: {lost}"),
+            }));
         }
-        Ok(Self { files: files.to_vec(), classes, samples, last: Mutex::new(None) })
+        let (left_out, last) = (ledger.finish(), Mutex::new(None));
+        Ok(Self { files: files.to_vec(), classes, samples, left_out, last })
     }
 
     /// The pictures of a row group.
@@ -156,22 +192,29 @@ impl ParquetSet {
         *kept = None;
         let path = &self.files[file];
         let reader = reader(path)?;
-        let column = picture_column(path, reader.metadata())?;
-        let pictures = match read_column(&reader, group, column).map_err(damaged(path))? {
+        let column = columns(path, reader.metadata())?.picture;
+        let pictures = match read_column(path, &reader, group, column)? {
             Column::Bytes(pictures) => Arc::new(pictures),
-            Column::Numbers(_) => return Err(PixelsError::data_set(path.display(), NO_PICTURES)),
+            _ => return Err(no_pictures(path, reader.metadata())),
         };
         *kept = Some(Group { file, group, pictures: pictures.clone() });
         Ok(pictures)
     }
 }
 
-const NO_PICTURES: &str =
-    "it has no binary column `image`, `image.bytes`, `img`, `img.bytes`, `jpg` or `png`";
-
 fn damaged(path: &Path) -> impl FnOnce(ParquetError) -> PixelsError + '_ {
     move |error| {
-        let problem = format!("it is damaged or no Parquet file ({error}); get it again");
+        let start = super::start(path).unwrap_or_default();
+        let problem = match &start[..] {
+            [b'P', b'A', b'R', b'E', ..] => {
+                "it is encrypted; write it without encryption".to_owned()
+            }
+            [b'P', b'A', b'R', b'1', ..] => format!("it is damaged ({error}); get it again"),
+            _ => match super::rules::known_by_content(&start, &path.display().to_string()) {
+                Some(known) => known,
+                None => format!("it is no Parquet file ({error}); get it again"),
+            },
+        };
         PixelsError::data_set(path.display(), problem)
     }
 }
@@ -181,23 +224,133 @@ fn reader(path: &Path) -> Result<SerializedFileReader<File>, PixelsError> {
     SerializedFileReader::new(file).map_err(damaged(path))
 }
 
-/// The first of these columns that the file has.
-fn find(metadata: &ParquetMetaData, wanted: &[&str]) -> Option<usize> {
+/// The names of all columns, for messages.
+fn column_names(metadata: &ParquetMetaData) -> String {
     let columns = metadata.file_metadata().schema_descr();
-    wanted.iter().find_map(|wanted| {
-        (0..columns.num_columns()).find(|&index| columns.column(index).path().string() == **wanted)
-    })
+    let shown = columns.columns().iter().take(20);
+    let names: Vec<String> = shown.map(|column| format!("`{}`", column.path().string())).collect();
+    match columns.num_columns().saturating_sub(20) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
 }
 
-fn picture_column(path: &Path, metadata: &ParquetMetaData) -> Result<usize, PixelsError> {
-    let columns = metadata.file_metadata().schema_descr();
-    find(metadata, &PICTURES)
-        .filter(|&column| columns.column(column).physical_type() == Physical::BYTE_ARRAY)
-        .ok_or_else(|| PixelsError::data_set(path.display(), NO_PICTURES))
+fn no_pictures(path: &Path, metadata: &ParquetMetaData) -> PixelsError {
+    let problem = format!(
+        "it has no column of encoded pictures (binary, called `image`, `image.bytes`, `img`, `jpg` \
+         or `png`); its columns are {}",
+        column_names(metadata)
+    );
+    PixelsError::data_set(path.display(), problem)
+}
+
+/// Finds the columns by name, or the column of pictures by its type if there is but one.
+fn columns(path: &Path, metadata: &ParquetMetaData) -> Result<Columns, PixelsError> {
+    let problem = |text: String| PixelsError::data_set(path.display(), text);
+    let schema = metadata.file_metadata().schema_descr();
+    let all = || (0..schema.num_columns()).map(|index| (index, schema.column(index)));
+    let named = |name: &str| {
+        all().find(|(_, column)| column.path().string() == name).map(|(index, _)| index)
+    };
+    let is_binary = |column: &ColumnDescriptor| {
+        column.physical_type() == Physical::BYTE_ARRAY && column.max_rep_level() == 0
+    };
+    let is_text = |column: &ColumnDescriptor| {
+        column.converted_type() == ConvertedType::UTF8
+            || matches!(column.logical_type_ref(), Some(LogicalType::String))
+    };
+
+    let mut names = PICTURES.iter().flat_map(|name| [format!("{name}.bytes"), (*name).to_owned()]);
+    let by_name = names.find_map(|name| named(&name).filter(|&at| is_binary(&schema.column(at))));
+    let picture = by_name.or_else(|| {
+        let mut binary = all().filter(|(_, column)| is_binary(column) && !is_text(column));
+        match (binary.next(), binary.next()) {
+            (Some((index, _)), None) => Some(index),
+            _ => None,
+        }
+    });
+    let picture = picture.ok_or_else(|| no_pictures(path, metadata))?;
+    let picture_path = schema.column(picture).path().string();
+    let parent = picture_path.strip_suffix(".bytes");
+
+    let fields = schema.root_schema().get_fields();
+    // Where Hugging Face's metadata says which column holds the classes, that goes first.
+    let declared = class_label(metadata).map(|(name, _)| name);
+    let wanted = declared.iter().map(String::as_str).chain(LABELS);
+    let label = wanted.into_iter().find_map(|name| fields.iter().find(|f| f.name() == name));
+    let label = label.ok_or_else(|| {
+        problem(format!(
+            "it has no column of classes (`label`, `labels` or `class`); its columns are {}",
+            column_names(metadata)
+        ))
+    })?;
+    let odd = |what: &str| {
+        problem(format!(
+            "its column `{}` holds {what}, and a class is a whole number or a name; convert it",
+            label.name()
+        ))
+    };
+    if !label.is_primitive() {
+        return Err(odd(match label.get_basic_info().logical_type_ref() {
+            Some(LogicalType::List) => "lists",
+            Some(LogicalType::Map) => "maps",
+            _ => "lists or structs",
+        }));
+    }
+    if label.get_basic_info().has_repetition()
+        && label.get_basic_info().repetition() == Repetition::REPEATED
+    {
+        return Err(odd("lists"));
+    }
+    let label = named(label.name()).ok_or_else(|| odd("structs"))?;
+    if let Some(what) = odd_label(&schema.column(label)) {
+        return Err(odd(&what));
+    }
+    let texts = |names: &[&str]| {
+        let is_column = |at: &usize| *at != label && *at != picture;
+        let found = names.iter().find_map(|name| named(name).filter(is_column));
+        found.filter(|&at| is_binary(&schema.column(at)))
+    };
+    let path = parent.map(|parent| format!("{parent}.path"));
+    let path = path.as_deref().and_then(|path| texts(&[path]));
+    Ok(Columns { picture, label, path, caption: texts(&CAPTIONS) })
+}
+
+/// What a column of classes holds that is none.
+fn odd_label(column: &ColumnDescriptor) -> Option<String> {
+    let whole = |what: &str| Some(what.to_owned());
+    match column.physical_type() {
+        Physical::FLOAT | Physical::DOUBLE => return whole("fractions (floating-point numbers)"),
+        Physical::INT96 => return whole("times"),
+        Physical::FIXED_LEN_BYTE_ARRAY => return whole("bytes of fixed length"),
+        Physical::BOOLEAN | Physical::INT32 | Physical::INT64 | Physical::BYTE_ARRAY => {}
+    }
+    match column.logical_type_ref() {
+        Some(LogicalType::Decimal { .. }) => whole("decimal fractions"),
+        Some(LogicalType::Date) => whole("dates"),
+        Some(LogicalType::Time { .. } | LogicalType::Timestamp { .. }) => whole("times"),
+        None | Some(LogicalType::Integer { .. } | LogicalType::String | LogicalType::Enum) => None,
+        Some(other) => Some(format!("values of the type {other:?}")),
+    }
 }
 
 /// All values of a column in a row group.
 fn read_column(
+    path: &Path,
+    reader: &SerializedFileReader<File>,
+    group: usize,
+    column: usize,
+) -> Result<Column, PixelsError> {
+    let compression = reader.metadata().row_group(group).column(column).compression();
+    if compression == Compression::LZO {
+        let problem = "it is compressed by LZO, which is not read; write it again with \
+                       `compression=\"zstd\"` or another";
+        return Err(PixelsError::data_set(path.display(), problem));
+    }
+    values(reader, group, column).map_err(damaged(path))
+}
+
+fn values(
     reader: &SerializedFileReader<File>,
     group: usize,
     column: usize,
@@ -207,6 +360,16 @@ fn read_column(
     if description.max_rep_level() > 0 {
         return Err(ParquetError::General("a needed column holds lists".to_owned()));
     }
+    let is_unsigned = match description.logical_type_ref() {
+        Some(LogicalType::Integer(kind)) => !kind.is_signed,
+        _ => matches!(
+            description.converted_type(),
+            ConvertedType::UINT_8
+                | ConvertedType::UINT_16
+                | ConvertedType::UINT_32
+                | ConvertedType::UINT_64
+        ),
+    };
     let group = reader.get_row_group(group)?;
     let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
     let mut levels = Vec::new();
@@ -233,11 +396,24 @@ fn read_column(
     }
     Ok(match group.get_column_reader(column)? {
         ColumnReader::ByteArrayColumnReader(mut column) => Column::Bytes(read!(column)),
-        ColumnReader::Int64ColumnReader(mut column) => Column::Numbers(read!(column)),
+        ColumnReader::Int64ColumnReader(mut column) => {
+            let values: Vec<Option<i64>> = read!(column);
+            let number = |value: i64| match is_unsigned && value < 0 {
+                true => i64::MAX,
+                false => value,
+            };
+            Column::Numbers(values.into_iter().map(|value| value.map(number)).collect())
+        }
         ColumnReader::Int32ColumnReader(mut column) => {
             let values: Vec<Option<i32>> = read!(column);
-            Column::Numbers(values.into_iter().map(|value| value.map(i64::from)).collect())
+            // A number without sign has the same bits as one with.
+            let number = |value: i32| match is_unsigned {
+                true => i64::from(value as u32),
+                false => i64::from(value),
+            };
+            Column::Numbers(values.into_iter().map(|value| value.map(number)).collect())
         }
+        ColumnReader::BoolColumnReader(mut column) => Column::Truths(read!(column)),
         _ => return Err(ParquetError::General("a needed column is of an unusual type".to_owned())),
     })
 }
@@ -246,19 +422,39 @@ fn text(bytes: &ByteArray) -> Option<String> {
     bytes.as_utf8().ok().map(str::to_owned)
 }
 
+/// Which rows of a row group have no picture; nothing where all have one, or where the file does not
+/// say so.
+fn without_picture(
+    path: &Path,
+    reader: &SerializedFileReader<File>,
+    group: usize,
+    column: usize,
+) -> Result<Option<Vec<bool>>, PixelsError> {
+    let statistics = reader.metadata().row_group(group).column(column).statistics();
+    match statistics.and_then(|statistics| statistics.null_count_opt()) {
+        Some(1..) => {}
+        _ => return Ok(None),
+    }
+    // All pictures of the group, but only where some are missing.
+    match read_column(path, reader, group, column)? {
+        Column::Bytes(pictures) => {
+            let is_missing = |picture: &Option<ByteArray>| picture.is_none();
+            Ok(Some(pictures.iter().map(is_missing).collect()))
+        }
+        _ => Ok(None),
+    }
+}
+
 fn list(path: &Path) -> Result<Listed, PixelsError> {
     let problem = |text: String| PixelsError::data_set(path.display(), text);
     let reader = reader(path)?;
     let metadata = reader.metadata();
-    let pictures = picture_column(path, metadata)?;
-    let labels = find(metadata, &LABELS)
-        .ok_or_else(|| problem("it has no column `label`, `labels` or `class`".to_owned()))?;
-    let (paths, captions) = (find(metadata, &PATHS), find(metadata, &CAPTIONS));
+    let Columns { picture, label, path: paths, caption } = columns(path, metadata)?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
 
-    let mut rows = Vec::new();
+    let (mut rows, mut left_out, mut number) = (Vec::new(), Ledger::default(), 0);
     for group in 0..metadata.num_row_groups() {
-        let size = metadata.row_group(group).column(pictures).uncompressed_size();
+        let size = metadata.row_group(group).column(picture).uncompressed_size();
         if size > MAX_GROUP {
             return Err(problem(format!(
                 "row group {group} holds {size} bytes of pictures, too many to be read at once; \
@@ -267,51 +463,75 @@ fn list(path: &Path) -> Result<Listed, PixelsError> {
         }
         let texts = |column: Option<usize>| -> Result<Option<Vec<Option<ByteArray>>>, PixelsError> {
             let Some(column) = column else { return Ok(None) };
-            match read_column(&reader, group, column).map_err(damaged(path))? {
+            match read_column(path, &reader, group, column)? {
                 Column::Bytes(values) => Ok(Some(values)),
-                Column::Numbers(_) => Ok(None),
+                _ => Ok(None),
             }
         };
-        let (paths, captions) = (texts(paths)?, texts(captions)?);
-        let classes = read_column(&reader, group, labels).map_err(damaged(path))?;
-        let classes: Vec<Option<Class>> = match classes {
-            Column::Numbers(numbers) => {
-                numbers.into_iter().map(|number| number.map(Class::Number)).collect()
-            }
-            Column::Bytes(names) => {
-                names.iter().map(|name| name.as_ref().and_then(text).map(Class::Name)).collect()
-            }
-        };
+        let (names, captions) = (texts(paths)?, texts(caption)?);
+        let missing = without_picture(path, &reader, group, picture)?;
+        let class_of = |number: Option<i64>| number.map_or(Err(NO_CLASS), Class::number);
+        let classes: Vec<Result<Class, &'static str>> =
+            match read_column(path, &reader, group, label)? {
+                Column::Numbers(numbers) => numbers.into_iter().map(class_of).collect(),
+                Column::Bytes(names) => names
+                    .iter()
+                    .map(|name| match name {
+                        None => Err(NO_CLASS),
+                        Some(name) => {
+                            let name = name.as_utf8().map_err(|_| "its class is no UTF-8 text");
+                            name.and_then(Class::name)
+                        }
+                    })
+                    .collect(),
+                Column::Truths(truths) => truths
+                    .into_iter()
+                    .map(|truth| {
+                        let name = truth.map(|truth| if truth { "true" } else { "false" });
+                        name.map_or(Err(NO_CLASS), Class::name)
+                    })
+                    .collect(),
+            };
         for (row, class) in classes.into_iter().enumerate() {
-            let number = rows.len();
-            let class = class.ok_or_else(|| problem(format!("row {number} has no class")))?;
             let of = |texts: &Option<Vec<Option<ByteArray>>>| {
-                texts.as_ref().and_then(|texts| texts[row].as_ref().and_then(text))
+                texts.as_ref().and_then(|texts| texts.get(row)?.as_ref().and_then(text))
             };
             // A name is a line in a token cache.
-            let name = of(&paths).filter(|name| !name.is_empty() && !name.contains('\n'));
+            let name = of(&names).filter(|name| !name.is_empty() && !name.contains('\n'));
             let name = name.unwrap_or_else(|| format!("{stem}/{number}"));
-            rows.push((group, row, name, class, of(&captions)));
+            number += 1;
+            let is_missing = missing.as_ref().and_then(|missing| missing.get(row));
+            match class {
+                _ if is_missing == Some(&true) => left_out.lose(&name, "no picture"),
+                Err(reason) => left_out.lose(&name, reason),
+                Ok(class) => rows.push(Row { group, row, name, class, caption: of(&captions) }),
+            }
         }
     }
-    Ok(Listed { names_of_numbers: names_of_numbers(metadata), rows })
+    let names_of_numbers = class_label(metadata).map(|(_, names)| names);
+    Ok(Listed { names_of_numbers, rows, left_out })
 }
 
-/// The names of the classes in the metadata that Hugging Face's library writes.
-fn names_of_numbers(metadata: &ParquetMetaData) -> Option<Vec<String>> {
-    #[derive(Deserialize)]
-    struct HuggingFace {
-        info: Info,
-    }
-    #[derive(Deserialize)]
-    struct Info {
-        features: std::collections::BTreeMap<String, serde_json::Value>,
-    }
+/// The column of classes and their names in the metadata that Hugging Face's library writes. Of
+/// several columns that whose name is preferred.
+fn class_label(metadata: &ParquetMetaData) -> Option<(String, Vec<String>)> {
     let pairs = metadata.file_metadata().key_value_metadata()?;
     let text = pairs.iter().find(|pair| pair.key == "huggingface")?.value.as_ref()?;
-    let description: HuggingFace = serde_json::from_str(text).ok()?;
-    let feature = LABELS.iter().find_map(|label| description.info.features.get(*label))?;
-    serde_json::from_value(feature.get("names")?.clone()).ok()
+    let description: Value = serde_json::from_str(text).ok()?;
+    let features = description.get("info")?.get("features")?.as_object()?;
+    let names = |feature: &Value| -> Option<Vec<String>> {
+        let names = serde_json::from_value::<Vec<String>>(feature.get("names")?.clone()).ok()?;
+        Some(names.iter().map(|name| normalized(name)).collect())
+    };
+    let preferred =
+        LABELS.iter().find_map(|&label| Some((label.to_owned(), names(features.get(label)?)?)));
+    preferred.or_else(|| {
+        let mut labels = features
+            .iter()
+            .filter(|(_, feature)| feature.get("_type").is_some_and(|kind| kind == "ClassLabel"))
+            .filter_map(|(label, feature)| Some((label.clone(), names(feature)?)));
+        labels.next()
+    })
 }
 
 impl DataSet for ParquetSet {
@@ -344,5 +564,17 @@ impl DataSet for ParquetSet {
             Some(Some(bytes)) => Picture::decode(bytes.data(), &name()),
             _ => Err(PixelsError::Damaged { name: name(), reason: "it has no bytes".to_owned() }),
         }
+    }
+
+    fn read_as(&self) -> String {
+        let files = match self.files.len() {
+            1 => "1 Parquet file".to_owned(),
+            count => format!("{count} Parquet files"),
+        };
+        format!("{files}, {}", super::counted(self.classes.len()))
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 }

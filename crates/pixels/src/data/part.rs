@@ -60,6 +60,14 @@ impl DataSet for Part {
         self.whole.caption(self.indices[index])
     }
 
+    fn read_as(&self) -> String {
+        format!("{} of {} pictures of: {}", self.len(), self.whole.len(), self.whole.read_as())
+    }
+
+    fn left_out(&self) -> &[super::LeftOut] {
+        self.whole.left_out()
+    }
+
     fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
         self.whole.picture(self.indices[index])
     }

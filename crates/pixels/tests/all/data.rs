@@ -1,41 +1,10 @@
 //! Folders and shards.
 
-use std::path::Path;
-
 use pixels::data::{self, DataSet};
-use pixels::{Picture, PixelsError};
 
 use fixtures::home;
 
-fn picture(value: u8) -> Picture {
-    Picture::new(2, 2, vec![value; 12]).unwrap()
-}
-
-/// A tar file of these members.
-fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    for (name, bytes) in members {
-        let mut header = tar::Header::new_ustar();
-        // Written by hand: the crate itself refuses names that point outside.
-        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        header.set_cksum();
-        archive.append(&header, *bytes).unwrap();
-    }
-    archive.into_inner().unwrap()
-}
-
-fn open(path: &Path) -> Result<Box<dyn DataSet>, PixelsError> {
-    data::open(path.to_str().unwrap(), &home())
-}
-
-fn open_tar(members: &[(&str, &[u8])]) -> Result<(tempfile::TempDir, Box<dyn DataSet>), String> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("shard.tar");
-    std::fs::write(&path, tar(members)).unwrap();
-    open(&path).map(|set| (folder, set)).map_err(|error| error.to_string())
-}
+use crate::sets::{listing, open, open_tar, picture, tar, write_pictures};
 
 #[test]
 fn should_read_class_folders_in_sorted_order() {
@@ -102,16 +71,17 @@ fn should_refuse_unusable_shards_and_say_why() {
     let png = picture(1).encode_png();
     let long = " ".repeat(2 << 20);
     type Members<'a> = &'a [(&'a str, &'a [u8])];
-    let cases: [(Members<'_>, &str); 11] = [
+    let cases: [(Members<'_>, &str); 12] = [
         (&[("/etc/1.png", &png), ("/etc/1.cls", b"1")], "outside of the shard"),
         (&[("a/../../1.png", &png), ("a/../../1.cls", b"1")], "outside of the shard"),
-        (&[("1.png", &png)], "sample 1 has no class"),
-        (&[("1.cls", b"1")], "sample 1 has no picture"),
-        (&[("1.png", &png), ("1.cls", b"dog")], "1.cls is not a class number"),
-        (&[("1.png", &png), ("1.cls", b"-1")], "1.cls is not a class number"),
+        (&[("1.png", &png)], "1: no class"),
+        (&[("1.cls", b"1")], "1: no picture"),
+        (&[("1.png", &png), ("1.cls", b"-1")], "1: its class is a number below 0"),
+        (&[("1.png", &png), ("1.cls", b"0.5")], "1: its class is a fraction"),
+        (&[("1.png", &png), ("1.json", br#"{"class": ["a"]}"#)], "1: its class is a list"),
         (&[("1.png", &png), ("1.cls", b"4000000000")], "class 4000000000 is out of range"),
-        (&[("1.png", &png), ("1.json", b"{")], "1.json is not a JSON object"),
-        (&[("1.png", &png), ("1.cls", long.as_bytes())], "1.cls is too long"),
+        (&[("1.png", &png), ("1.json", b"{")], "1: its .json is not JSON"),
+        (&[("1.png", &png), ("1.cls", long.as_bytes())], "1: its .cls is too long"),
         (
             &[("1.png", &png), ("1.cls", b"1"), ("2.png", &png), ("2.json", br#"{"class":"a"}"#)],
             "use one kind",
@@ -144,25 +114,6 @@ fn should_call_a_truncated_shard_truncated_wherever_it_ends() {
 fn should_name_the_sample_that_does_not_decode() {
     let (_folder, set) = open_tar(&[("7.png", b"not a picture"), ("7.cls", b"0")]).unwrap();
     assert!(set.sample(0).unwrap_err().to_string().contains("7 in "));
-}
-
-/// Writes pictures of these values into a folder.
-fn write_pictures(folder: &Path, files: &[(&str, u8)]) {
-    for &(file, value) in files {
-        let path = folder.join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        picture(value).write_png(path).unwrap();
-    }
-}
-
-/// Name, class and value of each sample.
-fn listing(set: &dyn DataSet) -> Vec<(&str, &str, u8)> {
-    (0..set.len())
-        .map(|index| {
-            let class = &set.classes()[set.label(index)];
-            (set.name(index), class.as_str(), set.picture(index).unwrap().rgb()[0])
-        })
-        .collect()
 }
 
 #[test]
@@ -199,7 +150,8 @@ fn should_read_imagenet_validation_with_any_of_its_label_files() {
     write_pictures(&folder, &[(&name(1), 1), (&name(2), 2), (&name(3), 3)]);
     let expected = ["volcano", "tench", "volcano"];
     let check = |set: Box<dyn DataSet>, kind: &str| {
-        assert_eq!(set.classes().len(), 1000, "{kind}");
+        // Those of the pictures, so that a class folder of the same classes has the same numbers.
+        assert_eq!(set.classes(), ["tench", "volcano"], "{kind}");
         let found: Vec<&str> = listing(set.as_ref()).iter().map(|&(_, class, _)| class).collect();
         assert_eq!(found, expected, "{kind}");
     };
@@ -235,8 +187,9 @@ fn should_refuse_labels_that_do_not_fit_the_pictures() {
     write_pictures(root.path(), &[("a.png", 1), ("b.png", 2), ("c.png", 3)]);
     let labels = root.path().join("labels.txt");
     for (text, part) in [
-        ("a.png 1\n", "no line for b.png and 1 others"),
-        ("1\n2\n", "no line for a.png"),
+        ("1\n2\n", "none of its 2 lines (separated by blanks) names one of the 3 pictures"),
+        ("", "none of its 0 lines"),
+        ("a.png 0\nb.png 1\na.png 1\n", "gives a.png two classes, `0` and `1`"),
         ("a.png 0\nb.png 99999999999\nc.png 1\n", "out of range"),
     ] {
         std::fs::write(&labels, text).unwrap();

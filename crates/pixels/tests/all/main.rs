@@ -9,5 +9,15 @@ mod crop;
 mod data;
 mod decode;
 #[cfg(feature = "data")]
+mod folders;
+#[cfg(feature = "data")]
+mod labels;
+#[cfg(feature = "data")]
 mod loader;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod picture;
+#[cfg(feature = "data")]
+mod sets;
+#[cfg(feature = "data")]
+mod shards;

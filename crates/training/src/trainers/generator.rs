@@ -23,7 +23,10 @@ use generator::{
 use model::{ClassNames, Model, ModelConfig, ModelContents, tensors_digest, tokenizer_digest};
 use operations::{parameters::collect, tape::Tape};
 use pipeline::Drawing;
-use pixels::{Picture, data::is_held_out};
+use pixels::{
+    Picture,
+    data::{is_held_out, labels_by_name},
+};
 use token_cache::{CacheError, TokenCache};
 use tokenizer::{DecoderKind, ImageSize};
 use tokens::{
@@ -74,6 +77,8 @@ struct HeldoutTokens {
     cache: Arc<TokenCache>,
     /// The records, by their place in the cache.
     records: Vec<usize>,
+    /// The labels that its classes have in the cache that is trained on.
+    labels: Vec<Option<usize>>,
     /// What they are, for the record of a run.
     description: String,
 }
@@ -201,13 +206,22 @@ impl GeneratorTrainer {
     pub fn with_heldout(mut self, cache: &Path) -> Result<Self, TrainingError> {
         let heldout = Arc::new(TokenCache::open(cache)?);
         heldout.check_tokenizer(&self.cache.header().tokenizer)?;
-        if heldout.header().classes != self.cache.header().classes {
-            let problem = "has other classes than the cache that is trained on";
-            return Err(TrainingError::Data(format!("{} {problem}", cache.display())));
+        // By name, since a side may lack classes of the other, or have them in another order.
+        let header = heldout.header();
+        let labels = labels_by_name(&header.classes, &self.cache.header().classes);
+        for index in 0..heldout.len() {
+            let label = heldout.label(index)?;
+            if labels.get(label).copied().flatten().is_none() {
+                let class = header.classes.get(label).map_or("?", String::as_str);
+                return Err(TrainingError::Data(format!(
+                    "{} has pictures of the class `{class}`, which the cache that is trained on has not",
+                    cache.display()
+                )));
+            }
         }
         let records = (0..heldout.len()).collect();
         let description = describe(&heldout);
-        self.heldout = Some(HeldoutTokens { cache: heldout, records, description });
+        self.heldout = Some(HeldoutTokens { cache: heldout, records, labels, description });
         Ok(self)
     }
 
@@ -230,8 +244,9 @@ impl GeneratorTrainer {
         self.order = Order::new(self.recipe.schedule.seed, learned.len());
         let description = format!("{} of them", records.len());
         let cache = Arc::clone(&self.cache);
+        let labels = (0..cache.header().classes.len()).map(Some).collect();
         (self.learned, self.heldout) =
-            (learned, Some(HeldoutTokens { cache, records, description }));
+            (learned, Some(HeldoutTokens { cache, records, labels, description }));
         Ok(self)
     }
 
@@ -476,7 +491,9 @@ impl Trainer for GeneratorTrainer {
                     Err(CacheError::LeftOut { .. }) if !self.strict => continue,
                     record => record?,
                 };
-                classes.push(class(&vocabulary, record.label)?);
+                // Held against the classes when the cache was opened.
+                let label = heldout.labels.get(record.label).copied().flatten();
+                classes.push(class(&vocabulary, label.unwrap_or(record.label))?);
                 tokens.extend(record.tokens().map(i64::from));
             }
             let count = classes.len();

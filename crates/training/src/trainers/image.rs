@@ -17,7 +17,7 @@ use crate::{
     checkpoint::Checkpoint,
     communicator::{Alone, Communicator, ParallelError},
     learner::Learner,
-    loader::{HeldoutImages, ImageBatch, ImageLoader, ImageSource, description, fitted},
+    loader::{HeldoutImages, ImageBatch, ImageLoader, ImageSource, description, fitted, labels},
     losses::squared_errors,
     measures::{Measures, scalar},
     objective::{Objective, Rebuilt},
@@ -25,7 +25,7 @@ use crate::{
     parallel::Split,
     phases::{DiscriminatorRecipe, Phase},
     plan::Scope,
-    run::{Limit, Step, Trainer},
+    run::{HELDOUT_LABELS, LABELS, Limit, Step, Trainer},
     samples::{grid, originals},
     schedule::Schedule,
     telemetry::BadPicture,
@@ -306,6 +306,9 @@ impl<S: Stage> Trainer for ImageTrainer<S> {
         let mut inputs = vec![("data set", description(self.source.data.as_ref()))];
         let heldout = self.heldout.as_ref().map(|heldout| description(heldout.data.as_ref()));
         inputs.extend(heldout.map(|heldout| ("held-out data set", heldout)));
+        inputs.push((LABELS, labels(self.source.data.as_ref())));
+        let heldout = self.heldout.as_ref().map(|heldout| labels(heldout.data.as_ref()));
+        inputs.extend(heldout.map(|heldout| (HELDOUT_LABELS, heldout)));
         inputs.extend(self.stage.inputs());
         inputs.push(self.objective.input());
         inputs.push((BEGAN_WITH, self.initial.clone().unwrap_or_default()));

@@ -12,6 +12,7 @@ use crate::{
     args::{DataArgs, DecoderArgs},
     models,
     progress::{self, Watcher},
+    sources,
 };
 
 /// Where patches look in a decoder: the mean pattern around them, and maps (paper, Figs. 8 and 11)
@@ -51,7 +52,7 @@ pub(crate) struct AnalyzeAttentionArgs {
 }
 
 pub(crate) fn run(args: &AnalyzeAttentionArgs, device: &Device) -> Result<()> {
-    let data = pixels::data::open(&args.data.data, models::home())?;
+    let data = sources::open(&args.data.data, false)?;
     let options = AttentionOptions {
         decoder: args.decoder.kind(),
         count: args.count as usize,

@@ -11,6 +11,7 @@ use crate::{
     args::{ComputeArgs, DataArgs},
     models,
     progress::{self, Watcher},
+    sources,
 };
 
 /// The used vectors of a codebook on a plane, by t-SNE (paper, Fig. 12)
@@ -48,7 +49,7 @@ fn perplexity(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(args: &AnalyzeCodesArgs, device: Option<Device>) -> Result<()> {
-    let data = pixels::data::open(&args.data.data, models::home())?;
+    let data = sources::open(&args.data.data, false)?;
     let options = CodesOptions {
         class: args.class.clone(),
         count: args.count as usize,

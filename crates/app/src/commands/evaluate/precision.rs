@@ -8,7 +8,7 @@ use crate::{
     args::{DataArgs, ModelArgs},
     models,
     progress::{self, Watcher},
-    tuning,
+    sources, tuning,
 };
 
 /// Say what the packed engine's number formats change, against f32 and against the reference
@@ -38,7 +38,7 @@ pub(crate) struct EvaluatePrecisionArgs {
 }
 
 pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
-    let data = pixels::data::open(&args.data.data, models::home())?;
+    let data = sources::open(&args.data.data, false)?;
     let model = models::open(&args.model.model)?;
     let pictures = args.pictures.map(|count| count as usize);
     let reference = args.reference as usize;

@@ -100,6 +100,8 @@ pub(crate) enum PrecisionName {
     Bf16,
     /// 8-bit integers: a quarter of the memory, similar pictures.
     Int8,
+    /// 4-bit integers, most of the weights: a sixth of the memory, somewhat other pictures.
+    Int4,
 }
 
 #[derive(Debug, Clone, Copy, Default, Args)]
@@ -116,6 +118,7 @@ impl From<PrecisionName> for Precision {
             PrecisionName::F32 => Self::F32,
             PrecisionName::Bf16 => Self::Bf16,
             PrecisionName::Int8 => Self::Int8,
+            PrecisionName::Int4 => Self::Int4,
         }
     }
 }

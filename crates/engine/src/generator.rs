@@ -119,6 +119,9 @@ impl Generator {
         let mut layers = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
             let name = |part: &str| format!("blocks.{layer}.{part}");
+            // Rounding hurts the first and the last block most.
+            let is_end = layer == 0 || layer + 1 == config.layers;
+            let precision = if is_end { precision.at_least_int8() } else { precision };
             let mut matrix = |parts: &[&str], outputs, inputs| {
                 let names: Vec<_> =
                     parts.iter().map(|part| name(&format!("{part}.weight"))).collect();
@@ -144,7 +147,8 @@ impl Generator {
             });
         }
         let softer = precision.at_least_bf16();
-        let output = tensors.matrix(&["output.weight"], [config.codes, width], softer)?;
+        let of_output = if precision == Precision::Int4 { Precision::Int8 } else { softer };
+        let output = tensors.matrix(&["output.weight"], [config.codes, width], of_output)?;
         Ok(Self {
             embedding: Table::new(
                 tensors.tensor("embedding.weight", &[config.vocabulary().len(), width]),
@@ -208,9 +212,10 @@ impl Generator {
 
     /// Bytes of keys and values of one position of one sequence.
     pub fn position_bytes(&self) -> usize {
-        let numbers = self.config.key_value_width() * self.precision.bytes();
+        let precision = self.precision.at_least_int8();
+        let numbers = precision.bytes(self.config.key_value_width());
         let heads = self.config.key_value_heads();
-        let scales = if self.precision == Precision::Int8 { 4 * heads } else { 0 };
+        let scales = if precision == Precision::Int8 { 4 * heads } else { 0 };
         2 * self.config.layers * (numbers + scales)
     }
 
@@ -231,7 +236,7 @@ impl Generator {
         let head = match self.precision {
             Precision::F32 => shape.bytes::<f32>(),
             Precision::Bf16 => shape.bytes::<Pair>(),
-            Precision::Int8 => shape.bytes::<i32>(),
+            Precision::Int8 | Precision::Int4 => shape.bytes::<i32>(),
         };
         let caches = Arena::default()
             .zeros(self.config.layers * slots * self.config.key_value_heads() * head)
@@ -293,7 +298,7 @@ impl Generator {
         match self.precision {
             Precision::F32 => self.layers::<f32>(session),
             Precision::Bf16 => self.layers::<Pair>(session),
-            Precision::Int8 => self.layers::<i32>(session),
+            Precision::Int8 | Precision::Int4 => self.layers::<i32>(session),
         }
         let Session { x, wanted, activations, logits, .. } = session;
         let norm = self.kernels.rows.rms_norm;

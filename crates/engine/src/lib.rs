@@ -2,7 +2,7 @@
 //! tokenizer, from the files of a model folder.
 //!
 //! Weights come from a file, mapped or in memory ([`Weights`]), and are packed once, at load, for the
-//! instruction set that is found at run time, in f32, bf16 or int8 ([`Precision`]).
+//! instruction set that is found at run time, in f32, bf16, int8 or int4 ([`Precision`]).
 //! `generator::reference` and `tokenizer::reference` are the reference: in f32 the same seed draws
 //! the same tokens.
 //!

@@ -2,8 +2,9 @@
 //!
 //! A weight `[outputs, inputs]` is stored in panels of [`Kernels::width`] outputs. A panel holds,
 //! one group of inputs after the other, all of its outputs: groups are one number in f32, two in
-//! bf16 and four in int8, as the products of each instruction set read them. Inputs are filled
-//! up to whole groups, and outputs to whole panels, with zeros.
+//! bf16 and four in int8, as the products of each instruction set read them; in int4 they are 32,
+//! with a scale and a minimum. Inputs are filled up to whole groups, and outputs to whole panels,
+//! with zeros.
 
 use std::{
     io,
@@ -11,11 +12,14 @@ use std::{
 };
 
 use files::safetensors::TensorView;
-use numerics::to_bf16;
+use numerics::{from_bf16, to_bf16};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    kernels::{Bf16Product, Fetch, Int8Panel, Kernels, RowScale, Rows, TILE_ROWS, Tile, Widening},
+    kernels::{
+        Bf16Product, Fetch, INPUT_GROUP, INT4_WORDS, InputGroup, Int8Panel, Kernels, RowScale,
+        Rows, TILE_ROWS, Tile, Widening,
+    },
     memory::{Arena, Piece},
     parallel::Pool,
 };
@@ -35,11 +39,16 @@ pub enum Precision {
     /// each row, summed exactly; 8-bit keys and values with a scale for each head and position;
     /// embedding and output layer are kept in bf16.
     Int8,
+    /// 4-bit weights, 32 inputs of an output with a scale and a minimum in bf16; 8-bit activations
+    /// with a scale for each row. What suffers most is kept in int8: a generator's first and last
+    /// block and its output layer, keys and values, and the whole tokenizer. The embedding is kept in
+    /// bf16.
+    Int4,
 }
 
 impl Precision {
     /// All of them, the exact one first.
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
+    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::Int8, Self::Int4];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -47,29 +56,43 @@ impl Precision {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
+            Self::Int4 => "int4",
         }
     }
 
-    /// Bytes of one weight.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-            Self::Int8 => 1,
-        }
+    /// Bytes of so many weights of one output, filled up to whole groups.
+    pub(crate) const fn bytes(self, weights: usize) -> usize {
+        let group = match self {
+            Self::Int4 => 4 * INT4_WORDS,
+            _ => 4,
+        };
+        weights.div_ceil(self.group()) * group
     }
 
     /// The format of what must not be rounded to 8 bits.
     pub(crate) const fn at_least_bf16(self) -> Self {
         match self {
-            Self::Int8 => Self::Bf16,
+            Self::Int8 | Self::Int4 => Self::Bf16,
+            other => other,
+        }
+    }
+
+    /// The format of what must not be rounded to 4 bits.
+    pub(crate) const fn at_least_int8(self) -> Self {
+        match self {
+            Self::Int4 => Self::Int8,
             other => other,
         }
     }
 
     /// Inputs that a product reads together.
     const fn group(self) -> usize {
-        4 / self.bytes()
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+            Self::Int8 => 4,
+            Self::Int4 => INPUT_GROUP,
+        }
     }
 }
 
@@ -181,9 +204,9 @@ impl Matrix {
         arena: &mut Arena,
         pool: &Pool,
     ) -> io::Result<Self> {
-        let (width, group) = (kernels.width, precision.group());
+        let width = kernels.width;
         let panels = outputs.div_ceil(width) * parts.len();
-        let bytes = width * depth.next_multiple_of(group) * precision.bytes();
+        let bytes = width * precision.bytes(depth);
         let scaled = if precision == Precision::Int8 { width } else { 0 };
         let mut matrix = Self {
             kernels,
@@ -234,6 +257,11 @@ impl Matrix {
                         );
                         values.mark_damage(scales, scratch);
                     }
+                    Precision::Int4 => values.pack_int4(
+                        width,
+                        bytemuck::cast_slice_mut::<u8, u32>(weights),
+                        scratch,
+                    ),
                 }
             },
         );
@@ -250,9 +278,15 @@ impl Matrix {
         self.kernels.width * self.padded_depth()
     }
 
+    /// A panel as it is packed.
+    fn panel(&self, panel: usize) -> &[u8] {
+        let bytes = self.kernels.width * self.precision.bytes(self.depth);
+        &self.weights[panel * bytes..][..bytes]
+    }
+
     /// Bytes of the weights.
     pub(crate) fn bytes(&self) -> usize {
-        self.parts * self.outputs * self.depth * self.precision.bytes()
+        self.parts * self.outputs * self.precision.bytes(self.depth)
     }
 
     /// Multiplications for one row.
@@ -266,6 +300,7 @@ impl Matrix {
             (Precision::F32, _) | (Precision::Bf16, Bf16Product::Wide(_)) => Form::F32,
             (Precision::Bf16, Bf16Product::Pairs(_)) => Form::Bf16,
             (Precision::Int8, _) => Form::Int8,
+            (Precision::Int4, _) => Form::Int4,
         }
     }
 
@@ -283,9 +318,7 @@ impl Matrix {
 
     /// Widens a panel.
     fn widen(&self, panel: usize, widened: &mut [f32]) {
-        let length = self.panel_len();
-        let weights: &[u16] = bytemuck::cast_slice(&self.weights);
-        let panel = &weights[panel * length..][..length];
+        let panel = bytemuck::cast_slice(self.panel(panel));
         (self.kernels.rows.widen)(panel, self.kernels.width, widened);
     }
 
@@ -295,10 +328,14 @@ impl Matrix {
     ///
     /// A tile whose panel has been widened takes a step as often as its f32 weights ask for.
     fn fetch(&self, panel: usize, (tile, tiles): (usize, usize), widened: bool) -> Fetch {
-        let bytes = self.panel_len() * self.precision.bytes();
-        let weights = &self.weights[panel * bytes..][..bytes];
-        // A group of inputs is four bytes of each output.
-        let lines = (4 * self.kernels.width / CACHE_LINE).max(1) * self.kernels.fetch_groups;
+        let weights = self.panel(panel);
+        let bytes = weights.len();
+        let groups = match self.precision {
+            Precision::Int4 => 1,
+            _ => self.kernels.fetch_groups,
+        };
+        let step = groups * self.kernels.width * self.precision.bytes(self.precision.group());
+        let lines = (step / CACHE_LINE).max(1);
         let lines = if widened { lines / 2 } else { lines };
         let share = lines.div_ceil(tiles);
         match tile {
@@ -323,15 +360,13 @@ impl Matrix {
         tile: &mut [f32],
     ) {
         let (start, count) = rows;
-        let length = self.panel_len();
-        let range = panel * length..(panel + 1) * length;
+        let packed = self.panel(panel);
         let (kernels, depth) = (self.kernels, self.padded_depth());
         match widened {
             Widened::Not => {}
             Widened::Now(widening, widened) => {
-                let weights: &[u16] = bytemuck::cast_slice(&self.weights);
                 let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
-                return widening(x, &weights[range], fetch, widened, tile);
+                return widening(x, bytemuck::cast_slice(packed), fetch, widened, tile);
             }
             Widened::Before(widened) => {
                 let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
@@ -340,34 +375,38 @@ impl Matrix {
         }
         match self.precision {
             Precision::F32 => {
-                let weights: &[f32] = bytemuck::cast_slice(&self.weights);
                 let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
-                (kernels.product_f32)(x, &weights[range], fetch, tile);
+                (kernels.product_f32)(x, bytemuck::cast_slice(packed), fetch, tile);
             }
             Precision::Bf16 => {
-                let weights: &[u16] = bytemuck::cast_slice(&self.weights);
+                let weights = bytemuck::cast_slice(packed);
                 match kernels.product_bf16 {
                     Bf16Product::Wide(product) => {
                         let x = Rows::new(&x.f32[start * depth..], depth, count, depth);
-                        product(x, &weights[range], fetch, tile);
+                        product(x, weights, fetch, tile);
                     }
                     Bf16Product::Pairs(product) => {
                         let x = Rows::new(&x.bf16[start * depth..], depth, count, depth);
-                        product(x, &weights[range], fetch, tile);
+                        product(x, weights, fetch, tile);
                     }
                 }
             }
             Precision::Int8 => {
-                let weights: &[i8] = bytemuck::cast_slice(&self.weights);
                 let lanes = panel * kernels.width..(panel + 1) * kernels.width;
                 let panel = Int8Panel {
-                    weights: &weights[range],
+                    weights: bytemuck::cast_slice(packed),
                     scales: &self.scales[lanes.clone()],
                     sums: &self.sums[lanes],
                 };
                 let rows = Rows::new(&x.int8[start * depth..], depth, count, depth);
                 let scales = &x.scales[start..start + count];
                 (kernels.product_int8)(rows, scales, panel, fetch, tile);
+            }
+            Precision::Int4 => {
+                let groups = depth / INPUT_GROUP;
+                let rows = Rows::new(&x.int4[start * groups..], groups, count, groups);
+                let scales = &x.int4_scales[start..start + count];
+                (kernels.product_int4)(rows, scales, bytemuck::cast_slice(packed), fetch, tile);
             }
         }
     }
@@ -522,6 +561,24 @@ impl Panel<'_> {
         }
     }
 
+    /// Writes the values into a panel `[groups, INT4_WORDS, width]`.
+    fn pack_int4(&self, width: usize, packed: &mut [u32], scratch: &mut [f32]) {
+        let strips = packed.chunks_mut(STRIP / INPUT_GROUP * INT4_WORDS * width);
+        for (strip, packed) in strips.enumerate() {
+            let start = strip * STRIP;
+            let count = STRIP.min(self.depth - start);
+            for (lane, row) in scratch.chunks_exact_mut(STRIP).take(self.lanes).enumerate() {
+                self.values.read((self.first + lane) * self.depth + start, &mut row[..count]);
+                for (group, row) in row[..count].chunks(INPUT_GROUP).enumerate() {
+                    let packed = &mut packed[group * INT4_WORDS * width..];
+                    for (word, bits) in round_to_int4(row).into_iter().enumerate() {
+                        packed[word * width + lane] = bits;
+                    }
+                }
+            }
+        }
+    }
+
     /// Writes the values into a panel `[groups, width]`, each made by `pack` of its output's number
     /// in the panel and the value.
     fn pack<T: Copy, const GROUP: usize>(
@@ -551,6 +608,73 @@ impl Panel<'_> {
     }
 }
 
+/// Rounds a group of weights of one output to 4 bits: its words in a panel.
+///
+/// Scale and minimum are those of the whole range, or of one that leaves out the ends and so is
+/// finer, each followed by a least-squares fit to its levels; the nearer one counts.
+fn round_to_int4(values: &[f32]) -> [u32; INT4_WORDS] {
+    const HIGHEST: f32 = 15.0;
+    const ROUND: f32 = 12_582_912.0;
+    let count = values.len() as f32;
+    let mut lowest = 0f32;
+    let mut highest = 0f32;
+    // Zero, unless something is infinite or no number; then so is the scale.
+    let mut damage = 0f32;
+    for &value in values {
+        lowest = lowest.min(value);
+        highest = highest.max(value);
+        damage += 0.0 * value;
+    }
+    let levels = |scale: f32, minimum: f32| {
+        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        let mut levels = [0f32; INPUT_GROUP];
+        for (level, value) in levels.iter_mut().zip(values) {
+            let exact = ((value - minimum) * inverse).clamp(0.0, HIGHEST);
+            *level = (exact + ROUND) - ROUND;
+        }
+        levels
+    };
+    let mut best = ([0f32; INPUT_GROUP], 0u16, 0u16);
+    let mut least = f32::INFINITY;
+    for share in [1.0, 0.85] {
+        let rough = levels((highest - lowest) * share / HIGHEST, lowest * share);
+        let (mut of_levels, mut of_values, mut squares, mut products) = (0.0, 0.0, 0.0, 0.0);
+        for (level, value) in rough.iter().zip(values) {
+            of_levels += level;
+            of_values += value;
+            squares += level * level;
+            products += level * value;
+        }
+        let variance = count * squares - of_levels * of_levels;
+        let covariance = count * products - of_levels * of_values;
+        let scale = if variance > 0.0 { covariance / variance } else { 0.0 };
+        let scale_bits = to_bf16(scale.max(0.0));
+        let scale = from_bf16(scale_bits);
+        let minimum_bits = to_bf16((of_values - scale * of_levels) / count);
+        let minimum = from_bf16(minimum_bits);
+        let fine = levels(scale, minimum);
+        let mut error = 0.0;
+        for (level, value) in fine.iter().zip(values) {
+            let difference = level * scale + minimum - value;
+            error += difference * difference;
+        }
+        if error < least {
+            least = error;
+            best = (fine, scale_bits, minimum_bits);
+        }
+    }
+    let (levels, scale, minimum) = best;
+    let scale = to_bf16(from_bf16(scale) + damage);
+    let mut words = [0; INT4_WORDS];
+    for (word, levels) in words.iter_mut().zip(levels.as_chunks::<8>().0) {
+        let (lower, upper) = levels.split_at(4);
+        let byte = |index: usize| lower[index] as u8 | (upper[index] as u8) << 4;
+        *word = u32::from_le_bytes(std::array::from_fn(byte));
+    }
+    words[INT4_WORDS - 1] = u32::from(scale) | u32::from(minimum) << 16;
+    words
+}
+
 /// Bytes that memory and caches exchange at once.
 const CACHE_LINE: usize = 64;
 
@@ -569,6 +693,7 @@ enum Form {
     F32,
     Bf16,
     Int8,
+    Int4,
 }
 
 /// Rows that are multiplied with weights, in the form that these take.
@@ -580,7 +705,9 @@ pub(crate) struct Activations {
     bf16: Vec<u16>,
     int8: Vec<u8>,
     scales: Vec<RowScale>,
-    /// A row in f32 for each thread.
+    int4: Vec<InputGroup>,
+    int4_scales: Vec<f32>,
+    /// A row in f32 for each thread, and for 4-bit weights its levels.
     scratch: Vec<Vec<f32>>,
 }
 
@@ -601,6 +728,8 @@ impl Activations {
             bf16: Vec::new(),
             int8: Vec::new(),
             scales: Vec::new(),
+            int4: Vec::new(),
+            int4_scales: Vec::new(),
             scratch: vec![Vec::new(); pool.threads()],
         }
     }
@@ -675,6 +804,31 @@ impl Activations {
                     (kernels.round)(&scratch[..depth], &mut piece[..depth]);
                     piece[depth..].fill(0);
                 });
+            }
+            Form::Int4 => {
+                let groups = padded / INPUT_GROUP;
+                grow(&mut self.int4, rows * groups, InputGroup::ZERO);
+                grow(&mut self.int4_scales, rows, 0.0);
+                let values = (&mut self.int4[..rows * groups], groups);
+                let scales = (&mut self.int4_scales[..rows], 1);
+                pool.pieces_of_three(
+                    values,
+                    scales,
+                    from,
+                    scratch,
+                    |row, piece, scale, from, scratch| {
+                        let length = depth + depth.div_ceil(4);
+                        grow(scratch, length, 0.0);
+                        let (numbers, levels) = scratch[..length].split_at_mut(depth);
+                        let levels: &mut [i8] = bytemuck::cast_slice_mut(levels);
+                        let levels = &mut levels[..depth];
+                        fill(row, from, numbers);
+                        scale[0] = (kernels.quantize_evenly)(numbers, levels);
+                        for (group, levels) in piece.iter_mut().zip(levels.chunks(INPUT_GROUP)) {
+                            *group = InputGroup::new(levels);
+                        }
+                    },
+                );
             }
             Form::Int8 => {
                 grow(&mut self.int8, rows * padded, 0);
@@ -827,8 +981,38 @@ mod tests {
             .collect()
     }
 
-    const PRECISIONS: [(Precision, f64); 3] =
-        [(Precision::F32, 1e-5), (Precision::Bf16, 0.03), (Precision::Int8, 0.05)];
+    const PRECISIONS: [(Precision, f64); 4] = [
+        (Precision::F32, 1e-5),
+        (Precision::Bf16, 0.03),
+        (Precision::Int8, 0.05),
+        (Precision::Int4, 0.5),
+    ];
+
+    #[test]
+    fn should_round_groups_to_4_bits_as_near_as_their_range_allows() {
+        let of_words = |words: [u32; INT4_WORDS], index: usize| {
+            let level = words[index / 8] >> (8 * (index % 4) + index / 4 % 2 * 4) & 15;
+            let ends = words[INT4_WORDS - 1];
+            level as f32 * from_bf16(ends as u16) + from_bf16((ends >> 16) as u16)
+        };
+        for count in [1, 2, 7, INPUT_GROUP] {
+            for address in 0..50 {
+                let values = numbers(count, 100 + address);
+                let words = round_to_int4(&values);
+                let range = values.iter().fold(0f32, |most, &value| most.max(value))
+                    - values.iter().fold(0f32, |least, &value| least.min(value));
+                let errors = (0..count).map(|index| (of_words(words, index) - values[index]).abs());
+                let mean = errors.sum::<f32>() / count as f32;
+                assert!(mean < 0.3 * range / 15.0 + 0.01 * range, "{mean} of {range}");
+            }
+        }
+        // Levels that are there already come back, and so does nothing.
+        let exact: Vec<f32> = (0..INPUT_GROUP).map(|i| 0.5 * (i % 16) as f32 - 2.0).collect();
+        let words = round_to_int4(&exact);
+        assert!((0..INPUT_GROUP).all(|index| of_words(words, index) == exact[index]));
+        assert_eq!(round_to_int4(&[0.0; INPUT_GROUP]), [0; INT4_WORDS]);
+        assert!(of_words(round_to_int4(&[1.0, f32::INFINITY]), 0).is_nan());
+    }
 
     #[test]
     fn should_multiply_any_shape_in_any_precision_on_any_number_of_threads() {

@@ -92,6 +92,7 @@ pub fn limits(pool: &Pool, precision: Precision) -> Result<Limits, LoadError> {
         Precision::F32 => peaks.f32,
         Precision::Bf16 => peaks.bf16,
         Precision::Int8 => peaks.int8,
+        Precision::Int4 => peaks.int4,
     };
     let products = AtomicU64::new(0);
     let multiply = best(LEAST, || {

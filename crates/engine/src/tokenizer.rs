@@ -80,6 +80,7 @@ impl Encoder {
         precision: Precision,
         pool: Arc<Pool>,
     ) -> Result<Self, LoadError> {
+        let precision = precision.at_least_int8();
         let packing = Arc::clone(&pool);
         weights.into().build(&packing, belongs(config, None), |tensors| {
             Self::build(tensors, config, precision, pool)
@@ -285,6 +286,7 @@ impl Decoder {
         pool: Arc<Pool>,
     ) -> Result<Self, DecoderError> {
         let decoder = *config.decoder(kind)?;
+        let precision = precision.at_least_int8();
         let packing = Arc::clone(&pool);
         let built = weights.into().build(&packing, belongs(config, Some(kind)), |tensors| {
             Self::build(tensors, config, (kind, decoder), precision, pool)

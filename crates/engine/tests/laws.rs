@@ -17,7 +17,7 @@ use tokens::{
     noise::{Noise, Purpose},
 };
 
-const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+const PRECISIONS: [Precision; 4] = Precision::ALL;
 
 fn model(precision: Precision, threads: usize) -> Generator {
     model_of(2, precision, threads)

@@ -13,7 +13,7 @@ use tokens::CodebookIndex;
 
 use crate::{EvaluationError, Observer, classes::labels_of};
 
-const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+const PRECISIONS: [Precision; 4] = Precision::ALL;
 const DECODERS: [DecoderKind; 2] = [DecoderKind::Causal, DecoderKind::Bidirectional];
 
 /// How the number formats differ.
@@ -29,6 +29,8 @@ pub struct PrecisionResult {
     pub bf16: ChangedFormat,
     /// int8.
     pub int8: ChangedFormat,
+    /// int4, with int8 for the tokenizer.
+    pub int4: ChangedFormat,
 }
 
 /// What f32 predicts, and how far it is from the reference.
@@ -160,8 +162,8 @@ pub fn evaluate(
                 let (file, pool) = (model.tokenizer_file()?, Arc::clone(pool));
                 Ok(engine::Decoder::load(file, tokenizer, kind, precision, pool)?)
             };
-            let [f32, bf16, int8] = PRECISIONS.map(open);
-            decoders.push((place, [f32?, bf16?, int8?]));
+            let opened: Result<Vec<_>, _> = PRECISIONS.into_iter().map(open).collect();
+            decoders.push((place, opened?));
         }
     }
     let mut found: [Found; PRECISIONS.len()] = Default::default();
@@ -210,13 +212,14 @@ pub fn evaluate(
             decoders: of_decoders,
         }
     };
-    let [exact, bf16, int8] = &found;
+    let [exact, bf16, int8, int4] = &found;
     Ok(PrecisionResult {
         pictures: count,
         tokens: exact.loss.count(),
         f32: ExactFormat { loss, reference },
         bf16: changed(bf16),
         int8: changed(int8),
+        int4: changed(int4),
     })
 }
 

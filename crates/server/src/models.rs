@@ -94,7 +94,8 @@ fn estimate(model: &Model, config: &GeneratorConfig, precision: Precision, batch
     let weight = match precision {
         Precision::F32 => 4,
         Precision::Bf16 => 2,
-        Precision::Int8 => 1,
+        // Of 4-bit weights some are kept in 8.
+        Precision::Int8 | Precision::Int4 => 1,
     };
     let cache = 2 * batch * config.layout.len() * config.layers * 2 * config.width * 4;
     files + (config.parameter_count() * weight + cache) as u64

@@ -11,8 +11,9 @@ use std::{
 };
 
 use super::{
-    BLOCK, Bf16Product, Entries, Fetch, HeadLayout, Int8Panel, Kernels, Memory, Pair, Peaks,
-    RowScale, Rows, check_int8, check_tile, checked_products, rows, with_rows,
+    BLOCK, Bf16Product, Entries, Fetch, HeadLayout, INT4_WORDS, InputGroup, Int8Panel, Kernels,
+    Memory, Pair, Peaks, RowScale, Rows, check_int4, check_int8, check_tile, checked_products,
+    rows, with_rows,
 };
 
 const LANES: usize = 8;
@@ -36,8 +37,9 @@ static PLAIN: Kernels = Kernels {
     narrow_pairs: true,
     fetch_groups: FETCH_GROUPS,
     product_int8,
+    product_int4,
     rows: ROWS,
-    peaks: Peaks { f32: peak_f32, bf16: peak_f32, int8: peak_int8 },
+    peaks: Peaks { f32: peak_f32, bf16: peak_f32, int8: peak_int8, int4: peak_int4 },
 };
 
 static VNNI: Kernels = Kernels {
@@ -45,8 +47,9 @@ static VNNI: Kernels = Kernels {
     choice: "avx2-vnni",
     narrow_pairs: false,
     product_int8: vnni::product_int8,
+    product_int4: vnni::product_int4,
     rows: ROWS,
-    peaks: Peaks { int8: vnni::peak_int8, ..PLAIN.peaks },
+    peaks: Peaks { int8: vnni::peak_int8, int4: vnni::peak_int8, ..PLAIN.peaks },
     ..PLAIN
 };
 
@@ -76,6 +79,21 @@ fn widening_bf16(
     unsafe { with_rows!(x.count, tile_widening(&x, panel.as_ptr(), fetch, widened, out)) }
 }
 
+/// Does something for every group of inputs, and a step of fetching before each [`FETCH_GROUPS`] of
+/// them. A macro, because the compiler does not inline a closure that it finds large, and keeps sums
+/// in memory for it.
+macro_rules! for_groups {
+    ($fetch:ident, $count:expr, |$group:ident| $body:block) => {{
+        let count = $count;
+        let whole = count / FETCH_GROUPS * FETCH_GROUPS;
+        for first in (0..whole).step_by(FETCH_GROUPS) {
+            $fetch.step();
+            for $group in first..first + FETCH_GROUPS $body
+        }
+        for $group in whole..count $body
+    }};
+}
+
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile_f32<const R: usize>(
     x: &Rows<'_, f32>,
@@ -85,7 +103,7 @@ unsafe fn tile_f32<const R: usize>(
 ) {
     let (start, stride) = (x.values.as_ptr(), x.stride);
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    let multiply = |k: usize, sums: &mut [[__m256; 2]; R]| {
+    for_groups!(fetch, x.depth, |k| {
         // SAFETY: the caller answers for all that is read.
         unsafe {
             let weights = panel.add(k * WIDTH);
@@ -97,17 +115,7 @@ unsafe fn tile_f32<const R: usize>(
                 }
             }
         }
-    };
-    let whole = x.depth / FETCH_GROUPS * FETCH_GROUPS;
-    for k in (0..whole).step_by(FETCH_GROUPS) {
-        fetch.step();
-        for k in k..k + FETCH_GROUPS {
-            multiply(k, &mut sums);
-        }
-    }
-    for k in whole..x.depth {
-        multiply(k, &mut sums);
-    }
+    });
     store(&sums, out);
 }
 
@@ -147,7 +155,7 @@ unsafe fn tile_halves<const R: usize, const KEEP: bool>(
     let (start, stride) = (x.values.as_ptr(), x.stride);
     let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    let multiply = |pair: usize, sums: &mut [[__m256; 2]; R]| {
+    for_groups!(fetch, x.depth / 2, |pair| {
         // SAFETY: the caller answers for all that is read and written.
         unsafe {
             let weights = panel.add(pair * 2 * WIDTH);
@@ -174,18 +182,7 @@ unsafe fn tile_halves<const R: usize, const KEEP: bool>(
                 }
             }
         }
-    };
-    let pairs = x.depth / 2;
-    let whole = pairs / FETCH_GROUPS * FETCH_GROUPS;
-    for pair in (0..whole).step_by(FETCH_GROUPS) {
-        fetch.step();
-        for pair in pair..pair + FETCH_GROUPS {
-            multiply(pair, &mut sums);
-        }
-    }
-    for pair in whole..pairs {
-        multiply(pair, &mut sums);
-    }
+    });
     store(&sums, out);
 }
 
@@ -202,7 +199,7 @@ macro_rules! tile_int8 {
         ) {
             let (start, stride, weights) = (x.values.as_ptr(), x.stride, panel.weights.as_ptr());
             let mut sums = [[_mm256_setzero_si256(); 2]; R];
-            let multiply = |four: usize, sums: &mut [[__m256i; 2]; R]| {
+            for_groups!(fetch, x.depth / 4, |four| {
                 // SAFETY: the caller answers for all that is read.
                 unsafe {
                     let at = weights.add(four * 4 * WIDTH);
@@ -216,18 +213,7 @@ macro_rules! tile_int8 {
                         }
                     }
                 }
-            };
-            let fours = x.depth / 4;
-            let whole = fours / FETCH_GROUPS * FETCH_GROUPS;
-            for four in (0..whole).step_by(FETCH_GROUPS) {
-                fetch.step();
-                for four in four..four + FETCH_GROUPS {
-                    multiply(four, &mut sums);
-                }
-            }
-            for four in whole..fours {
-                multiply(four, &mut sums);
-            }
+            });
             finish_int8(&sums, scales, panel, out);
         }
     };
@@ -243,6 +229,91 @@ fn add_fours(sum: __m256i, x: __m256i, weights: __m256i) -> __m256i {
 }
 
 tile_int8!("avx2,fma", add_fours);
+
+/// The product with 4-bit weights: how eight or four inputs of them are added to a register's sums,
+/// and how these become whole numbers of an output at the end of a group.
+macro_rules! tile_int4 {
+    ($features:literal, $add:ident, $join:ident) => {
+        pub(super) fn product_int4(
+            x: Rows<'_, InputGroup>,
+            scales: &[f32],
+            panel: &[u32],
+            fetch: Fetch,
+            out: &mut [f32],
+        ) {
+            check_int4(&x, scales, panel, WIDTH, out);
+            // SAFETY: as in the other products; a panel has all words of a group for each of the
+            // rows'.
+            unsafe { with_rows!(x.count, tile_int4(&x, scales, panel.as_ptr(), fetch, out)) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn tile_int4<const R: usize>(
+            x: &Rows<'_, InputGroup>,
+            scales: &[f32],
+            panel: *const u32,
+            mut fetch: Fetch,
+            out: &mut [f32],
+        ) {
+            let (start, stride) = (x.values.as_ptr(), x.stride);
+            let lower = _mm256_set1_epi32(0x0f0f_0f0f);
+            let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            let mut sums = [[_mm256_setzero_ps(); 2]; R];
+            for group in 0..x.depth {
+                fetch.step();
+                for vector in 0..2 {
+                    // SAFETY: the caller answers for all that is read.
+                    unsafe {
+                        let at = panel.add(group * INT4_WORDS * WIDTH + vector * LANES);
+                        // Two chains, since one would wait for itself.
+                        let mut exact = [[_mm256_setzero_si256(); 2]; R];
+                        for word in 0..INT4_WORDS - 1 {
+                            let both = _mm256_loadu_si256(at.add(word * WIDTH).cast());
+                            let first = _mm256_and_si256(both, lower);
+                            let second = _mm256_and_si256(_mm256_srli_epi32::<4>(both), lower);
+                            for (row, exact) in exact.iter_mut().enumerate() {
+                                let x = start.add(row * stride + group).cast::<i32>().add(2 * word);
+                                exact[0] = $add(exact[0], first, _mm256_set1_epi32(*x));
+                                exact[1] = $add(exact[1], second, _mm256_set1_epi32(*x.add(1)));
+                            }
+                        }
+                        let ends = _mm256_loadu_si256(at.add((INT4_WORDS - 1) * WIDTH).cast());
+                        let scale = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(ends));
+                        let minimum = _mm256_castsi256_ps(_mm256_and_si256(ends, upper));
+                        for (row, (sums, exact)) in sums.iter_mut().zip(exact).enumerate() {
+                            let of_inputs = _mm256_set1_ps((*start.add(row * stride + group)).sum);
+                            let exact = _mm256_cvtepi32_ps($join(exact[0], exact[1]));
+                            let sum = _mm256_fmadd_ps(scale, exact, sums[vector]);
+                            sums[vector] = _mm256_fmadd_ps(minimum, of_inputs, sum);
+                        }
+                    }
+                }
+            }
+            for (sums, &scale) in sums.iter_mut().zip(scales) {
+                for sum in sums {
+                    *sum = _mm256_mul_ps(*sum, _mm256_set1_ps(scale));
+                }
+            }
+            store(&sums, out);
+        }
+    };
+}
+
+/// Two products of a 4-bit with an 8-bit number, and those of all eight fours of a group, fit into 16
+/// bits: 16 · 15 · 128 = 30,720.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn add_pairs(sum: __m256i, weights: __m256i, x: __m256i) -> __m256i {
+    _mm256_add_epi16(sum, _mm256_maddubs_epi16(weights, x))
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn join_pairs(first: __m256i, second: __m256i) -> __m256i {
+    _mm256_madd_epi16(_mm256_add_epi16(first, second), _mm256_set1_epi16(1))
+}
+
+tile_int4!("avx2,fma", add_pairs, join_pairs);
 
 /// Turns sums into numbers.
 #[target_feature(enable = "avx2,fma")]
@@ -467,10 +538,10 @@ fn peak_f32(rounds: usize) -> u64 {
     (rounds * CHAINS * LANES) as u64
 }
 
-/// The limit of an addition of fours.
-macro_rules! peak_int8 {
-    ($features:literal, $add:ident) => {
-        pub(super) fn peak_int8(rounds: usize) -> u64 {
+/// The limit of an addition of products of bytes.
+macro_rules! peak_int {
+    ($name:ident, $features:literal, $add:ident) => {
+        pub(super) fn $name(rounds: usize) -> u64 {
             #[target_feature(enable = $features)]
             fn run(rounds: usize) {
                 let weights = _mm256_set1_epi32(black_box(0x0102_0304));
@@ -499,7 +570,8 @@ macro_rules! peak_int8 {
     };
 }
 
-peak_int8!("avx2,fma", add_fours);
+peak_int!(peak_int8, "avx2,fma", add_fours);
+peak_int!(peak_int4, "avx2,fma", add_pairs);
 
 /// int8 with AVX-VNNI.
 mod vnni {
@@ -507,7 +579,9 @@ mod vnni {
 
     tile_int8!("avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
 
-    peak_int8!("avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
+    tile_int4!("avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32, _mm256_add_epi32);
+
+    peak_int!(peak_int8, "avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
 
     pub(super) fn product_int8(
         x: Rows<'_, u8>,

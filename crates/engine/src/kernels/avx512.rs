@@ -6,8 +6,9 @@
 use std::{arch::x86_64::*, hint::black_box};
 
 use super::{
-    BLOCK, Bf16Product, Entries, Fetch, HeadLayout, Int8Panel, Kernels, Memory, Pair, Peaks,
-    RowScale, Rows, check_int8, check_tile, checked_products, rows, with_rows,
+    BLOCK, Bf16Product, Entries, Fetch, HeadLayout, INT4_WORDS, InputGroup, Int8Panel, Kernels,
+    Memory, Pair, Peaks, RowScale, Rows, check_int4, check_int8, check_tile, checked_products,
+    rows, with_rows,
 };
 
 const LANES: usize = 16;
@@ -27,8 +28,9 @@ static WIDE: Kernels = Kernels {
     narrow_pairs: false,
     fetch_groups: 1,
     product_int8,
+    product_int4,
     rows: ROWS,
-    peaks: Peaks { f32: peak_f32, bf16: peak_f32, int8: peak_int8 },
+    peaks: Peaks { f32: peak_f32, bf16: peak_f32, int8: peak_int8, int4: peak_int8 },
 };
 
 static PAIRS: Kernels = Kernels {
@@ -170,6 +172,69 @@ unsafe fn tile_bf16_pairs<const R: usize>(
                     *sum = _mm512_dpbf16_ps(*sum, x, weights);
                 }
             }
+        }
+    }
+    store(&sums, out);
+}
+
+fn product_int4(
+    x: Rows<'_, InputGroup>,
+    scales: &[f32],
+    panel: &[u32],
+    fetch: Fetch,
+    out: &mut [f32],
+) {
+    check_int4(&x, scales, panel, WIDTH, out);
+    // SAFETY: as in the other products; a panel has all words of a group for each of the rows'.
+    unsafe { with_rows!(x.count, tile_int4(&x, scales, panel.as_ptr(), fetch, out)) }
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn tile_int4<const R: usize>(
+    x: &Rows<'_, InputGroup>,
+    scales: &[f32],
+    panel: *const u32,
+    mut fetch: Fetch,
+    out: &mut [f32],
+) {
+    let (start, stride) = (x.values.as_ptr(), x.stride);
+    let lower = _mm512_set1_epi32(0x0f0f_0f0f);
+    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
+    for group in 0..x.depth {
+        fetch.step();
+        for vector in 0..VECTORS {
+            // SAFETY: the caller answers for all that is read.
+            unsafe {
+                let at = panel.add(group * INT4_WORDS * WIDTH + vector * LANES);
+                // Two chains, since one would wait for itself.
+                let mut exact = [[_mm512_setzero_si512(); 2]; R];
+                for word in 0..INT4_WORDS - 1 {
+                    let both = _mm512_loadu_si512(at.add(word * WIDTH).cast());
+                    let first = _mm512_and_si512(both, lower);
+                    let second = _mm512_and_si512(_mm512_srli_epi32::<4>(both), lower);
+                    for (row, exact) in exact.iter_mut().enumerate() {
+                        let x = start.add(row * stride + group).cast::<i32>().add(2 * word);
+                        let inputs = [_mm512_set1_epi32(*x), _mm512_set1_epi32(*x.add(1))];
+                        exact[0] = _mm512_dpbusd_epi32(exact[0], first, inputs[0]);
+                        exact[1] = _mm512_dpbusd_epi32(exact[1], second, inputs[1]);
+                    }
+                }
+                let ends = _mm512_loadu_si512(at.add((INT4_WORDS - 1) * WIDTH).cast());
+                let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(ends));
+                let minimum = _mm512_castsi512_ps(_mm512_and_si512(ends, upper));
+                for (row, (sums, exact)) in sums.iter_mut().zip(exact).enumerate() {
+                    let of_inputs = _mm512_set1_ps((*start.add(row * stride + group)).sum);
+                    let exact = _mm512_cvtepi32_ps(_mm512_add_epi32(exact[0], exact[1]));
+                    let sum = _mm512_fmadd_ps(scale, exact, sums[vector]);
+                    sums[vector] = _mm512_fmadd_ps(minimum, of_inputs, sum);
+                }
+            }
+        }
+    }
+    for (sums, &scale) in sums.iter_mut().zip(scales) {
+        for sum in sums {
+            *sum = _mm512_mul_ps(*sum, _mm512_set1_ps(scale));
         }
     }
     store(&sums, out);

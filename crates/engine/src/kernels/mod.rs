@@ -95,6 +95,39 @@ pub(crate) struct Int8Panel<'a> {
     pub(crate) sums: &'a [i32],
 }
 
+/// Inputs of 4-bit weights that share a scale and a minimum.
+pub(crate) const INPUT_GROUP: usize = 32;
+
+/// 32-bit words of an output in a group of a 4-bit panel: four of weights, and one of scale (lower
+/// half) and minimum in bf16. The first word's lower halves of bytes are inputs 0 to 3, the upper
+/// ones 4 to 7, and so on.
+pub(crate) const INT4_WORDS: usize = INPUT_GROUP / 8 + 1;
+
+/// Activations that 4-bit weights are multiplied with: a group of inputs in 8 bits, and its sum.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub(crate) struct InputGroup {
+    pub(crate) levels: [i8; INPUT_GROUP],
+    pub(crate) sum: f32,
+}
+
+impl InputGroup {
+    pub(crate) const ZERO: Self = Self { levels: [0; _], sum: 0.0 };
+
+    /// A group of these numbers, filled up with zeros.
+    pub(crate) fn new(levels: &[i8]) -> Self {
+        let mut group = Self::ZERO;
+        group.levels[..levels.len()].copy_from_slice(levels);
+        group.sum = levels.iter().map(|&level| i32::from(level)).sum::<i32>() as f32;
+        group
+    }
+}
+
+/// Products of at most [`TILE_ROWS`] rows of groups, each with its scale, and a panel
+/// `[groups, INT4_WORDS, width]`. Of each group the sum of products is exact; scaled, it is added to
+/// those of the groups before, and then the group's minimum times its sum of inputs.
+pub(crate) type Int4Product = fn(Rows<'_, InputGroup>, &[f32], &[u32], Fetch, &mut [f32]);
+
 /// What a product kernel may fetch into the cache while it multiplies: the weights that its
 /// thread reads next.
 #[derive(Clone, Copy)]
@@ -159,6 +192,7 @@ pub(crate) struct Peaks {
     pub(crate) f32: Peak,
     pub(crate) bf16: Peak,
     pub(crate) int8: Peak,
+    pub(crate) int4: Peak,
 }
 
 /// The functions of one instruction set. All are safe: they check their slices, and a table is
@@ -184,6 +218,8 @@ pub(crate) struct Kernels {
     pub(crate) fetch_groups: usize,
     /// Products of 8-bit integers with a panel `[depth / 4, width, 4]`. The depth is a multiple of 4.
     pub(crate) product_int8: fn(Rows<'_, u8>, &[RowScale], Int8Panel<'_>, Fetch, &mut [f32]),
+    /// Products with 4-bit weights. They fetch at each group of inputs.
+    pub(crate) product_int4: Int4Product,
     /// Operations on rows of numbers.
     pub(crate) rows: rows::RowKernels,
     /// The limits of the instructions.
@@ -260,6 +296,13 @@ fn check_int8(
     check_tile(x, panel.weights, width, 4, out);
     assert!(scales.len() >= x.count, "a scale for each row");
     assert!(panel.scales.len() == width && panel.sums.len() == width, "a scale for each output");
+}
+
+/// The same for a product with 4-bit weights.
+fn check_int4(x: &Rows<'_, InputGroup>, scales: &[f32], panel: &[u32], width: usize, out: &[f32]) {
+    check_tile(x, &panel[..panel.len() / INT4_WORDS], width, 1, out);
+    assert_eq!(panel.len() % INT4_WORDS, 0, "whole groups");
+    assert!(scales.len() >= x.count(), "a scale for each row");
 }
 
 /// Calls a kernel with its number of rows as a constant.

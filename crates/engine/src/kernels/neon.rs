@@ -24,6 +24,8 @@ static KERNELS: Kernels = Kernels {
     narrow_pairs: false,
     fetch_groups: 1,
     product_int8,
+    // Panels are as wide as the portable ones.
+    product_int4: portable::product_int4::<true>,
     rows: row_kernels::TABLE,
     peaks: portable::peaks::<true>(),
 };

@@ -4,7 +4,10 @@ use std::hint::black_box;
 
 use numerics::{from_bf16, multiply_add};
 
-use super::{Bf16Product, Fetch, Int8Panel, Kernels, Peaks, RowScale, Rows, check_tile, rows};
+use super::{
+    Bf16Product, Fetch, INT4_WORDS, InputGroup, Int8Panel, Kernels, Peaks, RowScale, Rows,
+    check_int4, check_tile, rows,
+};
 
 const WIDTH: usize = 16;
 
@@ -18,13 +21,14 @@ pub(super) static KERNELS: Kernels = Kernels {
     narrow_pairs: false,
     fetch_groups: 1,
     product_int8,
+    product_int4: product_int4::<false>,
     rows: rows::PORTABLE,
     peaks: peaks::<false>(),
 };
 
 /// What the compiler makes of loops over registers.
 pub(super) const fn peaks<const FUSED: bool>() -> Peaks {
-    Peaks { f32: peak_f32::<FUSED>, bf16: peak_f32::<FUSED>, int8: peak_int8 }
+    Peaks { f32: peak_f32::<FUSED>, bf16: peak_f32::<FUSED>, int8: peak_int8, int4: peak_int8 }
 }
 
 /// Numbers that are enough registers of any instruction set, for no instruction to wait for another.
@@ -82,6 +86,40 @@ fn product_bf16(x: Rows<'_, f32>, panel: &[u16], _: Fetch, out: &mut [f32]) {
             }
         }
         out[row * WIDTH..][..WIDTH].copy_from_slice(&sums);
+    }
+}
+
+pub(super) fn product_int4<const FUSED: bool>(
+    x: Rows<'_, InputGroup>,
+    scales: &[f32],
+    panel: &[u32],
+    _: Fetch,
+    out: &mut [f32],
+) {
+    check_int4(&x, scales, panel, WIDTH, out);
+    for row in 0..x.count() {
+        let mut sums = [0.0; WIDTH];
+        for (x, panel) in x.row(row).iter().zip(panel.chunks_exact(INT4_WORDS * WIDTH)) {
+            let (weights, ends) = panel.split_at((INT4_WORDS - 1) * WIDTH);
+            let mut exact = [0i32; WIDTH];
+            for (x, words) in x.levels.as_chunks::<8>().0.iter().zip(weights.as_chunks().0) {
+                let words: &[u32; WIDTH] = words;
+                for (sum, word) in exact.iter_mut().zip(words) {
+                    for (byte, weights) in word.to_le_bytes().into_iter().enumerate() {
+                        *sum += i32::from(x[byte]) * i32::from(weights & 15);
+                        *sum += i32::from(x[4 + byte]) * i32::from(weights >> 4);
+                    }
+                }
+            }
+            for ((sum, exact), ends) in sums.iter_mut().zip(exact).zip(ends) {
+                let (scale, minimum) = (from_bf16(*ends as u16), from_bf16((ends >> 16) as u16));
+                *sum = multiply_add::<FUSED>(scale, exact as f32, *sum);
+                *sum = multiply_add::<FUSED>(minimum, x.sum, *sum);
+            }
+        }
+        for (out, sum) in out[row * WIDTH..][..WIDTH].iter_mut().zip(sums) {
+            *out = sum * scales[row];
+        }
     }
 }
 

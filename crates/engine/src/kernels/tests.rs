@@ -179,6 +179,74 @@ fn should_multiply_int8_tiles_exactly() {
     }
 }
 
+/// A product with 4-bit weights in the order that kernels sum in.
+fn defined_int4(
+    x: &[InputGroup],
+    scale: f32,
+    panel: &[u32],
+    [width, output]: [usize; 2],
+    add: fn(f32, f32, f32) -> f32,
+) -> f32 {
+    let mut sum = 0f32;
+    for (x, panel) in x.iter().zip(panel.chunks_exact(INT4_WORDS * width)) {
+        let mut exact = 0i64;
+        for (input, &level) in x.levels.iter().enumerate() {
+            let word = panel[input / 8 * width + output];
+            let bits = 8 * (input % 4) + 4 * (input / 4 % 2);
+            exact += i64::from(level) * i64::from(word >> bits & 15);
+        }
+        let ends = panel[(INT4_WORDS - 1) * width + output];
+        sum = add(from_bf16(ends as u16), exact as f32, sum);
+        sum = add(from_bf16((ends >> 16) as u16), x.sum, sum);
+    }
+    sum * scale
+}
+
+#[test]
+fn should_multiply_int4_tiles_to_the_bit() {
+    for kernels in Kernels::available() {
+        let width = kernels.width;
+        let add: fn(f32, f32, f32) -> f32 = match kernels.choice {
+            "portable" => |a, b, c| a * b + c,
+            _ => f32::mul_add,
+        };
+        for (count, groups) in [(1, 1), (1, 24), (2, 3), (3, 2), (4, 7), (5, 1), (6, 24)] {
+            for extreme in [None, Some(127i8), Some(-128)] {
+                let mut noise = Noise::new(7, Purpose::Initialization, 0, 0);
+                let levels: Vec<i8> = (0..count * groups * INPUT_GROUP)
+                    .map(|_| extreme.unwrap_or(noise.bits() as i8))
+                    .collect();
+                let x: Vec<InputGroup> = levels.chunks(INPUT_GROUP).map(InputGroup::new).collect();
+                let ends: Vec<u16> =
+                    numbers(2 * groups * width, 17).into_iter().map(to_bf16).collect();
+                let mut ends = ends.into_iter();
+                let mut panel = Vec::new();
+                for _ in 0..groups {
+                    panel.extend((0..(INT4_WORDS - 1) * width).map(|index| match index % width {
+                        // The largest and smallest weights there are.
+                        0 => u32::MAX,
+                        1 => 0,
+                        _ => noise.bits() as u32,
+                    }));
+                    let mut end = || u32::from(ends.next().unwrap());
+                    panel.extend((0..width).map(|_| end() | end() << 16));
+                }
+                let scales: Vec<f32> = (0..count).map(|row| 0.25 + row as f32).collect();
+                let mut tile: Tile = [f32::NAN; _];
+                let rows = Rows::new(&x, groups, count, groups);
+                (kernels.product_int4)(rows, &scales, &panel, Fetch::NOTHING, &mut tile);
+                for (row, x) in x.chunks(groups).enumerate() {
+                    for output in 0..width {
+                        let expected = defined_int4(x, scales[row], &panel, [width, output], add);
+                        let got = tile[row * width + output];
+                        assert_eq!(got, expected, "{} {count} {groups}", kernels.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn should_widen_a_panel_while_it_multiplies() {
     for kernels in Kernels::available() {

@@ -49,7 +49,7 @@ pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
     }
     let mut lines = vec![format!("{} pictures, {} tokens", found.pictures, found.tokens)];
     let all = serde_json::to_value(&found)?;
-    for format in ["f32", "bf16", "int8"] {
+    for format in ["f32", "bf16", "int8", "int4"] {
         lines.push(format.to_owned());
         for (name, value) in all[format].as_object().into_iter().flatten() {
             lines.push(format!("  {:<34} {value}", name.replace('_', " ")));

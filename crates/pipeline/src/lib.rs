@@ -9,7 +9,7 @@
 //! ```
 //! use files::Home;
 //! use model::Model;
-//! use pipeline::{Compute, Drawing, Event, SamplingChanges, class_requests, requests_without_class, sampling};
+//! use pipeline::{Compute, Drawing, Event, SamplingChanges, class_requests, sampling};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let checkout = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");

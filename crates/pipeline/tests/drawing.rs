@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
-use std::sync::LazyLock;
+use std::{path::Path, sync::LazyLock};
 
 use files::Home;
 use generator::{Request, SamplingConfig};
 use model::Model;
 use pipeline::{
     Compute, Draw, Drawing, Event, PipelineError, PreviewWriter, SampleError, SampleWriter,
-    SamplingChanges, class_requests, sampling, token_file,
+    SamplingChanges, class_requests, requests_without_class, sampling, token_file,
 };
 use tokenizer::DecoderKind;
 use tokens::{CodebookIndex, Vocabulary};

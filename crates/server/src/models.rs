@@ -245,16 +245,18 @@ impl Loaded {
         })
     }
 
-    /// Works with the tokenizer beside the runtime's threads, in turn.
-    pub(crate) async fn with<T: Send + 'static>(
+    /// Works with the tokenizer beside the runtime's threads, in turn; `then` needs no turn.
+    pub(crate) async fn with<T: 'static, U: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<T, ApiError> {
+        then: impl FnOnce(T) -> Result<U, ApiError> + Send + 'static,
+    ) -> Result<U, ApiError> {
         let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(ApiError::internal)?;
         let loaded = Arc::clone(self);
         spawn_blocking(move || {
-            let _turn = turn;
-            work(&loaded)
+            let done = work(&loaded);
+            drop(turn);
+            then(done?)
         })
         .await
         .map_err(ApiError::internal)?

@@ -21,7 +21,7 @@ use crate::{
     error::{ApiError, ErrorBody, json},
     keys::Client,
     models::{Entry, Loaded},
-    openai::{events, size, sse},
+    openai::{StreamEvent, events, size, sse},
     picture::Format,
     request::{Api, PictureRequest, Plan},
     session::{News, Preview, Session, Timing},
@@ -233,7 +233,7 @@ fn event(session: &Session, news: News) -> axum::response::sse::Event {
     post, path = "/v1/pictures", tag = "AliTok",
     request_body = PictureRequest,
     responses(
-        (status = 200, content((String = "text/event-stream"), (Drawn = "application/json"))),
+        (status = 200, content((StreamEvent = "text/event-stream"), (Drawn = "application/json"))),
         (status = 400, body = ErrorBody, description = "A field is wrong; `param` says which"),
         (status = 401, body = ErrorBody, description = "No valid key"),
         (status = 404, body = ErrorBody, description = "There is no such model"),
@@ -271,7 +271,7 @@ pub(crate) async fn pictures(
         (CompletionForm = "application/json"),
     )),
     responses(
-        (status = 200, content((String = "text/event-stream"), (Drawn = "application/json"))),
+        (status = 200, content((StreamEvent = "text/event-stream"), (Drawn = "application/json"))),
         (status = 400, body = ErrorBody, description = "A field is wrong; `param` says which"),
         (status = 401, body = ErrorBody, description = "No valid key"),
         (status = 404, body = ErrorBody, description = "There is no such model"),
@@ -392,7 +392,7 @@ async fn encode(
         Crop::Center.fit(picture, size.width, size.height, "image").map_err(wrong)
     });
     let picture = fitted.await.map_err(ApiError::internal)??;
-    loaded.with(move |loaded| loaded.encode(&picture)).await
+    loaded.with(move |loaded| loaded.encode(&picture), Ok).await
 }
 
 /// A picture's tokens.
@@ -494,7 +494,9 @@ pub(crate) async fn reconstruct(
     let loaded = app.models.load(entry).await?;
     let tokens = encode(&app, &loaded, image).await?;
     let own = tokens.clone();
-    let b64_json = loaded.with(move |loaded| format.encode(&loaded.decode(&own)?, quality)).await?;
+    let b64_json = loaded
+        .with(move |loaded| loaded.decode(&own), move |picture| format.encode(&picture, quality))
+        .await?;
     let answer = Reconstructed {
         encoded: encoded(entry, tokens),
         b64_json,
@@ -627,8 +629,9 @@ pub(crate) async fn decode(
     let mut data = Vec::with_capacity(tokens.len());
     // One at a time, so that others' pictures get their turn.
     for tokens in tokens {
-        let work = move |loaded: &Loaded| format.encode(&loaded.decode(&tokens)?, quality);
-        data.push(DecodedPicture { b64_json: loaded.with(work).await? });
+        let work = move |loaded: &Loaded| loaded.decode(&tokens);
+        let encode = move |picture: Picture| format.encode(&picture, quality);
+        data.push(DecodedPicture { b64_json: loaded.with(work, encode).await? });
     }
     let answer =
         Decoded { model: entry.id.clone(), data, output_format: format, size: size(entry) };

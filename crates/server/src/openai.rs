@@ -225,7 +225,7 @@ pub(crate) async fn get_model(
     responses(
         (status = 200, content(
             (Pictures = "application/json"),
-            (String = "text/event-stream"),
+            (StreamEvent = "text/event-stream"),
         )),
         (status = 400, body = ErrorBody, description = "A field is wrong; `param` says which"),
         (status = 401, body = ErrorBody, description = "No valid key"),
@@ -285,9 +285,19 @@ async fn respond(mut session: Session) -> Result<Pictures, ApiError> {
     })
 }
 
-/// An event of OpenAI's stream.
+/// A server-sent event.
+#[derive(ToSchema)]
+#[allow(dead_code)] // it stands in the OpenAPI document alone
+pub(crate) struct StreamEvent {
+    /// Its name.
+    event: String,
+    /// An object in JSON.
+    data: String,
+}
+
+/// The data of an event of OpenAI's stream.
 #[derive(Serialize)]
-struct StreamEvent<'a> {
+struct OpenAiData<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     b64_json: &'a str,
@@ -331,7 +341,7 @@ fn stream(mut session: Session) -> Response {
 
 fn event(session: &Session, partial: &mut [usize], news: News) -> Option<Event> {
     let (plan, entry) = (&session.plan, &session.loaded.entry);
-    let of = |kind, b64_json, picture: usize, partial_image_index, usage| StreamEvent {
+    let of = |kind, b64_json, picture: usize, partial_image_index, usage| OpenAiData {
         kind,
         b64_json,
         created_at: now(),

@@ -15,6 +15,7 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, sleep, timeout},
 };
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
 use crate::{
@@ -32,6 +33,8 @@ const HEAD: usize = 64 << 10;
 /// How long a connection may take to send a request's head, and be silent between two requests. Longer
 /// than reverse proxies keep idle connections, so that they close them and not we.
 const SILENCE: Duration = Duration::from_secs(75);
+/// How long a client may read nothing of an answer.
+const STALLED: Duration = Duration::from_secs(60);
 /// How long requests in progress may go on after the end was asked for.
 const DRAIN: Duration = Duration::from_secs(7);
 /// How long the last answers may take to reach their clients.
@@ -239,6 +242,8 @@ async fn connection(
 ) {
     // Events are small and should come at once.
     let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(STALLED));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
         let mut request = request.map(Body::new);
@@ -250,7 +255,7 @@ async fn connection(
     // One that comes while the server drains hears so, and is closed.
     let late = *close.borrow();
     builder.keep_alive(!late);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Box::pin(stream)), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = async { drop(close.wait_for(|&close| close).await) }, if !late => {

@@ -271,8 +271,10 @@ impl Session {
             Event::Finished { tokens, .. } => {
                 let (format, quality) = (self.plan.format, self.plan.quality);
                 let whole = tokens.clone();
-                let decoded =
-                    self.loaded.with(move |loaded| format.encode(&loaded.decode(&whole)?, quality));
+                let decoded = self.loaded.with(
+                    move |loaded| loaded.decode(&whole),
+                    move |picture| format.encode(&picture, quality),
+                );
                 let base64 = decoded.await?;
                 let progress = &mut self.pictures[picture];
                 progress.ended = true;
@@ -298,11 +300,13 @@ impl Session {
             (self.plan.format, self.plan.quality, self.plan.whole_previews);
         let work = move |loaded: &Loaded| {
             let picture = loaded.decode_rows(&tokens)?;
-            let picture = if whole { fill(&picture, loaded)? } else { picture };
+            if whole { fill(&picture, loaded) } else { Ok(picture) }
+        };
+        let encode = move |picture: Picture| {
             let base64 = format.encode(&picture, quality)?;
             Ok(Preview { width: picture.width(), height: picture.height(), base64 })
         };
-        self.loaded.with(work).await
+        self.loaded.with(work, encode).await
     }
 
     fn end_one(&mut self, picture: usize, error: ApiError) -> Option<News> {

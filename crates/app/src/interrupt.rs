@@ -1,9 +1,12 @@
-//! Ctrl-C and SIGTERM: work that can save is asked to, all other ends at once and leaves nothing
-//! half-written.
+//! Ctrl-C and SIGTERM: work that can save or finish is asked to, all other ends at once and leaves
+//! nothing half-written.
 
 use std::{
     process,
-    sync::atomic::{AtomicBool, AtomicI32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicI32, Ordering},
+    },
     thread,
 };
 
@@ -16,8 +19,8 @@ use crate::progress;
 
 /// The first signal that asked this process to end; 0 before.
 static ASKED: AtomicI32 = AtomicI32::new(0);
-/// Whether the work that goes on saves when it is asked to end.
-static SAVES: AtomicBool = AtomicBool::new(false);
+/// What the work that goes on does when it is asked to end, where it does anything.
+static FINISHES: OnceLock<&str> = OnceLock::new();
 
 /// Watches for signals. To be called once, before work begins.
 pub(crate) fn watch() {
@@ -26,8 +29,8 @@ pub(crate) fn watch() {
     thread::spawn(move || {
         for signal in signals.forever() {
             let first = ASKED.swap(signal, Ordering::SeqCst) == 0;
-            if first && SAVES.load(Ordering::SeqCst) {
-                progress::note("saving after this step; the same again ends at once");
+            if first && let Some(how) = FINISHES.get() {
+                progress::note(how);
             } else {
                 files::remove_unfinished();
                 // Nobody can be waited for: the thread that works does not look.
@@ -38,9 +41,10 @@ pub(crate) fn watch() {
     });
 }
 
-/// Says that what follows asks [`is_asked`] and saves.
-pub(crate) fn will_save() {
-    SAVES.store(true, Ordering::SeqCst);
+/// Says that what follows asks [`is_asked`] and ends by itself; `how` is what people are told then.
+pub(crate) fn will_finish(how: &'static str) {
+    // Only the first call counts; a process does one thing.
+    let _ = FINISHES.set(how);
 }
 
 /// Whether this process was asked to end.

@@ -75,3 +75,9 @@ fn train_on_this_thread_too() {
         drop(pool.build_global());
     }
 }
+
+/// Lets the process hold as many connections as the system allows it: a common limit is 1,024 files.
+pub(crate) fn for_many_connections() {
+    // It stays as it was where the system refuses.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+}

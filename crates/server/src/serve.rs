@@ -187,8 +187,8 @@ impl Server {
             sleep(Duration::from_millis(20)).await;
         }
         app.sessions.end_all();
-        // When all permits can be had, all connections are closed.
-        let _ = timeout(FLUSH, connections.acquire_many(CONNECTIONS as u32)).await;
+        // All connections are closed when every permit can be had but the one that waits for the next.
+        let _ = timeout(FLUSH, connections.acquire_many(CONNECTIONS as u32 - 1)).await;
         accepting.abort();
         upkeep.abort();
         tracing::info!(ms = begun.elapsed().as_millis() as u64, "shut down");

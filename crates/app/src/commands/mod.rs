@@ -17,6 +17,7 @@ mod inspect;
 mod plot;
 mod recipe;
 mod reconstruct;
+mod serve;
 mod train;
 mod weights;
 
@@ -31,7 +32,7 @@ use crate::{
         data::DataVerb, decode::DecodeArgs, encode::EncodeArgs, evaluate::EvaluateVerb,
         experiment::ExperimentVerb, export::ExportArgs, generate::GenerateArgs, import::ImportArgs,
         inspect::InspectArgs, plot::PlotArgs, recipe::RecipeVerb, reconstruct::ReconstructArgs,
-        train::TrainVerb, weights::WeightsVerb,
+        serve::ServeArgs, train::TrainVerb, weights::WeightsVerb,
     },
     interrupt, progress, tuning,
 };
@@ -60,6 +61,7 @@ pub(crate) enum Verb {
     Decode(DecodeArgs),
     Reconstruct(ReconstructArgs),
     Complete(CompleteArgs),
+    Serve(ServeArgs),
     #[command(subcommand)]
     Recipe(RecipeVerb),
     #[command(subcommand)]
@@ -116,6 +118,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Decode(args) => decode::run(&args, device),
         Verb::Reconstruct(args) => reconstruct::run(&args, device),
         Verb::Complete(args) => complete::run(&args, device),
+        Verb::Serve(args) => serve::run(&args, device),
         Verb::Recipe(verb) => recipe::run(&verb, device),
         Verb::Train(verb) => train::run(&verb, device),
         Verb::Plot(args) => plot::run(&args),

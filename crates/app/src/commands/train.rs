@@ -273,7 +273,7 @@ fn train<T: Trainer, R: Recipe>(
     if args.dry_run {
         return dry_run(trainer, recipe, processes);
     }
-    interrupt::will_save();
+    interrupt::will_finish("saving after this step; the same again ends at once");
     let begin = match (args.extend, args.resume) {
         (true, _) => Begin::Extend,
         (false, true) => Begin::Resume,

@@ -115,7 +115,7 @@ pub fn write(
     write_named(path, tokens, labels, None)
 }
 
-/// As [`write`], with the names of the pictures, as many as there are.
+/// As [`write()`], with the names of the pictures, as many as there are.
 ///
 /// # Errors
 /// As there.

@@ -273,7 +273,12 @@ pub fn read<R: Recipe>(name: &str, overrides: &[String]) -> Result<R, RecipeErro
     let mut path = PathBuf::from(name);
     let is_bundled = bundled.iter().any(|(known, _)| *known == name);
     if path.is_dir() && !is_bundled {
-        path.push(format!("{}.toml", R::TRAINING.file_stem()));
+        let file = format!("{}.toml", R::TRAINING.file_stem());
+        if !path.join(&file).exists() {
+            let (folder, wanted) = (path, R::TRAINING.describe());
+            return Err(RecipeError::NotInFolder { folder, file, wanted });
+        }
+        path.push(file);
     }
     let name = path.to_str().unwrap_or(name);
     let recipe: R = settings::read("recipe", name, &bundled, overrides)?;

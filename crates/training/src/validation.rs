@@ -1,5 +1,7 @@
 //! What is wrong with a recipe.
 
+use std::path::PathBuf;
+
 use settings::SettingsError;
 
 /// A recipe that cannot be used.
@@ -21,6 +23,16 @@ pub enum RecipeError {
         held: String,
         /// Names of the recipes for what was asked for.
         known: String,
+    },
+    /// A folder of recipes has none for this training.
+    #[error("{} holds no `{file}`, the recipe for {wanted}", folder.display())]
+    NotInFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The file that is missing.
+        file: String,
+        /// What was asked for.
+        wanted: &'static str,
     },
     /// A value that makes no sense.
     #[error("recipe: `{key}` {problem}")]

@@ -142,7 +142,7 @@ fn should_refuse_runs_that_cannot_be_trained() {
     assert!(told.contains("did you mean `steps`"), "{told}");
     std::fs::create_dir(scratch.path("recipes")).unwrap();
     let told = refused(&["bundled", "--recipe", "./recipes"]);
-    assert!(told.contains("./recipes: it is a folder"), "{told}");
+    assert!(told.contains("./recipes holds no `tokenizer_stage_1.toml`"), "{told}");
     std::fs::remove_dir(scratch.path("recipes")).unwrap();
     let told = refused(&["bundled", "--recipe", "mini", "--set", "architecture.patch=7"]);
     assert!(told.contains("patches of 7"), "{told}");

@@ -231,9 +231,10 @@ fn add_fours(sum: __m256i, x: __m256i, weights: __m256i) -> __m256i {
 tile_int8!("avx2,fma", add_fours);
 
 /// The product with 4-bit weights: how eight or four inputs of them are added to a register's sums,
-/// and how these become whole numbers of an output at the end of a group.
+/// how these become whole numbers of an output at the end of a group, and up to how many rows there
+/// are registers for two chains of sums, where one instruction waits for another.
 macro_rules! tile_int4 {
-    ($features:literal, $add:ident, $join:ident) => {
+    ($features:literal, $add:ident, $join:ident, $two_chains:expr) => {
         pub(super) fn product_int4(
             x: Rows<'_, InputGroup>,
             scales: &[f32],
@@ -265,7 +266,8 @@ macro_rules! tile_int4 {
                     // SAFETY: the caller answers for all that is read.
                     unsafe {
                         let at = panel.add(group * INT4_WORDS * WIDTH + vector * LANES);
-                        // Two chains, since one would wait for itself.
+                        // In a second chain where few rows would wait for themselves.
+                        let chain = usize::from(R <= $two_chains);
                         let mut exact = [[_mm256_setzero_si256(); 2]; R];
                         for word in 0..INT4_WORDS - 1 {
                             let both = _mm256_loadu_si256(at.add(word * WIDTH).cast());
@@ -274,7 +276,8 @@ macro_rules! tile_int4 {
                             for (row, exact) in exact.iter_mut().enumerate() {
                                 let x = start.add(row * stride + group).cast::<i32>().add(2 * word);
                                 exact[0] = $add(exact[0], first, _mm256_set1_epi32(*x));
-                                exact[1] = $add(exact[1], second, _mm256_set1_epi32(*x.add(1)));
+                                exact[chain] =
+                                    $add(exact[chain], second, _mm256_set1_epi32(*x.add(1)));
                             }
                         }
                         let ends = _mm256_loadu_si256(at.add((INT4_WORDS - 1) * WIDTH).cast());
@@ -313,7 +316,7 @@ fn join_pairs(first: __m256i, second: __m256i) -> __m256i {
     _mm256_madd_epi16(_mm256_add_epi16(first, second), _mm256_set1_epi16(1))
 }
 
-tile_int4!("avx2,fma", add_pairs, join_pairs);
+tile_int4!("avx2,fma", add_pairs, join_pairs, 0);
 
 /// Turns sums into numbers.
 #[target_feature(enable = "avx2,fma")]
@@ -579,7 +582,7 @@ mod vnni {
 
     tile_int8!("avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
 
-    tile_int4!("avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32, _mm256_add_epi32);
+    tile_int4!("avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32, _mm256_add_epi32, 4);
 
     peak_int!(peak_int8, "avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
 

@@ -158,7 +158,7 @@ impl Fetch {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     #[allow(unsafe_code)]
-    fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         for _ in 0..self.lines {
             // SAFETY: it is a hint, which is ignored where there is no memory.
@@ -166,6 +166,11 @@ impl Fetch {
             self.start = self.start.wrapping_add(LINE);
         }
     }
+
+    /// Nothing: others do not fetch.
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline(always)]
+    pub(crate) fn step(&mut self) {}
 }
 
 /// How an instruction set multiplies with bf16 weights, summing in f32.

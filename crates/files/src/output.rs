@@ -5,6 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What the names of files and folders end with that are being written. Nobody else's do.
+pub(crate) const UNFINISHED: &str = ".alitok.incomplete";
+
 /// A folder that results are not written to.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -135,7 +138,9 @@ pub fn check_folder(
             empty = false;
             let name = below.join(entry.file_name());
             let kind = entry.file_type().map_err(read)?;
-            if kind.is_dir() {
+            if name.to_string_lossy().ends_with(UNFINISHED) {
+                // Another process is writing it; those of dead ones were swept above.
+            } else if kind.is_dir() {
                 folders.push(name);
             } else if !kind.is_file() || !is_own(&name, &entry.path()) {
                 match foreign.len() < LISTED {

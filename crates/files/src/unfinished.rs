@@ -10,7 +10,7 @@ use std::{
 
 /// What temporary names end with. Nobody else's do, so that what dead processes left can be removed
 /// from folders that are not ours.
-pub(crate) const SUFFIX: &str = ".alitok.incomplete";
+pub(crate) const SUFFIX: &str = crate::output::UNFINISHED;
 
 /// What is being written.
 struct State {

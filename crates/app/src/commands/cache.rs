@@ -234,10 +234,7 @@ fn write_cache<T>(
         let is_part = ["tokens-", "names-", "captions-"].iter().any(|part| text.starts_with(part));
         let tokenizer = name.strip_prefix(training::cache::TOKENIZER).ok();
         let tokenizer = tokenizer.and_then(Path::to_str);
-        // What a killed build left unfinished is hidden, and swept by the next one.
-        let file = name.file_name().map(|file| file.to_string_lossy().into_owned());
-        file.is_some_and(|file| file.starts_with('.'))
-            || is_part && name.components().count() == 1
+        is_part && name.components().count() == 1
             || tokenizer.is_some_and(|name| model::FILES.contains(&name))
     };
     if !replace.replace {

@@ -289,8 +289,10 @@ fn from_text(text: &str, matcher: &Matcher, pictures: usize) -> Table {
         Some((fits, table)) if fits != [0; 2] => table,
         best => {
             let rows: Vec<_> = lines.iter().map(|line| vec![(*line).to_owned()]).collect();
+            let headed =
+                rows.first().is_some_and(|row| heads_classes(row)) && rows.len() == pictures + 1;
             // One class a line, if it could be that, or what the message will speak of.
-            if rows.len() == pictures || best.is_none() {
+            if rows.len() == pictures || headed || best.is_none() {
                 return Table { heading: None, rows, reading: "one class a line".to_owned() };
             }
             best.map(|(_, table)| table).unwrap_or_default()
@@ -585,6 +587,11 @@ fn note_unlisted(chosen: &[Option<(u8, usize)>], pictures: &[String], ledger: &m
     }
 }
 
+/// Whether a row is the heading of a column of classes alone.
+fn heads_classes(row: &[String]) -> bool {
+    matches!(&row[..], [name] if LABELS.contains(&name.to_lowercase().as_str()))
+}
+
 /// Classes without names, in the order of the sorted pictures.
 fn one_class_a_line(
     mut rows: Vec<Vec<String>>,
@@ -592,8 +599,7 @@ fn one_class_a_line(
     pictures: &[String],
 ) -> Result<Labels, String> {
     let is_single = |rows: &[Vec<String>]| rows.iter().all(|row| row.len() == 1);
-    let is_heading = |row: &Vec<String>| LABELS.contains(&row[0].to_lowercase().as_str());
-    if is_single(&rows) && rows.len() == pictures.len() + 1 && is_heading(&rows[0]) {
+    if is_single(&rows) && rows.len() == pictures.len() + 1 && heads_classes(&rows[0]) {
         rows.remove(0);
     }
     if !is_single(&rows) || rows.len() != pictures.len() || rows.is_empty() {

@@ -213,9 +213,12 @@ fn should_refuse_what_is_no_table_and_say_what_it_is() {
         let told = read(&root, "l.csv", content).err().unwrap_or_default();
         assert!(told.contains("l.csv") && told.contains(part), "{part}: {told}");
     }
-    for (content, part) in
-        [("{", "neither JSON"), ("3", "neither a list"), ("[[1],[2]]", "none of its 2")]
-    {
+    for (content, part) in [
+        ("{", "neither JSON"),
+        ("3", "neither a list"),
+        ("[[7],[8]]", "none of its 2"),
+        ("[[1],[2]]", "pictures without classes"),
+    ] {
         let told = read(&root, "l.json", content.as_bytes()).err().unwrap();
         assert!(told.contains(part), "{told}");
     }

@@ -589,7 +589,7 @@ fn note_unlisted(chosen: &[Option<(u8, usize)>], pictures: &[String], ledger: &m
 
 /// Whether a row is the heading of a column of classes alone.
 fn heads_classes(row: &[String]) -> bool {
-    matches!(&row[..], [name] if LABELS.contains(&name.to_lowercase().as_str()))
+    matches!(row, [name] if LABELS.contains(&name.to_lowercase().as_str()))
 }
 
 /// Classes without names, in the order of the sorted pictures.

@@ -170,6 +170,7 @@ impl Fetch {
     /// Nothing: others do not fetch.
     #[cfg(not(target_arch = "x86_64"))]
     #[inline(always)]
+    #[allow(dead_code)] // the portable products do not ask for it
     pub(crate) fn step(&mut self) {}
 }
 
@@ -193,6 +194,7 @@ pub(crate) type Peak = fn(usize) -> u64;
 
 /// What the processor could do at most in each number format.
 #[derive(Clone, Copy)]
+#[cfg_attr(target_family = "wasm", allow(dead_code))] // nothing is measured in a browser
 pub(crate) struct Peaks {
     pub(crate) f32: Peak,
     pub(crate) bf16: Peak,
@@ -228,6 +230,7 @@ pub(crate) struct Kernels {
     /// Operations on rows of numbers.
     pub(crate) rows: rows::RowKernels,
     /// The limits of the instructions.
+    #[cfg_attr(target_family = "wasm", allow(dead_code))] // nothing is measured in a browser
     pub(crate) peaks: Peaks,
 }
 

@@ -265,7 +265,9 @@ pub(super) const PORTABLE: RowKernels = RowKernels {
     attend_int8: attend_int8::<false>,
 };
 
-/// Makes the table of an instruction set: each operation, compiled with its features.
+/// Makes the table of an instruction set: each operation, compiled with its features. Other
+/// processors have the portable table alone.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! row_kernels {
     ($features:literal) => {
         mod row_kernels {
@@ -328,6 +330,7 @@ macro_rules! row_kernels {
     };
 }
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use row_kernels;
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use token_cache::Shard;
 use tokenizer::DecoderKind;
 
-use crate::{reference, tuning};
+use crate::{processes, tuning};
 
 /// What holds for every verb.
 #[derive(Debug, Args)]
@@ -127,7 +127,13 @@ impl ComputeArgs {
     /// What was asked to compute.
     pub(crate) fn compute(&self, device: Option<Device>) -> Result<Compute> {
         let precision = self.precision.map(Precision::from);
-        let device = reference::with_index(device.unwrap_or_default());
+        let device = match device.unwrap_or_default() {
+            // Processes of one machine share its GPUs out by their local ranks.
+            Device::Reference { backend, index: None } => {
+                Device::Reference { backend, index: processes::local_rank() }
+            }
+            device => device,
+        };
         Ok(Compute::new(device, precision, Some(tuning::threads()))?)
     }
 }

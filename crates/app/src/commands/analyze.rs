@@ -1,20 +1,15 @@
-//! `alitok analyze`
+//! Arguments of `alitok analyze`
 
-mod attention;
-mod codes;
-mod predictability;
-mod reconstructions;
+pub(crate) mod attention;
+pub(crate) mod codes;
+pub(crate) mod predictability;
+pub(crate) mod reconstructions;
 
-use anyhow::Result;
-use charts::Format;
 use clap::Subcommand;
 
-use crate::{
-    commands::analyze::{
-        attention::AnalyzeAttentionArgs, codes::AnalyzeCodesArgs,
-        predictability::AnalyzePredictabilityArgs, reconstructions::AnalyzeReconstructionsArgs,
-    },
-    reference,
+use crate::commands::analyze::{
+    attention::AnalyzeAttentionArgs, codes::AnalyzeCodesArgs,
+    predictability::AnalyzePredictabilityArgs, reconstructions::AnalyzeReconstructionsArgs,
 };
 
 /// Look into a model: figures, as PNG or SVG
@@ -24,24 +19,4 @@ pub(crate) enum AnalyzeVerb {
     Codes(AnalyzeCodesArgs),
     Predictability(AnalyzePredictabilityArgs),
     Reconstructions(AnalyzeReconstructionsArgs),
-}
-
-pub(crate) fn run(verb: &AnalyzeVerb, name: Option<pipeline::Device>) -> Result<()> {
-    // Before any work.
-    Format::of(match verb {
-        AnalyzeVerb::Attention(args) => &args.out,
-        AnalyzeVerb::Codes(args) => &args.out,
-        AnalyzeVerb::Predictability(args) => &args.out,
-        AnalyzeVerb::Reconstructions(args) => &args.out,
-    })?;
-    match verb {
-        AnalyzeVerb::Attention(args) => {
-            attention::run(args, &reference::device(name, "analyze attention")?)
-        }
-        AnalyzeVerb::Codes(args) => codes::run(args, name),
-        AnalyzeVerb::Predictability(args) => {
-            predictability::run(args, &reference::device(name, "analyze predictability")?)
-        }
-        AnalyzeVerb::Reconstructions(args) => reconstructions::run(args, name),
-    }
 }

@@ -1,18 +1,8 @@
-//! `alitok experiment`
+//! Arguments of `alitok experiment`
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
-use experiment::{Equipment, Laboratory};
-use pipeline::Device;
-
-use crate::{
-    args::ComputeArgs,
-    models, processes,
-    progress::{self, Watcher},
-    reference, tuning,
-};
 
 /// Train variants on equal budgets and compare them
 #[derive(Debug, Subcommand)]
@@ -46,28 +36,4 @@ pub(crate) struct AblationArgs {
     /// Print the report as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-pub(crate) fn run(verb: &ExperimentVerb, device: Option<Device>) -> Result<()> {
-    tuning::for_training();
-    let ExperimentVerb::Ablation(args) = verb;
-    let plan = experiment::read(&args.plan)?;
-    let laboratory = Laboratory::new(&plan, &args.out);
-    laboratory.check_rows(&args.rows)?;
-    let equipment = Equipment {
-        device: reference::device(device, "training")?,
-        compute: ComputeArgs::default().compute(device)?,
-        home: models::home().clone(),
-    };
-    if !args.report_only {
-        ensure!(
-            processes::communicator()?.ranks() == 1,
-            "each process of an experiment works on rows of its own; start it without a launcher"
-        );
-        laboratory.work(&args.rows, &equipment, &mut Watcher::default())?;
-    }
-    let report = laboratory.report()?;
-    progress::result(&if args.json { report.to_json() } else { report.to_markdown() })?;
-    progress::closing("a report", &args.out);
-    Ok(())
 }

@@ -1,25 +1,26 @@
-//! One file a verb: from arguments to work.
+//! One file a verb: its arguments, and its work if that needs no Burn. The work of the others is in
+//! `reference`.
 
-mod analyze;
+pub(crate) mod analyze;
 mod bench;
-mod cache;
+pub(crate) mod cache;
 mod complete;
 mod data;
 mod decode;
 mod devices;
 mod encode;
-mod evaluate;
-mod experiment;
+pub(crate) mod evaluate;
+pub(crate) mod experiment;
 mod export;
 mod generate;
 mod import;
 mod inspect;
-mod plot;
-mod recipe;
+pub(crate) mod plot;
+pub(crate) mod recipe;
 mod reconstruct;
 mod serve;
-mod train;
-mod weights;
+pub(crate) mod train;
+pub(crate) mod weights;
 
 use anyhow::{Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -63,26 +64,13 @@ pub(crate) enum Verb {
     Complete(CompleteArgs),
     Serve(ServeArgs),
     #[command(subcommand)]
-    Recipe(RecipeVerb),
-    #[command(subcommand)]
-    Train(TrainVerb),
-    Plot(PlotArgs),
-    #[command(subcommand)]
-    Cache(CacheVerb),
-    #[command(subcommand)]
     Data(DataVerb),
-    #[command(subcommand)]
-    Evaluate(EvaluateVerb),
-    #[command(subcommand)]
-    Experiment(ExperimentVerb),
-    #[command(subcommand)]
-    Analyze(AnalyzeVerb),
+    #[command(flatten)]
+    Reference(ReferenceVerb),
     #[command(subcommand)]
     Bench(BenchVerb),
     Import(ImportArgs),
     Export(ExportArgs),
-    #[command(subcommand)]
-    Weights(WeightsVerb),
     Inspect(InspectArgs),
     /// Weights are packed at start
     #[command(hide = true, disable_help_flag = true)]
@@ -101,14 +89,45 @@ pub(crate) enum Verb {
     },
 }
 
+/// What needs Burn: a program without it hands these over to one that has it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReferenceVerb {
+    #[command(subcommand)]
+    Recipe(RecipeVerb),
+    #[command(subcommand)]
+    Train(TrainVerb),
+    Plot(PlotArgs),
+    #[command(subcommand)]
+    Cache(CacheVerb),
+    #[command(subcommand)]
+    Evaluate(EvaluateVerb),
+    #[command(subcommand)]
+    Experiment(ExperimentVerb),
+    #[command(subcommand)]
+    Analyze(AnalyzeVerb),
+    #[command(subcommand)]
+    Weights(WeightsVerb),
+}
+
 /// Does what the command line says.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     let GlobalArgs { device, threads, .. } = arguments.global;
+    #[cfg(not(feature = "reference"))]
+    if matches!(arguments.verb, Verb::Reference(_))
+        || matches!(device, Some(pipeline::Device::Reference { .. }))
+    {
+        return crate::hand_over::to_program_with_reference();
+    }
     if let Some(threads) = threads {
         tuning::limit_threads(threads.into());
     }
     // Training sets its threads up by itself.
-    if !matches!(arguments.verb, Verb::Train(_) | Verb::Experiment(_) | Verb::Recipe(_)) {
+    if !matches!(
+        arguments.verb,
+        Verb::Reference(
+            ReferenceVerb::Train(_) | ReferenceVerb::Experiment(_) | ReferenceVerb::Recipe(_)
+        )
+    ) {
         tuning::for_inference();
     }
     interrupt::watch();
@@ -119,18 +138,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Reconstruct(args) => reconstruct::run(&args, device),
         Verb::Complete(args) => complete::run(&args, device),
         Verb::Serve(args) => serve::run(&args, device),
-        Verb::Recipe(verb) => recipe::run(&verb, device),
-        Verb::Train(verb) => train::run(&verb, device),
-        Verb::Plot(args) => plot::run(&args),
-        Verb::Cache(verb) => cache::run(&verb, device),
         Verb::Data(verb) => data::run(&verb),
-        Verb::Evaluate(verb) => evaluate::run(&verb, device),
-        Verb::Experiment(verb) => experiment::run(&verb, device),
-        Verb::Analyze(verb) => analyze::run(&verb, device),
+        #[cfg(feature = "reference")]
+        Verb::Reference(verb) => crate::reference::run(&verb, device),
+        #[cfg(not(feature = "reference"))]
+        Verb::Reference(_) => unreachable!("it was handed over"),
         Verb::Bench(verb) => bench::run(&verb, device),
         Verb::Import(args) => import::run(&args),
         Verb::Export(args) => export::run(&args),
-        Verb::Weights(verb) => weights::run(&verb),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Pack { .. } => bail!(
             "weights are packed on all threads at start now; leave `alitok pack` and --packed out, \

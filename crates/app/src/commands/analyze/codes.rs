@@ -1,18 +1,10 @@
-//! `alitok analyze codes`
+//! Arguments of `alitok analyze codes`
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::Args;
-use evaluation::analysis::codes::{self, CodesOptions};
-use pipeline::Device;
 
-use crate::{
-    args::{ComputeArgs, DataArgs},
-    models,
-    progress::{self, Watcher},
-    sources,
-};
+use crate::args::DataArgs;
 
 /// The used vectors of a codebook on a plane, by t-SNE (paper, Fig. 12)
 #[derive(Debug, Args)]
@@ -46,26 +38,4 @@ fn perplexity(text: &str) -> Result<f64, String> {
         Ok(number) if (1.0..=1000.0).contains(&number) => Ok(number),
         _ => Err("write a number from 1 to 1000".to_owned()),
     }
-}
-
-pub(crate) fn run(args: &AnalyzeCodesArgs, device: Option<Device>) -> Result<()> {
-    let data = sources::open(&args.data.data, false)?;
-    let options = CodesOptions {
-        class: args.class.clone(),
-        count: args.count as usize,
-        perplexity: args.perplexity,
-        seed: args.seed,
-    };
-    let compute = ComputeArgs::default().compute(device)?;
-    let mut all = Vec::new();
-    for name in &args.models {
-        let (model, watcher) = (models::open(name)?, &mut Watcher::default());
-        let found = codes::measure(name, &model, &*data, &options, &compute, watcher)?;
-        let codes::UsedCodes { model, pictures, used, codes, .. } = &found;
-        progress::result(&format!("{model}: {pictures} pictures use {used} of {codes} codes"))?;
-        all.push(found);
-    }
-    codes::figure(all).write(&args.out)?;
-    progress::wrote(1, "figure", &args.out);
-    Ok(())
 }

@@ -1,16 +1,10 @@
-//! `alitok analyze reconstructions`
+//! Arguments of `alitok analyze reconstructions`
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::Args;
-use evaluation::analysis::reconstructions::{Comparison, Region};
-use pipeline::Device;
 
-use crate::{
-    args::{ComputeArgs, CropArgs, DecoderName},
-    images, models, progress,
-};
+use crate::args::{CropArgs, DecoderName};
 
 /// Pictures beside their reconstructions, with a part enlarged (paper, Figs. 7 and 10)
 #[derive(Debug, Args)]
@@ -31,36 +25,26 @@ pub(crate) struct AnalyzeReconstructionsArgs {
     pub(crate) crop: CropArgs,
     /// The part to enlarge. Default: a quarter of the side, where the last column is worst.
     #[arg(long, value_name = "LEFT,TOP,SIDE", value_parser = region)]
-    pub(crate) region: Option<Region>,
+    pub(crate) region: Option<Square>,
     /// The figure, .png or .svg.
     #[arg(long)]
     pub(crate) out: PathBuf,
 }
 
-fn region(text: &str) -> Result<Region, String> {
+/// A part of a picture.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Square {
+    pub(crate) left: usize,
+    pub(crate) top: usize,
+    pub(crate) side: usize,
+}
+
+fn region(text: &str) -> Result<Square, String> {
     let numbers: Vec<usize> = text.split(',').filter_map(|part| part.parse().ok()).collect();
     match numbers[..] {
         [left, top, side] if side > 0 && text.split(',').count() == 3 => {
-            Ok(Region { left, top, side })
+            Ok(Square { left, top, side })
         }
         _ => Err("write LEFT,TOP,SIDE in pixels, like 96,0,64".to_owned()),
     }
-}
-
-pub(crate) fn run(args: &AnalyzeReconstructionsArgs, device: Option<Device>) -> Result<()> {
-    let compute = ComputeArgs::default().compute(device)?;
-    let open = |name: &String| Ok((name.clone(), models::open(name)?));
-    let models = args.models.iter().map(open).collect::<Result<Vec<_>>>()?;
-    let comparison = Comparison::open(&models, args.decoder.map(Into::into), &compute)?;
-    let mut all = Vec::new();
-    for path in &args.images {
-        let original = images::read(path, comparison.image(), &args.crop)?;
-        let compared = comparison.compare(&original, args.region)?;
-        let (name, Region { left, top, side }) = (path.display(), compared.region);
-        progress::result(&format!("{name}: enlarged {side} x {side} pixels at {left},{top}"))?;
-        all.push(compared);
-    }
-    comparison.figure(all).write(&args.out)?;
-    progress::wrote(1, "figure", &args.out);
-    Ok(())
 }

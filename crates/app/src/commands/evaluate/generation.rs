@@ -1,18 +1,10 @@
-//! `alitok evaluate generation` and `evaluate statistics`
+//! Arguments of `alitok evaluate generation` and `evaluate statistics`
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use burn::tensor::Device;
 use clap::{Args, ValueEnum};
-use evaluation::{comparison::Reference, generation, pictures::Pictures};
-use metrics::Purpose;
 
-use super::{ExtractorArgs, open_extractor, table};
-use crate::{
-    models,
-    progress::{self, Watcher},
-};
+use super::ExtractorArgs;
 
 /// Compare generated pictures with a reference: FID, sFID, Inception Score, KID, precision, recall
 #[derive(Debug, Args)]
@@ -70,53 +62,4 @@ pub(crate) enum PurposeName {
     Generation,
     /// Reconstructions of the very same pictures (rFID): a validation side.
     Reconstruction,
-}
-
-impl From<PurposeName> for Purpose {
-    fn from(name: PurposeName) -> Self {
-        match name {
-            PurposeName::Generation => Self::Generation,
-            PurposeName::Reconstruction => Self::Reconstruction,
-        }
-    }
-}
-
-pub(super) fn make_statistics(args: &EvaluateStatisticsArgs, device: &Device) -> Result<()> {
-    let extractor = open_extractor(&args.extractor.extractor, device)?;
-    let purpose = args.purpose.into();
-    let watcher = &mut Watcher::default();
-    let (statistics, count) = generation::statistics(
-        &args.data,
-        models::home(),
-        args.size,
-        purpose,
-        &extractor,
-        watcher,
-    )?;
-    statistics.write(&args.out)?;
-    progress::result(&format!(
-        "{count} pictures, {} features of {}",
-        statistics.pool.width(),
-        extractor.network()
-    ))?;
-    progress::closing(&format!("statistics of {count} pictures"), &args.out);
-    Ok(())
-}
-
-pub(super) fn run(args: &EvaluateGenerationArgs, device: &Device) -> Result<()> {
-    let samples = Pictures::open(&args.samples, models::home())?;
-    let extractor = open_extractor(&args.extractor.extractor, device)?;
-    let reference = Reference::open(&args.reference, models::home(), &extractor)?;
-    let watcher = &mut Watcher::default();
-    let found = generation::evaluate(&samples, reference, &extractor, args.protocol, watcher)?;
-    if args.json {
-        return progress::json(&found);
-    }
-    progress::result(&format!(
-        "{} samples, {} in the reference, {}{}",
-        found.samples,
-        found.reference,
-        found.extractor,
-        table(&found.measures)
-    ))
 }

@@ -1,15 +1,8 @@
-//! `alitok evaluate precision`
+//! Arguments of `alitok evaluate precision`
 
-use anyhow::Result;
 use clap::Args;
-use evaluation::precision;
 
-use crate::{
-    args::{DataArgs, ModelArgs},
-    models,
-    progress::{self, Watcher},
-    sources, tuning,
-};
+use crate::args::{DataArgs, ModelArgs};
 
 /// Say what the packed engine's number formats change, against f32 and against the reference
 #[derive(Debug, Args)]
@@ -35,25 +28,4 @@ pub(crate) struct EvaluatePrecisionArgs {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
-    let data = sources::open(&args.data.data, false)?;
-    let model = models::open(&args.model.model)?;
-    let pictures = args.pictures.map(|count| count as usize);
-    let reference = args.reference as usize;
-    let (pool, watcher) = (tuning::pool(), &mut Watcher::default());
-    let found = precision::evaluate(&model, &*data, pictures, reference, &pool, watcher)?;
-    if args.json {
-        return progress::json(&found);
-    }
-    let mut lines = vec![format!("{} pictures, {} tokens", found.pictures, found.tokens)];
-    let all = serde_json::to_value(&found)?;
-    for format in ["f32", "bf16", "int8", "int4"] {
-        lines.push(format.to_owned());
-        for (name, value) in all[format].as_object().into_iter().flatten() {
-            lines.push(format!("  {:<34} {value}", name.replace('_', " ")));
-        }
-    }
-    progress::result(&lines.join("\n"))
 }

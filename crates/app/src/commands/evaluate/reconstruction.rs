@@ -1,21 +1,9 @@
-//! `alitok evaluate reconstruction`
+//! Arguments of `alitok evaluate reconstruction`
 
-use anyhow::Result;
 use clap::Args;
-use evaluation::{
-    comparison::Reference,
-    pictures::open_data,
-    reconstruction::{self, Rebuilder},
-};
-use pipeline::Device;
 
-use super::{ExtractorArgs, LpipsArgs, open_extractor, open_lpips, reconstruction_details, table};
-use crate::{
-    args::{ComputeArgs, DataArgs, DecoderArgs, ModelArgs},
-    models,
-    progress::{self, Watcher},
-    reference,
-};
+use super::{ExtractorArgs, LpipsArgs};
+use crate::args::{ComputeArgs, DataArgs, DecoderArgs, ModelArgs};
 
 /// Reconstruct a data set: PSNR, SSIM, distance to the originals, codebook, error of each row
 #[derive(Debug, Args)]
@@ -53,41 +41,4 @@ pub(crate) struct EvaluateReconstructionArgs {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-pub(super) fn run(args: &EvaluateReconstructionArgs, device: Option<Device>) -> Result<()> {
-    let source = &args.data.data;
-    let data = open_data(source, args.per_class, args.seed, models::home())?;
-    let model = models::open(&args.model.model)?;
-    let burn_device = reference::networks(device)?;
-    let extractor = open_extractor(&args.extractor.extractor, &burn_device)?;
-    let lpips = args.lpips.networks.iter().map(|name| open_lpips(name, &burn_device));
-    let perceptual = lpips.collect::<Result<Vec<_>, _>>()?;
-    let compared =
-        args.reference.as_deref().map(|name| Reference::open(name, models::home(), &extractor));
-    let compute = args.compute.compute(device)?;
-    let rebuilder = Rebuilder {
-        data: data.as_ref(),
-        encoder: &*compute.encoder(&model)?,
-        decoder: &*compute.decoder(&model, args.decoder.kind())?,
-        extractor: &extractor,
-        perceptual: &perceptual,
-    };
-    let watcher = &mut Watcher::default();
-    let found = reconstruction::evaluate(source, &rebuilder, compared.transpose()?, watcher)?;
-    if args.json {
-        return progress::json(&found);
-    }
-    let details = reconstruction_details(
-        model.config.tokenizer.codes,
-        found.codebook_usage,
-        found.codebook_entropy_bits,
-        &found.row_errors,
-    );
-    progress::result(&format!(
-        "{} pictures, {} decoder{}{details}",
-        found.images,
-        found.decoder.unwrap_or_default(),
-        table(&found.measures)
-    ))
 }

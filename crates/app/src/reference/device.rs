@@ -1,4 +1,4 @@
-//! The models on Burn as a device: what trains, and what the networks of measures compute on.
+//! What trains, and what the networks of measures compute on.
 
 use anyhow::{Result, bail};
 use burn::tensor::Device as BurnDevice;
@@ -7,7 +7,7 @@ use pipeline::{Device, ReferenceBackend};
 use crate::processes;
 
 /// The device for work that only the models on Burn do, such as training.
-pub(crate) fn device(asked: Option<Device>, work: &str) -> Result<BurnDevice> {
+pub(crate) fn training(asked: Option<Device>, work: &str) -> Result<BurnDevice> {
     let device = asked.unwrap_or(Device::REFERENCE);
     let instead = match device {
         Device::Reference { backend, index } => return open(backend, index),
@@ -25,16 +25,6 @@ pub(crate) fn networks(asked: Option<Device>) -> Result<BurnDevice> {
     match device {
         Device::Reference { backend, index } => open(backend, index),
         _ => Ok(BurnDevice::flex()),
-    }
-}
-
-/// The device with its index: processes of one machine share its GPUs out by their local ranks.
-pub(crate) fn with_index(device: Device) -> Device {
-    match device {
-        Device::Reference { backend, index: None } => {
-            Device::Reference { backend, index: processes::local_rank() }
-        }
-        device => device,
     }
 }
 

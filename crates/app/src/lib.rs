@@ -1,13 +1,22 @@
 //! The program `alitok`: arguments, progress and exit codes. What it does is in the libraries.
+//!
+//! Without the feature `reference` it has no Burn, compiles in a fraction of the time, and hands what
+//! needs Burn over to the program `alitok-reference`, which has the feature.
+
+// Arguments of verbs that are handed over are read by the other program.
+#![cfg_attr(not(feature = "reference"), allow(dead_code))]
 
 mod args;
 mod commands;
+#[cfg(not(feature = "reference"))]
+mod hand_over;
 mod images;
 mod interrupt;
 mod machine;
 mod models;
 mod processes;
 mod progress;
+#[cfg(feature = "reference")]
 mod reference;
 mod sources;
 mod tuning;
@@ -21,7 +30,9 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
+/// Does what the command line of this process says, and returns what it ends with: 0, 1 after an error,
+/// 2 for wrong arguments, 130 or 143 after a signal.
+pub fn main() -> ExitCode {
     progress::start_clock();
     let done = if asks_for_build_facts() {
         machine::report().and_then(|report| progress::result(&report))

@@ -1,0 +1,7 @@
+//! The program `alitok`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    app::main()
+}

@@ -21,7 +21,9 @@ mod serve;
 mod train;
 mod weights;
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -99,6 +101,14 @@ pub(crate) enum Verb {
         /// The shell.
         shell: Shell,
     },
+    /// Write manual pages, one a verb, into a folder
+    #[command(after_help = "Example:
+  alitok man --out ~/.local/share/man/man1")]
+    Man {
+        /// The folder, which may hold others.
+        #[arg(long)]
+        out: PathBuf,
+    },
 }
 
 /// Does what the command line says.
@@ -142,6 +152,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "alitok", &mut script);
             progress::print(&script)
+        }
+        Verb::Man { out } => {
+            std::fs::create_dir_all(&out)
+                .and_then(|()| clap_mangen::generate_to(Arguments::command(), &out))
+                .with_context(|| format!("cannot write manual pages into {}", out.display()))?;
+            progress::closing("manual pages", &out);
+            Ok(())
         }
     }
 }

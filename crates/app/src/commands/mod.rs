@@ -2,6 +2,8 @@
 
 mod analyze;
 mod bench;
+#[cfg(test)]
+mod book;
 mod cache;
 mod complete;
 mod data;

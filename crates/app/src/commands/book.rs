@@ -321,3 +321,26 @@ fn should_find_the_program_in_a_script_and_refuse_a_wrong_flag() {
         [(2, "alitok devices".to_owned())]
     );
 }
+
+#[test]
+fn should_have_every_page_in_the_book_and_no_link_out_of_it() {
+    let summary = fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap();
+    for (name, text) in files("docs", "md", true) {
+        let page = name.strip_prefix("docs/").unwrap();
+        let folder = Path::new(page).parent().unwrap();
+        if page != "SUMMARY.md" {
+            assert!(summary.contains(&format!("]({page})")), "docs/SUMMARY.md lacks {page}");
+        }
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next()) {
+            if link.is_empty() || link.contains("://") {
+                continue;
+            }
+            let target = root().join("docs").join(folder).join(link);
+            let target =
+                target.canonicalize().unwrap_or_else(|_| panic!("{name}: {link} is not there"));
+            // The HTML holds what lies in `docs`.
+            let book = root().join("docs").canonicalize().unwrap();
+            assert!(target.starts_with(book), "{name}: {link} leads out of the book");
+        }
+    }
+}

@@ -107,7 +107,7 @@ fn of_program(words: &[String]) -> Option<Vec<&str>> {
         let runs = words.get(1) == Some(&"run") && !words[..end].contains(&"--example");
         return (is_ours && runs).then(|| [&["alitok"], &words[end + 1..]].concat());
     }
-    let program = words.iter().position(|word| is_program(&word))?;
+    let program = words.iter().position(is_program)?;
     LAUNCHERS.contains(first).then(|| words[program..].to_vec())
 }
 

@@ -10,10 +10,7 @@ use std::{
     thread,
 };
 
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::progress;
 
@@ -23,22 +20,55 @@ static ASKED: AtomicI32 = AtomicI32::new(0);
 static FINISHES: OnceLock<&str> = OnceLock::new();
 
 /// Watches for signals. To be called once, before work begins.
+#[cfg(not(windows))]
 pub(crate) fn watch() {
     // Without it, signals do what they do by default.
-    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
+    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else { return };
     thread::spawn(move || {
         for signal in signals.forever() {
-            let first = ASKED.swap(signal, Ordering::SeqCst) == 0;
-            if first && let Some(how) = FINISHES.get() {
-                progress::note(how);
-            } else {
-                files::remove_unfinished();
-                // Nobody can be waited for: the thread that works does not look.
-                #[allow(clippy::exit)]
-                process::exit(exit_code(signal));
+            arrived(signal);
+        }
+    });
+}
+
+/// Watches for signals. To be called once, before work begins. Windows has no queue of signals to wait
+/// for, so this looks from time to time.
+#[cfg(windows)]
+pub(crate) fn watch() {
+    use std::{
+        sync::{Arc, atomic::AtomicUsize},
+        time::Duration,
+    };
+    let last = Arc::new(AtomicUsize::new(0));
+    for signal in [SIGINT, SIGTERM] {
+        // Without it, signals do what they do by default.
+        let watched = signal_hook::flag::register_usize(signal, Arc::clone(&last), signal as usize);
+        if watched.is_err() {
+            return;
+        }
+    }
+    thread::spawn(move || {
+        loop {
+            thread::sleep(Duration::from_millis(50));
+            match last.swap(0, Ordering::SeqCst) {
+                0 => {}
+                signal => arrived(signal as i32),
             }
         }
     });
+}
+
+/// What a signal does.
+fn arrived(signal: i32) {
+    let first = ASKED.swap(signal, Ordering::SeqCst) == 0;
+    if first && let Some(how) = FINISHES.get() {
+        progress::note(how);
+    } else {
+        files::remove_unfinished();
+        // Nobody can be waited for: the thread that works does not look.
+        #[allow(clippy::exit)]
+        process::exit(exit_code(signal));
+    }
 }
 
 /// Says that what follows asks [`is_asked`] and ends by itself; `how` is what people are told then.

@@ -34,7 +34,9 @@ impl Home {
     /// above it, then `checkout`, the source tree that the program was built from.
     pub fn find(checkout: Option<&Path>) -> Self {
         let home = std::env::var_os(VARIABLE).map(PathBuf::from);
+        // Behind a link, such as one in a folder of programs: some systems name the link itself.
         let executable = std::env::current_exe().ok();
+        let executable = executable.map(|path| path.canonicalize().unwrap_or(path));
         let above = executable.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned);
         Self { roots: home.into_iter().chain(above).chain(checkout.map(Path::to_owned)).collect() }
     }

@@ -30,13 +30,15 @@ pub struct ModelContents<'a> {
     pub generator: Option<&'a TensorMap>,
     /// How weights are stored.
     pub format: StorageFormat,
-    /// Text of the README; `None` for a description of the architecture.
+    /// Text of the README; `None` for a model card that describes the architecture, or for the README
+    /// that somebody has written into an older model at the same place.
     pub readme: Option<&'a str>,
 }
 
 impl ModelContents<'_> {
     /// Writes the folder beside `path`, syncs it and puts it into place; equal contents make equal
-    /// bytes. An older model at `path` is there, whole, until the new one is.
+    /// bytes, but for a README that somebody wrote, which stays. An older model at `path` is there,
+    /// whole, until the new one is.
     ///
     /// # Errors
     /// If `path` holds anything but a model, the contents contradict each other, or the operating
@@ -66,7 +68,8 @@ impl ModelContents<'_> {
                 })?;
                 file(CLASSES, &|file| write_json(file, classes))?;
             }
-            let readme = self.readme.map_or_else(|| describe(self.config), str::to_owned);
+            let readme = self.readme.map(str::to_owned).or_else(|| written_by_hand(path));
+            let readme = readme.unwrap_or_else(|| card(self.config));
             file(README, &|file| file.write_all(readme.as_bytes()))
         })
         .map_err(|source: io::Error| FileError::Write { path: path.to_owned(), source })?;
@@ -130,6 +133,31 @@ fn write_json(file: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
     file.write_all(b"\n")
 }
 
+/// The README of the model at `path`, unless it is the one that [`card`] makes of its configuration.
+fn written_by_hand(path: &Path) -> Option<String> {
+    let readme = fs::read_to_string(path.join(README)).ok()?;
+    let config = fs::read_to_string(path.join(CONFIG)).ok()?;
+    let config: Option<ModelConfig> = serde_json::from_str(&config).ok();
+    // Older cards lack the front matter.
+    let is_ours = config.is_some_and(|config| card(&config).ends_with(&readme));
+    (!is_ours).then_some(readme)
+}
+
+/// A model card as Hugging Face reads it: front matter, then what people read. What cannot be known
+/// from the architecture, such as the licence, is left to whoever publishes the model.
+fn card(config: &ModelConfig) -> String {
+    let mut front = String::from("---\n# Before you publish it: add `license` and `datasets`.\n");
+    front += "library_name: alitok\n";
+    if config.generator.is_some() {
+        front += "pipeline_tag: unconditional-image-generation\n";
+    }
+    front += "tags:\n- alitok\n- image-tokenizer\n";
+    if config.generator.is_some() {
+        front += "- autoregressive\n- class-conditional-image-generation\n";
+    }
+    front + "---\n\n" + &describe(config)
+}
+
 fn describe(config: &ModelConfig) -> String {
     let tokenizer = &config.tokenizer;
     let layout = tokenizer.layout();
@@ -155,4 +183,58 @@ fn describe(config: &ModelConfig) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes the bundled model again, and gives the README.
+    fn write(out: &Path, readme: Option<&str>) -> String {
+        let model = Model::read(fixtures::home().path("models/mini").unwrap()).unwrap();
+        ModelContents {
+            config: &model.config,
+            classes: &model.classes,
+            tokenizer: &model.tokenizer_tensors().unwrap(),
+            generator: Some(&model.generator_tensors().unwrap()),
+            format: StorageFormat::Bf16,
+            readme,
+        }
+        .write(out)
+        .unwrap();
+        fs::read_to_string(out.join(README)).unwrap()
+    }
+
+    #[test]
+    fn should_write_a_card_with_front_matter_and_leave_out_what_is_not_there() {
+        let mut config = Model::read(fixtures::home().path("models/mini").unwrap()).unwrap().config;
+        let whole = card(&config);
+        let (front, text) = whole.strip_prefix("---\n").unwrap().split_once("\n---\n\n").unwrap();
+        assert!(front.contains("\nlibrary_name: alitok\n"), "{front}");
+        assert!(front.contains("\npipeline_tag: unconditional-image-generation\n"), "{front}");
+        // Nobody but the author knows it.
+        assert!(front.lines().all(|line| !line.starts_with("license:")), "{front}");
+        assert!(
+            text.starts_with("# An AliTok model\n") && text.contains("64 × 64 pixels"),
+            "{text}"
+        );
+        config.generator = None;
+        let tokenizer = card(&config);
+        assert!(!tokenizer.contains("pipeline_tag") && !tokenizer.contains("generation"));
+    }
+
+    #[test]
+    fn should_keep_a_readme_that_somebody_wrote_and_renew_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("model");
+        let made = write(&out, None);
+        assert!(made.starts_with("---\n"));
+        fs::write(out.join(README), "Trained on my photographs.\n").unwrap();
+        assert_eq!(write(&out, None), "Trained on my photographs.\n");
+        assert_eq!(write(&out, Some("Said anew.\n")), "Said anew.\n");
+        // As it was before there was front matter.
+        let (_, text) = made.rsplit_once("---\n\n").unwrap();
+        fs::write(out.join(README), text).unwrap();
+        assert_eq!(write(&out, None), made);
+    }
 }

@@ -12,6 +12,7 @@ use std::{
 
 use axum::{
     Router,
+    body::Bytes,
     extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) max_upload: usize,
     pub(crate) max_pixels: usize,
     pub(crate) uploads: Arc<Semaphore>,
+    pub(crate) licences: Bytes,
     pub(crate) phase: Phase,
 }
 
@@ -159,6 +161,7 @@ pub(crate) fn service(app: &App, origins: &[String]) -> Result<Router, ServerErr
     let mut router = router
         .route("/openapi.json", axum::routing::get(openapi))
         .route("/", axum::routing::get(page))
+        .route("/licences", axum::routing::get(licences))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(panicked))
@@ -328,6 +331,15 @@ async fn page() -> Response {
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     ];
     (headers, Html(include_str!("page.html"))).into_response()
+}
+
+/// The licences of what the program is made with, and of what comes with it.
+async fn licences(State(app): State<App>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    (headers, app.licences.clone()).into_response()
 }
 
 /// How the server is.

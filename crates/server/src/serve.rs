@@ -71,6 +71,9 @@ pub struct Settings {
     pub cors: Vec<String>,
     /// Whether the last address of `X-Forwarded-For` is the client's.
     pub behind_proxy: bool,
+    /// What `/licences` shows, to which the page has a link: the licences of what the program is made
+    /// with and of what comes with it.
+    pub licences: String,
 }
 
 impl Settings {
@@ -91,6 +94,10 @@ impl Settings {
             memory_limit: None,
             cors: Vec::new(),
             behind_proxy: false,
+            licences:
+                "MIT OR Apache-2.0. The licences of what this program is made with come with its \
+                       releases.\n"
+                    .to_owned(),
         }
     }
 }
@@ -130,6 +137,7 @@ impl Server {
             max_upload: settings.max_upload,
             max_pixels: settings.max_pixels,
             uploads: app::uploads(),
+            licences: settings.licences.into(),
             phase: Phase::default(),
         });
         let router = app::service(&app, &settings.cors)?;

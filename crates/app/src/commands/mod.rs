@@ -3,6 +3,8 @@
 
 pub(crate) mod analyze;
 mod bench;
+#[cfg(test)]
+mod book;
 pub(crate) mod cache;
 mod complete;
 mod data;
@@ -22,7 +24,9 @@ mod serve;
 pub(crate) mod train;
 pub(crate) mod weights;
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -86,6 +90,14 @@ pub(crate) enum Verb {
     Completions {
         /// The shell.
         shell: Shell,
+    },
+    /// Write manual pages, one a verb, into a folder
+    #[command(after_help = "Example:
+  alitok man --out ~/.local/share/man/man1")]
+    Man {
+        /// The folder, which may hold others.
+        #[arg(long)]
+        out: PathBuf,
     },
 }
 
@@ -157,6 +169,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "alitok", &mut script);
             progress::print(&script)
+        }
+        Verb::Man { out } => {
+            std::fs::create_dir_all(&out)
+                .and_then(|()| clap_mangen::generate_to(Arguments::command(), &out))
+                .with_context(|| format!("cannot write manual pages into {}", out.display()))?;
+            progress::closing("manual pages", &out);
+            Ok(())
         }
     }
 }

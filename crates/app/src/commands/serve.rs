@@ -94,7 +94,7 @@ pub(crate) fn run(args: &ServeArgs, device: Option<Device>) -> Result<()> {
         opened.push((id, models::open(folder)?));
     }
     let megabytes = |count: u32| u64::from(count) << 20;
-    let settings = Settings {
+    let mut settings = Settings {
         compute: args.compute.compute(device)?,
         decoder: args.decoder.kind(),
         listen: args.listen.clone(),
@@ -110,6 +110,11 @@ pub(crate) fn run(args: &ServeArgs, device: Option<Device>) -> Result<()> {
         behind_proxy: args.behind_proxy,
         ..Settings::new(opened)
     };
+    // Archives and containers have the file, a source tree does not.
+    let licences = models::home().path("THIRD-PARTY-LICENSES.md").ok();
+    if let Some(text) = licences.and_then(|path| std::fs::read_to_string(path).ok()) {
+        settings.licences = text;
+    }
     log(args.log);
     tuning::for_many_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread()

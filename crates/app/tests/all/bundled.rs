@@ -148,6 +148,10 @@ fn should_describe_itself() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(scratch.ok(&["completions", shell]).contains("alitok"));
     }
+    scratch.ok(&["man", "--out", "share/man1"]);
+    let page = std::fs::read_to_string(scratch.path("share/man1/alitok-data-inspect.1")).unwrap();
+    assert!(page.contains(".TH alitok-data-inspect 1"), "{page}");
+    assert!(scratch.path("share/man1/alitok.1").exists());
     assert!(scratch.ok(&["generate", "--help"]).contains("Examples"));
     let told = scratch.ok(&[
         "evaluate",

@@ -204,6 +204,10 @@ fn should_serve_a_page_that_needs_no_network_and_describe_itself() {
     for outside in ["src=\"http", "href=\"http", "url(http", "@import", "//cdn"] {
         assert!(!text.contains(outside), "{outside}");
     }
+    assert!(text.contains("href=\"licences\""));
+    let licences = SHARED.get("/licences");
+    assert!(licences.header("content-type").unwrap().starts_with("text/plain"));
+    assert_eq!(String::from_utf8(licences.body).unwrap(), "Everybody's.\n");
     let document = SHARED.get("/openapi.json").json();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     for path in [

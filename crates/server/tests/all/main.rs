@@ -22,7 +22,11 @@ static MODEL: LazyLock<Model> = LazyLock::new(|| Model::named("mini", &home()).u
 static SHARED: LazyLock<Running> = LazyLock::new(|| Running::start(settings()));
 
 fn settings() -> Settings {
-    Settings { compute: compute(), ..Settings::new(vec![("mini".to_owned(), MODEL.clone())]) }
+    Settings {
+        compute: compute(),
+        licences: "Everybody's.\n".to_owned(),
+        ..Settings::new(vec![("mini".to_owned(), MODEL.clone())])
+    }
 }
 
 /// One pool for all servers of this process.

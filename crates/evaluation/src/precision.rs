@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use engine::{Pool, Precision, measure};
 use metrics::{Mean, divergence, json::number, log_softmax};
 use model::Model;
+#[cfg(feature = "reference")]
 use pipeline::Drawing;
 use pixels::{DataSet, crop::Crop};
 use serde::{Serialize, Serializer};

@@ -4,6 +4,7 @@ mod analyze;
 mod bench;
 mod cache;
 mod complete;
+mod completions;
 mod data;
 mod decode;
 mod devices;
@@ -34,7 +35,7 @@ use crate::{
         inspect::InspectArgs, plot::PlotArgs, recipe::RecipeVerb, reconstruct::ReconstructArgs,
         serve::ServeArgs, train::TrainVerb, weights::WeightsVerb,
     },
-    interrupt, progress, tuning,
+    interrupt, tuning,
 };
 
 /// Autoregressive image generation with an aligned tokenizer.
@@ -137,12 +138,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
              and give --precision to the verb that draws, encodes or decodes"
         ),
         Verb::Devices => devices::run(),
-        Verb::Completions { shell } => {
-            // In memory first: clap panics where standard output is closed.
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "alitok", &mut script);
-            progress::print(&script)
-        }
+        Verb::Completions { shell } => completions::run(Arguments::command(), shell),
     }
 }
 

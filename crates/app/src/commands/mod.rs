@@ -47,6 +47,7 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(
     name = "alitok",
+    bin_name = "alitok",
     version,
     propagate_version = true,
     max_term_width = 100,

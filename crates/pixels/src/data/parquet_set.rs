@@ -1,11 +1,13 @@
 //! Pictures in Parquet files, as Hugging Face stores them.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use parquet::basic::{Compression, ConvertedType, LogicalType, Repetition, Type as Physical};
-use parquet::column::reader::ColumnReader;
+use parquet::basic::{Compression, ConvertedType, Encoding, LogicalType, Repetition, Type as Physical};
+use parquet::column::page::{Page, PageMetadata, PageReader};
+use parquet::column::reader::{ColumnReader, get_column_reader};
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
@@ -221,7 +223,67 @@ fn damaged(path: &Path) -> impl FnOnce(ParquetError) -> PixelsError + '_ {
 
 fn reader(path: &Path) -> Result<SerializedFileReader<File>, PixelsError> {
     let file = File::open(path).map_err(PixelsError::read(path))?;
-    SerializedFileReader::new(file).map_err(damaged(path))
+    guarded(|| SerializedFileReader::new(file)).map_err(damaged(path))
+}
+
+/// The result, or an error where the Parquet crate panics, as it does on some damage.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    // What was half read is dropped.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+        Err(ParquetError::General(said.to_owned()))
+    })
+}
+
+/// The pages of a column. A page that names entries of a dictionary is refused unless the dictionary came
+/// before it, because the Parquet crate would panic.
+struct CheckedPages {
+    pages: Box<dyn PageReader>,
+    has_dictionary: bool,
+}
+
+impl PageReader for CheckedPages {
+    fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
+        let page = self.pages.get_next_page()?;
+        let needs_dictionary = |encoding: &Encoding| match encoding {
+            Encoding::RLE_DICTIONARY => true,
+            #[allow(deprecated)] // older files have it
+            Encoding::PLAIN_DICTIONARY => true,
+            _ => false,
+        };
+        match &page {
+            Some(Page::DictionaryPage { .. }) => self.has_dictionary = true,
+            Some(Page::DataPage { encoding, .. } | Page::DataPageV2 { encoding, .. })
+                if needs_dictionary(encoding) && !self.has_dictionary =>
+            {
+                let problem = "a page needs a dictionary that is not there";
+                return Err(ParquetError::General(problem.to_owned()));
+            }
+            _ => {}
+        }
+        Ok(page)
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
+        self.pages.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> Result<(), ParquetError> {
+        self.pages.skip_next_page()
+    }
+
+    fn at_record_boundary(&mut self) -> Result<bool, ParquetError> {
+        self.pages.at_record_boundary()
+    }
+}
+
+impl Iterator for CheckedPages {
+    type Item = Result<Page, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
 }
 
 /// The names of all columns, for messages.
@@ -347,7 +409,7 @@ fn read_column(
                        `compression=\"zstd\"` or another";
         return Err(PixelsError::data_set(path.display(), problem));
     }
-    values(reader, group, column).map_err(damaged(path))
+    guarded(|| values(reader, group, column)).map_err(damaged(path))
 }
 
 fn values(
@@ -394,7 +456,9 @@ fn values(
             (0..rows).map(|row| if is_there(row) { values.next() } else { None }).collect()
         }};
     }
-    Ok(match group.get_column_reader(column)? {
+    let pages = group.get_column_page_reader(column)?;
+    let pages = Box::new(CheckedPages { pages, has_dictionary: false });
+    Ok(match get_column_reader(description, pages) {
         ColumnReader::ByteArrayColumnReader(mut column) => Column::Bytes(read!(column)),
         ColumnReader::Int64ColumnReader(mut column) => {
             let values: Vec<Option<i64>> = read!(column);

@@ -92,6 +92,15 @@ fn should_leave_out_and_list_rows_that_are_incomplete() {
 }
 
 #[test]
+fn should_refuse_a_page_whose_dictionary_is_missing() {
+    // `pages.parquet` with bytes that fuzzing changed.
+    let set = open(&fixture("data_sets/without_dictionary.parquet"));
+    let error = set.err().unwrap().to_string();
+    assert!(error.contains("without_dictionary.parquet"), "{error}");
+    assert!(error.contains("a page needs a dictionary that is not there"), "{error}");
+}
+
+#[test]
 fn should_give_a_set_or_an_error_for_any_damaged_parquet_file() {
     let rounds = std::env::var("MUTATIONS").map_or(60, |count| count.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();

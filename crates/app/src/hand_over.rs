@@ -7,11 +7,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use pixels::PixelsError;
 
 use crate::progress;
 
 /// The other program, beside this one.
 const PROGRAM: &str = "alitok-reference";
+
+/// Whether this is the error of a program that lacks what the other has.
+pub(crate) fn mends(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(PixelsError::WithoutParquet { .. }))
+}
 
 /// Gives this process's arguments to the program with Burn, which goes on in its place. In a checkout
 /// Cargo brings that program up to date first, so that nobody trains with yesterday's.
@@ -57,15 +63,12 @@ impl Build {
 
     fn bring_up_to_date(&self, exists: bool) -> Result<()> {
         if !exists {
-            progress::note("this needs Burn, which is compiled now, once; that takes some minutes");
+            progress::note("this needs the whole program, which is compiled now, once; that takes some minutes");
         }
         // The folder of Cargo's profile `dev` has another name.
         let profile = if self.profile == "debug" { "dev" } else { &self.profile };
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--package", "alitok", "--bin", PROGRAM, "--features", "reference"]);
-        if !cfg!(feature = "parquet") {
-            cargo.arg("--no-default-features");
-        }
         cargo.args(["--profile", profile, "--target-dir"]).arg(&self.target);
         let status = cargo.current_dir(&self.workspace).stdin(Stdio::null()).status();
         match status {

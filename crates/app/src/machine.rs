@@ -6,7 +6,7 @@ use anyhow::Result;
 
 /// Cargo features of the program, and whether they were on.
 const FEATURES: [(&str, bool); 7] = [
-    ("parquet", cfg!(feature = "parquet")),
+    ("reference", cfg!(feature = "reference")),
     ("mpi", cfg!(feature = "mpi")),
     ("reference-cuda", cfg!(feature = "reference-cuda")),
     ("reference-metal", cfg!(feature = "reference-metal")),

@@ -31,6 +31,8 @@ pub mod floats;
 mod home;
 pub mod kind;
 #[cfg(feature = "npz")]
+mod npy;
+#[cfg(feature = "npz")]
 pub mod npz;
 pub mod output;
 pub mod safetensors;

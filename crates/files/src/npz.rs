@@ -6,10 +6,6 @@ use std::{
     path::Path,
 };
 
-use npyz::{
-    AutoSerialize, DType, NpyFile, NpyHeader, NpyWriter, Order, TypeStr, WriteOptions,
-    WriterBuilder,
-};
 use zip::{
     CompressionMethod, DateTime, ZipArchive, ZipWriter, result::ZipError, write::SimpleFileOptions,
 };
@@ -17,14 +13,14 @@ use zip::{
 use crate::{
     archive::{self, Latched},
     kind,
+    npy::{Header, Kind, MAX_HEADER},
 };
+
+pub use crate::npy::Number;
 
 /// Most bytes of an array that is stored column by column and read piece by piece, because it has to be
 /// in memory as a whole.
 const MAX_REORDERED: u64 = 1 << 30;
-
-/// Most bytes of an array's own header, which says its type and shape; as many as NumPy reads.
-const MAX_HEADER: u64 = 10_000;
 
 /// An `.npz` file that is being written.
 pub struct Arrays<'a, W: Write + Seek> {
@@ -52,18 +48,6 @@ pub fn write_to<W: Write + Seek>(
     add: impl FnOnce(&mut Arrays<'_, W>) -> io::Result<()>,
 ) -> io::Result<()> {
     archive::write(file, |archive| add(&mut Arrays { archive }))
-}
-
-/// The values of an array as the first type, from the first of the others that it holds; else its
-/// own type.
-macro_rules! convert {
-    ($array:ident, $to:ty, $($from:ty),+) => {{
-        $(let $array = match $array.try_data::<$from>() {
-            Ok(values) => return Ok(values.map(|value| value.map(<$to>::from)).collect()),
-            Err(array) => array,
-        };)+
-        Err($array.dtype())
-    }};
 }
 
 /// An `.npz` file that is being read. Whatever the file holds, reading it gives an array or an
@@ -103,18 +87,16 @@ impl ArchiveReader {
     /// If there is no such array in the file, it has more than `limit` values, is no array of
     /// integers, or the file is damaged.
     pub fn integers(&mut self, name: &str, limit: usize) -> io::Result<(Vec<u64>, Vec<i64>)> {
-        self.read(name, limit, "integers", |array| {
-            convert!(array, i64, i64, u16, i32, u32, i16, u8, i8)
-        })
+        self.read(name, limit, "integers", Kind::integers)
     }
 
-    /// An array of floating-point numbers in single or double precision: its shape, and its values
+    /// An array of floating-point numbers in half, single or double precision: its shape, and its values
     /// in row-major order.
     ///
     /// # Errors
     /// As [`integers`](Self::integers).
     pub fn floats(&mut self, name: &str, limit: usize) -> io::Result<(Vec<u64>, Vec<f64>)> {
-        self.read(name, limit, "floating-point numbers", |array| convert!(array, f64, f64, f32))
+        self.read(name, limit, "floating-point numbers", Kind::floats)
     }
 
     /// An array of bytes that is read piece by piece: its shape, and what gives its values in
@@ -126,14 +108,13 @@ impl ArchiveReader {
     pub fn bytes(&mut self, name: &str) -> io::Result<(Vec<u64>, Box<dyn Read + '_>)> {
         let mut entry = self.archive.by_name(&format!("{name}.npy"))?;
         let (size, mut taken) = (entry.size(), 0);
-        let header = header(name, &mut Counted { reader: &mut entry, taken: &mut taken })?;
-        let array = NpyFile::with_header(header, io::empty());
-        let (shape, order) = (array.shape().to_vec(), array.order());
-        if let Err(array) = array.try_data::<u8>() {
+        let header = Header::read(&mut Counted { reader: &mut entry, taken: &mut taken });
+        let Header { kind, column_major, shape } = header.map_err(of_array(name))?;
+        if !kind.is_bytes() {
             return Err(invalid(format!(
                 "`{name}` is an array of {}, not of bytes; make bytes from 0 to 255 of it, for values \
                  in [0, 1] by `(255 * x).round().astype('uint8')`",
-                array.dtype().descr()
+                kind.text
             )));
         }
         let count = shape.iter().try_fold(1u64, |count, &extent| count.checked_mul(extent));
@@ -143,7 +124,7 @@ impl ArchiveReader {
                 "`{name}` has {there} values, and its shape says {shape:?}"
             )));
         }
-        if is_row_major(order, &shape) {
+        if is_row_major(column_major, &shape) {
             return Ok((shape, Box::new(entry)));
         }
         let count = count.filter(|&count| count <= MAX_REORDERED).ok_or_else(|| {
@@ -167,7 +148,7 @@ impl ArchiveReader {
         name: &str,
         limit: usize,
         wanted: &str,
-        convert: impl FnOnce(NpyFile<&[u8]>) -> Result<io::Result<Vec<T>>, DType>,
+        numbers: impl Fn(&Kind, &[u8], usize) -> Option<io::Result<Vec<T>>>,
     ) -> io::Result<(Vec<u64>, Vec<T>)> {
         let mut entry = self.archive.by_name(&format!("{name}.npy"))?;
         let limit = 8 * limit as u64 + MAX_HEADER;
@@ -182,21 +163,20 @@ impl ArchiveReader {
             return Err(invalid(format!("`{name}` is larger than the archive says")));
         }
         let mut rest = &bytes[..];
-        let header = header(name, &mut rest)?;
-        let shape = header.shape().to_vec();
+        let header = Header::read(&mut rest).map_err(of_array(name))?;
+        let Header { kind, column_major, shape } = header;
         let count = shape.iter().try_fold(1u64, |count, &extent| count.checked_mul(extent));
-        if count.is_none_or(|count| count > rest.len() as u64) {
-            return Err(invalid(format!("`{name}` is shorter than its shape says")));
-        }
-        let order = header.order();
-        match convert(NpyFile::with_header(header, rest)) {
-            Ok(values) if is_row_major(order, &shape) => Ok((shape, values?)),
-            Ok(values) => {
-                let values = row_major(values?, &shape);
-                Ok((shape, values))
-            }
-            Err(kind) => Err(other_kind(name, &kind, wanted)),
-        }
+        let count = count
+            .filter(|&count| count <= rest.len() as u64)
+            .ok_or_else(|| invalid(format!("`{name}` is shorter than its shape says")))?;
+        let values = numbers(&kind, rest, count as usize)
+            .ok_or_else(|| {
+                invalid(format!("`{name}` is an array of {}, not of {wanted}", kind.text))
+            })?
+            .map_err(of_array(name))?;
+        let values =
+            if is_row_major(column_major, &shape) { values } else { row_major(values, &shape) };
+        Ok((shape, values))
     }
 }
 
@@ -218,13 +198,14 @@ fn invalid(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-fn other_kind(name: &str, kind: &DType, wanted: &str) -> io::Error {
-    invalid(format!("`{name}` is an array of {}, not of {wanted}", kind.descr()))
+/// Says in which array something is wrong.
+fn of_array(name: &str) -> impl FnOnce(io::Error) -> io::Error + '_ {
+    move |error| io::Error::new(error.kind(), format!("`{name}`: {error}"))
 }
 
 /// Whether values stored in this order are in row-major order.
-fn is_row_major(order: Order, shape: &[u64]) -> bool {
-    order == Order::C || shape.iter().filter(|&&extent| extent != 1).count() < 2
+fn is_row_major(column_major: bool, shape: &[u64]) -> bool {
+    !column_major || shape.iter().filter(|&&extent| extent != 1).count() < 2
 }
 
 /// The values of an array of this shape, stored with the first index running fastest, in row-major
@@ -254,30 +235,6 @@ fn row_major<T: Copy>(values: Vec<T>, shape: &[u64]) -> Vec<T> {
     turned
 }
 
-/// The header of an array.
-fn header(name: &str, reader: &mut impl Read) -> io::Result<NpyHeader> {
-    let mut bytes = vec![0; 10];
-    reader.read_exact(&mut bytes)?;
-    let mut length = u64::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    // From version 2 on, four bytes say how long the text is.
-    if bytes[6] > 1 {
-        let mut upper = [0; 2];
-        reader.read_exact(&mut upper)?;
-        length |= u64::from(u16::from_le_bytes(upper)) << 16;
-        bytes.extend(upper);
-    }
-    let text = bytes.len();
-    if length > MAX_HEADER || reader.take(length).read_to_end(&mut bytes)? as u64 != length {
-        return Err(invalid(format!("the header of `{name}` is cut or damaged")));
-    }
-    // The parser goes down into brackets without end and multiplies whatever numbers there are.
-    let count = |kind: fn(&u8) -> bool| bytes[text..].iter().filter(|byte| kind(byte)).count();
-    if count(|byte| b"([{".contains(byte)) > 16 || count(u8::is_ascii_digit) > 19 {
-        return Err(invalid(format!("the header of `{name}` is none of a plain array")));
-    }
-    NpyHeader::from_reader(&bytes[..])
-}
-
 impl<W: Write + Seek> Arrays<'_, W> {
     /// Begins an array, uncompressed and without a time.
     fn begin(&mut self, name: &str) -> io::Result<()> {
@@ -292,7 +249,7 @@ impl<W: Write + Seek> Arrays<'_, W> {
     ///
     /// # Errors
     /// If the operating system fails, or there are not as many values as the shape says.
-    pub fn add<T: AutoSerialize>(
+    pub fn add<T: Number>(
         &mut self,
         name: &str,
         shape: &[u64],
@@ -305,20 +262,29 @@ impl<W: Write + Seek> Arrays<'_, W> {
     ///
     /// # Errors
     /// As [`add`](Self::add), and those of the pieces.
-    pub fn add_pieces<T: AutoSerialize>(
+    pub fn add_pieces<T: Number>(
         &mut self,
         name: &str,
         shape: &[u64],
         pieces: impl IntoIterator<Item = io::Result<impl IntoIterator<Item = T>>>,
     ) -> io::Result<()> {
         self.begin(name)?;
-        let options = WriteOptions::new().default_dtype().shape(shape);
-        let mut writer: NpyWriter<T, _> =
-            options.writer(BufWriter::new(&mut *self.archive)).begin_nd()?;
+        let mut writer = BufWriter::new(&mut *self.archive);
+        Header::write(T::KIND, shape, &mut writer)?;
+        let mut written = 0;
         for piece in pieces {
-            writer.extend(piece?)?;
+            for number in piece? {
+                number.write(&mut writer)?;
+                written += 1;
+            }
         }
-        writer.finish()
+        let count: u64 = shape.iter().product();
+        if written != count {
+            return Err(invalid(format!(
+                "`{name}` got {written} values, and its shape says {count}"
+            )));
+        }
+        writer.flush()
     }
 
     /// Adds texts, as an array of fixed width, which no reader needs to unpickle.
@@ -327,16 +293,17 @@ impl<W: Write + Seek> Arrays<'_, W> {
     /// If the operating system fails.
     pub fn add_texts(&mut self, name: &str, texts: &[String]) -> io::Result<()> {
         let width = texts.iter().map(|text| text.chars().count()).max().unwrap_or(0).max(1);
-        let kind: TypeStr = format!("<U{width}").parse().map_err(io::Error::other)?;
         self.begin(name)?;
-        let shape = [texts.len() as u64];
-        let options = WriteOptions::new().dtype(DType::Plain(kind)).shape(&shape);
-        let mut writer: NpyWriter<str, _> =
-            options.writer(BufWriter::new(&mut *self.archive)).begin_nd()?;
+        let mut writer = BufWriter::new(&mut *self.archive);
+        Header::write(&format!("<U{width}"), &[texts.len() as u64], &mut writer)?;
         for text in texts {
-            writer.push(text.as_str())?;
+            // Four bytes a character, filled up with zeros.
+            let filled = text.chars().map(u32::from).chain(std::iter::repeat(0)).take(width);
+            for character in filled {
+                writer.write_all(&character.to_le_bytes())?;
+            }
         }
-        writer.finish()
+        writer.flush()
     }
 }
 

@@ -311,10 +311,7 @@ fn open_files(
         #[cfg(feature = "parquet")]
         _ => Ok(Box::new(ParquetSet::open_noting(&paths, ledger)?)),
         #[cfg(not(feature = "parquet"))]
-        _ => Err(PixelsError::data_set(
-            source,
-            "this program was built without Parquet; build it with `--features parquet`",
-        )),
+        _ => Err(PixelsError::WithoutParquet { name: source.to_owned() }),
     }
 }
 

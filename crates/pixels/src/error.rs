@@ -52,6 +52,12 @@ pub enum PixelsError {
         /// Its size and the limit.
         reason: String,
     },
+    /// Parquet files, in a program without the feature `parquet`.
+    #[error("{name} is Parquet, which this program was built without; build it with `--features reference`")]
+    WithoutParquet {
+        /// The files, as the caller named them.
+        name: String,
+    },
     /// A crop larger than anybody looks at, and than memory may hold.
     #[error("a crop of {size} pixels a side is too large; {limit} is the most")]
     CropSize {

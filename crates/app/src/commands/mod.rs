@@ -152,7 +152,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Reconstruct(args) => reconstruct::run(&args, device),
         Verb::Complete(args) => complete::run(&args, device),
         Verb::Serve(args) => serve::run(&args, device),
-        Verb::Data(verb) => data::run(&verb),
+        Verb::Data(verb) => match data::run(&verb) {
+            #[cfg(not(feature = "reference"))]
+            Err(error) if crate::hand_over::mends(&error) => {
+                crate::hand_over::to_program_with_reference()
+            }
+            done => done,
+        },
         #[cfg(feature = "reference")]
         Verb::Reference(verb) => crate::reference::run(&verb, device),
         #[cfg(not(feature = "reference"))]

@@ -39,6 +39,7 @@ mod image_side;
 pub mod names;
 pub mod presets;
 mod prompt;
+mod rotary;
 mod text;
 
 pub use config::{ConfigError, ControlTokens, LanguageConfig, PicturePositions};
@@ -46,4 +47,5 @@ pub use error::LanguageError;
 pub use hugging_face::{HuggingFaceFolder, Qwen2Config};
 pub use image_side::ImageSide;
 pub use prompt::{MOST_PROMPT_IDS, PromptError, Prompts};
+pub use rotary::Rotary;
 pub use text::{TextError, TextTokenizer};

@@ -1,5 +1,7 @@
 //! The files of others, against what `transformers` and `tokenizers` make of them.
 
+#![allow(clippy::unwrap_used)] // a test panics
+
 use std::{fs, path::Path};
 
 use files::{HostTensor, TensorMap, safetensors};

@@ -1,4 +1,5 @@
-//! Hands the facts of the build to the program: `alitok --version --verbose` prints them.
+//! Hands the facts of the build to the program (`alitok --version --verbose` prints them), and the names of what is
+//! bundled, which shells complete.
 #![allow(clippy::print_stdout)] // this is how a build script talks to Cargo
 
 use std::{env, path::Path, process::Command};
@@ -11,7 +12,7 @@ fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     (output.status.success() && !line.is_empty()).then(|| line.to_owned())
 }
 
-fn main() {
+fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
     let compiler = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let version = first_line(&compiler, &["--version"]).unwrap_or_else(|| "unknown".to_owned());
@@ -27,4 +28,6 @@ fn main() {
             println!("cargo:rerun-if-changed={log}");
         }
     }
+    bundle::toml_files("../../recipes", "recipes")?;
+    bundle::toml_files("../../protocols", "protocols")
 }

@@ -222,6 +222,12 @@ pub(crate) struct OutputArgs {
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) replace: ReplaceArgs,
+    /// Draw each pixel of a grid as a square of N x N pixels.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) scale: u16,
+    /// Write the classes into a grid.
+    #[arg(long)]
+    pub(crate) captions: bool,
 }
 
 #[derive(Debug, Args)]

@@ -90,6 +90,15 @@ pub(crate) fn closing(what: &str, out: &Path) {
     note(&format!("{what} in {} → {place}", duration(STARTED.elapsed().as_secs_f64())));
 }
 
+/// The line that closes a command that has written no file: what it did, how many, and how long it took.
+pub(crate) fn did(what: &str, count: usize, of: &str) {
+    if UNREAD.load(Ordering::Relaxed) {
+        return;
+    }
+    let plural = if count == 1 { "" } else { "s" };
+    note(&format!("{what} {count} {of}{plural} in {}", duration(STARTED.elapsed().as_secs_f64())));
+}
+
 /// Progress of work whose size is known.
 pub(crate) struct Progress {
     what: &'static str,

@@ -121,6 +121,25 @@ impl Placed {
         self.from + (self.to - self.from) * part
     }
 
+    /// How much a pixel stands for.
+    fn a_pixel(&self) -> f64 {
+        (self.high - self.low) / (self.to - self.from).abs()
+    }
+
+    /// The same axis with its range widened to both sides until a pixel stands for as much as on
+    /// another axis, if it stands for less.
+    pub(crate) fn at_most_as_long(self, other: &Self) -> Self {
+        if self.a_pixel() < other.a_pixel() { self.as_long_as(other) } else { self }
+    }
+
+    /// The same axis with another range of the same middle, so that a pixel stands for as much as on
+    /// another axis.
+    pub(crate) fn as_long_as(self, other: &Self) -> Self {
+        let middle = f64::midpoint(self.low, self.high);
+        let half = other.a_pixel() * (self.to - self.from).abs() / 2.0;
+        Self { low: middle - half, high: middle + half, ..self }
+    }
+
     /// The same axis on other pixels.
     pub(crate) fn moved(self, from: f64, to: f64) -> Self {
         Self { from, to, ..self }

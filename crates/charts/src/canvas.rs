@@ -18,7 +18,7 @@ use plotters::{
 
 use crate::{
     ChartError, Picture,
-    color::{Color, WHITE},
+    color::{Color, INK, WHITE},
     drawing, encode,
 };
 
@@ -252,6 +252,42 @@ impl<B: DrawingBackend> Canvas<B> {
         let style = TextStyle::from((FontFamily::Name(FAMILY), large * 2400.0 / 2048.0));
         let (width, _) = self.area.estimate_text_size(text, &style).map_err(drawing)?;
         Ok(f64::from(width) * size / large)
+    }
+
+    /// A text, or as much of its beginning as there is room for, with an ellipsis.
+    pub(crate) fn fitted(&self, text: &str, size: f64, room: f64) -> Result<String, ChartError> {
+        if self.text_width(text, size)? <= room {
+            return Ok(text.to_owned());
+        }
+        let letters: Vec<char> = text.chars().collect();
+        let shortened = |count: usize| -> String {
+            let kept: String = letters[..count].iter().collect();
+            format!("{}\u{2026}", kept.trim_end())
+        };
+        let (mut fits, mut beyond) = (0, letters.len());
+        while beyond - fits > 1 {
+            let middle = usize::midpoint(fits, beyond);
+            if self.text_width(&shortened(middle), size)? <= room {
+                fits = middle;
+            } else {
+                beyond = middle;
+            }
+        }
+        Ok(shortened(fits))
+    }
+
+    /// A panel's title at the top of a place, smaller or shortened where it would be too wide, and
+    /// what is left of the place.
+    pub(crate) fn title(&self, text: &str, place: Rect, gap: f64) -> Result<Rect, ChartError> {
+        if text.is_empty() {
+            return Ok(place);
+        }
+        let size =
+            (TITLE * place.width / self.text_width(text, TITLE)?.max(1.0)).clamp(TEXT, TITLE);
+        let text = self.fitted(text, size, place.width)?;
+        let at = (place.left + place.width / 2.0, place.top + TITLE * CAPITAL + 2.0);
+        self.text(&text, at, size, Align::Middle, INK)?;
+        Ok(place.shrink(0.0, TITLE + gap, 0.0, 0.0))
     }
 
     fn style(&self, size: f64, align: Align, color: Color) -> TextStyle<'static> {

@@ -5,7 +5,7 @@ use plotters::prelude::DrawingBackend;
 use crate::{
     ChartError,
     axis::{Axis, Placed},
-    canvas::{Align, CAPITAL, Canvas, LABEL, Rect, TEXT, TITLE},
+    canvas::{Align, CAPITAL, Canvas, LABEL, Rect, TEXT},
     color::{self, Color, FRAME, GRID, INK},
 };
 
@@ -20,6 +20,8 @@ pub struct Chart {
     pub y: Axis,
     /// Drawn in this order, later ones over earlier ones.
     pub series: Vec<Series>,
+    /// Whether a number is equally long on both axes, as on a map. Takes linear axes.
+    pub is_map: bool,
 }
 
 /// Points that belong together.
@@ -106,6 +108,12 @@ impl Series {
 const GAP: f64 = 8.0;
 /// Width of a curve.
 const LINE: f64 = 1.6;
+/// Room for the ticks of a map's upright axis, before their text is known.
+const WIDEST_TICK: f64 = 36.0;
+/// Points from which on discs become smaller, so that they do not hide each other.
+const MANY: usize = 300;
+/// Radius of the smallest disc.
+const SMALLEST_DISC: f64 = 1.2;
 /// Length of a dash and of the space behind it.
 const DASH: f64 = 5.0;
 /// Radius of a disc.
@@ -121,19 +129,23 @@ impl Chart {
         canvas: &Canvas<B>,
         panel: Rect,
     ) -> Result<(), ChartError> {
-        let mut place = panel.shrink(GAP, GAP, GAP + 6.0, GAP);
-        if !self.title.is_empty() {
-            let at = (panel.left + panel.width / 2.0, place.top + TITLE * CAPITAL + 2.0);
-            canvas.text(&self.title, at, TITLE, Align::Middle, INK)?;
-            place = place.shrink(0.0, TITLE + GAP, 0.0, 0.0);
-        }
-        place = self.draw_legend(canvas, place)?;
+        let place = panel.shrink(GAP, GAP, GAP + 6.0, GAP);
+        let place = self.draw_legend(canvas, canvas.title(&self.title, place, GAP)?)?;
         let below = TEXT + 8.0 + if self.x.label.is_empty() { 0.0 } else { LABEL + 6.0 };
         let plot = place.shrink(0.0, 4.0, 0.0, below);
         let label_width = if self.y.label.is_empty() { 0.0 } else { LABEL + 6.0 };
 
         let no_point = || ChartError::NoPoint { title: self.title.clone() };
         let y = self.y.place(self.ends(false), plot.bottom(), plot.top)?.ok_or_else(no_point)?;
+        // Both axes of a map depend on each other's length, and so does the room for the ticks.
+        let y = match self.is_map {
+            true => {
+                let width = plot.width - label_width - WIDEST_TICK;
+                let x = self.x.place(self.ends(true), 0.0, width)?.ok_or_else(no_point)?;
+                y.at_most_as_long(&x)
+            }
+            false => y,
+        };
         let y_ticks = y.ticks((plot.height / 45.0).max(2.0) as usize);
         let mut tick_width = 0_f64;
         for (_, text) in &y_ticks {
@@ -141,6 +153,7 @@ impl Chart {
         }
         let plot = plot.shrink(label_width + tick_width + 7.0, 0.0, 0.0, 0.0);
         let x = self.x.place(self.ends(true), plot.left, plot.right())?.ok_or_else(no_point)?;
+        let x = if self.is_map { x.as_long_as(&y) } else { x };
         if self.series.iter().flat_map(|series| &series.points).all(|point| !self.shows(point)) {
             return Err(no_point());
         }
@@ -245,8 +258,14 @@ impl Chart {
                 }
             }
         }
-        let many = series.points.len() > 300;
-        let (radius, opacity) = if many { (0.8 * DISC, 0.6) } else { (DISC, 0.9) };
+        // Discs that many points of all series share the plot with: the same area of ink, half
+        // transparent where they still meet.
+        let points: usize = self.series.iter().map(|series| series.points.len()).sum();
+        let (radius, opacity) = match points {
+            0..=MANY => (DISC, 0.9),
+            _ => (DISC * (MANY as f64 / points as f64).sqrt(), 0.6),
+        };
+        let radius = radius.max(SMALLEST_DISC);
         for point in series.points.iter().filter(|point| self.shows(point)) {
             let place = at(point);
             if !inside(place, plot) {

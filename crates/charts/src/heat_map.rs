@@ -5,8 +5,8 @@ use plotters::prelude::DrawingBackend;
 use crate::{
     ChartError,
     axis::Axis,
-    canvas::{Align, CAPITAL, Canvas, LABEL, Rect, TEXT, TITLE},
-    color::{self, Color, FRAME, INK, MISSING},
+    canvas::{Align, CAPITAL, Canvas, LABEL, Rect, TEXT},
+    color::{self, BOX, Color, FRAME, INK, MISSING},
 };
 
 /// A matrix as colours, dark for small values and light for large ones, in square cells.
@@ -28,6 +28,13 @@ pub struct HeatMap {
     pub column_names: Vec<String>,
     /// A name for each row, or none.
     pub row_names: Vec<String>,
+    /// What it means that a value is not finite, for the legend. May be empty.
+    pub missing: String,
+    /// Cells to put a red frame around, by row and column.
+    pub frames: Vec<(usize, usize)>,
+    /// Whether the bar that explains the colours is left out, where that of another map with the
+    /// same range serves both.
+    pub without_bar: bool,
 }
 
 const GAP: f64 = 8.0;
@@ -48,12 +55,7 @@ impl HeatMap {
         panel: Rect,
     ) -> Result<(), ChartError> {
         let (rows, columns) = self.size()?;
-        let mut place = panel.shrink(GAP, GAP, GAP, GAP);
-        if !self.title.is_empty() {
-            let at = (panel.left + panel.width / 2.0, place.top + TITLE * CAPITAL + 2.0);
-            canvas.text(&self.title, at, TITLE, Align::Middle, INK)?;
-            place = place.shrink(0.0, TITLE + GAP, 0.0, 0.0);
-        }
+        let place = canvas.title(&self.title, panel.shrink(GAP, GAP, GAP, GAP), GAP)?;
         let widest = |names: &[String]| {
             names.iter().try_fold(0_f64, |widest, name| {
                 Ok::<_, ChartError>(widest.max(canvas.text_width(name, TEXT)?))
@@ -85,8 +87,9 @@ impl HeatMap {
         }
         let row_width = widest(&self.row_names)?;
         let left = label(&self.y_label) + if row_width > 0.0 { row_width + 6.0 } else { 0.0 };
-        let right = GAP + BAR + 4.0 + tick_width;
-        let room = place.shrink(left, 0.0, right, name_height + label(&self.x_label));
+        let right = if self.without_bar { 0.0 } else { GAP + BAR + 4.0 + tick_width };
+        let below = name_height + label(&self.x_label) + label(&self.missing);
+        let room = place.shrink(left, 0.0, right, below);
 
         let side = (room.width / columns as f64).min(room.height / rows as f64);
         let grid = Rect {
@@ -128,6 +131,15 @@ impl HeatMap {
             }
         }
         canvas.frame(grid, FRAME, 1.0)?;
+        for &(row, column) in &self.frames {
+            let cell = Rect {
+                left: grid.left + side * column as f64,
+                top: grid.top + side * row as f64,
+                width: side,
+                height: side,
+            };
+            canvas.frame(cell, BOX, 2.0)?;
+        }
         for (row, name) in self.row_names.iter().enumerate() {
             let baseline = grid.top + side * (row as f64 + 0.5) + TEXT * CAPITAL / 2.0;
             canvas.text(name, (grid.left - 6.0, baseline), TEXT, Align::End, INK)?;
@@ -143,6 +155,17 @@ impl HeatMap {
         let beside = grid.left - left + LABEL * CAPITAL + 1.0;
         let y = grid.top + grid.height / 2.0;
         canvas.text_upwards(&self.y_label, (beside, y), LABEL, INK)?;
+        if !self.missing.is_empty() {
+            let top = place.bottom() - LABEL;
+            let sample = Rect { left: grid.left, top, width: LABEL, height: LABEL };
+            canvas.fill(sample, MISSING)?;
+            canvas.frame(sample, FRAME, 1.0)?;
+            let at = (sample.right() + 6.0, top + (LABEL + TEXT * CAPITAL) / 2.0);
+            canvas.text(&self.missing, at, TEXT, Align::Start, INK)?;
+        }
+        if self.without_bar {
+            return Ok(());
+        }
         self.draw_bar(canvas, grid, scale.moved(grid.bottom(), grid.top), &ticks)
     }
 
@@ -179,6 +202,7 @@ impl HeatMap {
         let columns = self.values.first().map_or(0, Vec::len);
         let named = |names: &[String], count| names.is_empty() || names.len() == count;
         let fits = columns > 0
+            && self.frames.iter().all(|&(row, column)| row < rows && column < columns)
             && self.values.iter().all(|row| row.len() == columns)
             && named(&self.row_names, rows)
             && named(&self.column_names, columns);

@@ -1,7 +1,7 @@
 //! Figures: curves, scatters, heat maps and pictures, written as SVG or PNG.
 //!
-//! A [`Figure`] is panels side by side; a panel is a [`Chart`], a [`HeatMap`] or a [`Picture`]. All
-//! are plain data:
+//! A [`Figure`] is panels side by side; a panel is a [`Chart`], a [`HeatMap`] or a [`Picture`]. A
+//! [`Sheet`] is pictures in rows, pixel by pixel, with words around them. All are plain data:
 //!
 //! ```
 //! use charts::{Axis, Chart, Figure, Series};
@@ -12,6 +12,7 @@
 //!     x: Axis::new("step"),
 //!     y: Axis::new("loss").logarithmic(),
 //!     series: vec![curve],
+//!     ..Chart::default()
 //! };
 //! let svg = Figure::new([chart]).to_svg()?;
 //! assert!(svg.contains("causal"));
@@ -28,6 +29,7 @@ mod chart;
 mod color;
 mod heat_map;
 mod picture;
+mod sheet;
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +37,7 @@ pub use axis::{Axis, Scale};
 pub use chart::{Chart, Mark, Point, Series};
 pub use heat_map::HeatMap;
 pub use picture::Picture;
+pub use sheet::Sheet;
 
 use canvas::{Canvas, Rect};
 
@@ -86,6 +89,9 @@ pub enum ChartError {
         "a figure of {0} x {1} pixels cannot be drawn: panels take 64 to 4096 a side, figures at most 16384"
     )]
     Size(u64, u64),
+    /// A sheet of pictures too large to make.
+    #[error("a sheet of {0} x {1} pixels is too large: take fewer pictures or a smaller scale")]
+    Sheet(u64, u64),
     /// The drawing library failed.
     #[error("the figure cannot be drawn: {0}")]
     Drawing(String),

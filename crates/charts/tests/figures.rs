@@ -1,6 +1,8 @@
 //! Whole figures in both formats.
 
-use charts::{Axis, Chart, ChartError, Figure, HeatMap, Mark, Panel, Picture, Point, Series};
+use charts::{
+    Axis, Chart, ChartError, Figure, HeatMap, Mark, Panel, Picture, Point, Series, Sheet,
+};
 
 fn curves() -> Chart {
     let curve = |shift: f64| {
@@ -21,6 +23,7 @@ fn curves() -> Chart {
                 .with_color(1),
             Series::line("D  causal decoder + prefix + auxiliary loss", curve(2.0)),
         ],
+        ..Chart::default()
     }
 }
 
@@ -46,6 +49,7 @@ fn scatter() -> Chart {
                 }),
             ),
         ],
+        ..Chart::default()
     }
 }
 
@@ -188,4 +192,165 @@ fn should_show_a_picture_in_both_formats_and_frame_its_parts() {
 
     picture.rgb.pop();
     assert!(matches!(Figure::new([picture]).to_svg(), Err(ChartError::Pixels { .. })));
+}
+
+/// Centres of the discs of an SVG, in its order.
+fn discs(svg: &str) -> Vec<(f64, f64)> {
+    let number = |tag: &str, name: &str| -> f64 {
+        let value = tag.split(&format!("{name}=\"")).nth(1).expect("an attribute");
+        value.split('"').next().and_then(|value| value.parse().ok()).expect("a number")
+    };
+    let tags = svg.split("<circle ").skip(1);
+    tags.map(|tag| (number(tag, "cx"), number(tag, "cy"))).collect()
+}
+
+#[test]
+fn should_draw_equal_differences_equally_long_on_both_axes_of_a_map() {
+    for (width, height) in [(400, 400), (700, 300), (300, 700)] {
+        let chart = Chart {
+            series: vec![Series::dots("", [(0.0, 0.0), (10.0, 0.0), (0.0, 10.0), (-90.0, 4.0)])],
+            is_map: true,
+            ..Chart::default()
+        };
+        let figure = Figure::new([chart]).with_panel_size(width, height);
+        let at = discs(&figure.to_svg().expect("a figure"));
+        let (across, up) = (at[1].0 - at[0].0, at[0].1 - at[2].1);
+        assert!(across > 50.0 && (across - up).abs() < 2.0, "{across} {up}");
+        let inside = |(x, y): (f64, f64)| {
+            (0.0..10.0 * f64::from(width)).contains(&x)
+                && (0.0..10.0 * f64::from(height)).contains(&y)
+        };
+        assert!(at.len() == 4 && at.into_iter().all(inside));
+    }
+}
+
+#[test]
+fn should_draw_many_points_smaller_than_few() {
+    let radius = |count: u32| -> f64 {
+        let points = (0..count).map(|index| (f64::from(index), f64::from(index)));
+        let chart = Chart { series: vec![Series::dots("", points)], ..Chart::default() };
+        let svg = Figure::new([chart]).to_svg().expect("a figure");
+        let value = svg.split(" r=\"").nth(1).and_then(|rest| rest.split('"').next());
+        value.and_then(|value| value.parse().ok()).expect("a radius")
+    };
+    assert!(radius(10) == radius(300) && radius(300) > 1.4 * radius(900), "{}", radius(900));
+    assert!(radius(100_000) >= 10.0);
+}
+
+#[test]
+fn should_shorten_titles_that_are_too_wide() {
+    let title = format!("a title {}", "of many words that no panel has room for ".repeat(5));
+    let panels: [Panel; 3] = [
+        Chart { title: title.clone(), ..curves() }.into(),
+        HeatMap { title: title.clone(), ..attention() }.into(),
+        Picture::new(title.clone(), 1, 1, &[0; 3]).into(),
+    ];
+    let svg = Figure::new(panels).to_svg().expect("a figure");
+    assert!(!svg.contains(title.trim()));
+    assert_eq!(svg.matches("a title of many words").count(), 3);
+    assert_eq!(svg.matches('\u{2026}').count(), 3);
+}
+
+#[test]
+fn should_explain_missing_values_and_frame_cells_and_leave_out_a_bar() {
+    let svg = |map: HeatMap| Figure::new([map]).to_svg().expect("a figure");
+    let whole = svg(attention());
+    let explained = svg(HeatMap { missing: "masked".into(), ..attention() });
+    assert!(!whole.contains("masked") && explained.contains("masked"));
+    let framed = svg(HeatMap { frames: vec![(1, 1)], ..attention() });
+    assert!(!whole.contains("#E61E1E") && framed.contains("#E61E1E"), "{framed}");
+    let without = svg(HeatMap { without_bar: true, ..attention() });
+    assert!(without.matches("<rect").count() + 60 < whole.matches("<rect").count());
+    let beyond = HeatMap { frames: vec![(3, 0)], ..attention() };
+    assert!(matches!(Figure::new([beyond]).to_svg(), Err(ChartError::Ragged { .. })));
+}
+
+#[test]
+fn should_number_the_frames_of_a_picture() {
+    let mut picture = Picture::new("", 4, 4, &[9; 48]);
+    picture.boxes = vec![[0, 0, 1, 1], [2, 2, 1, 1]];
+    let svg = |picture: &Picture| Figure::new([picture.clone()]).to_svg().expect("a figure");
+    assert_eq!(svg(&picture).matches("<text").count(), 0);
+    picture.numbered = true;
+    assert_eq!(svg(&picture).matches("<text").count(), 2);
+}
+
+/// A sheet of three pictures of 40 × 20 pixels, two a row: red, green and blue.
+fn sheet() -> Sheet {
+    let colors = [[255, 0, 0], [0, 255, 0], [0, 0, 255]];
+    let picture = |color: &[u8; 3]| Picture::new("", 40, 20, &color.repeat(800));
+    Sheet { pictures: colors.iter().map(picture).collect(), columns: 2, ..Sheet::default() }
+}
+
+/// Left, top, right and bottom of the pixels of a colour, and how many there are.
+fn extent((width, _, rgb): &(usize, usize, Vec<u8>), color: [u8; 3]) -> ([usize; 4], usize) {
+    let found = rgb.chunks_exact(3).enumerate().filter(|(_, pixel)| **pixel == color);
+    let nothing = ([usize::MAX, usize::MAX, 0, 0], 0);
+    found.fold(nothing, |([left, top, right, bottom], count), (index, _)| {
+        let (x, y) = (index % width, index / width);
+        ([left.min(x), top.min(y), right.max(x), bottom.max(y)], count + 1)
+    })
+}
+
+/// Whether anything but white and the three colours is in a part of a sheet.
+fn has_words(
+    (width, _, rgb): &(usize, usize, Vec<u8>),
+    [left, top, right, bottom]: [usize; 4],
+) -> bool {
+    (top..bottom).any(|y| {
+        (left..right).any(|x| {
+            let pixel = &rgb[3 * (y * width + x)..][..3];
+            pixel.iter().max().copied().unwrap_or(0) < 200
+        })
+    })
+}
+
+#[test]
+fn should_keep_each_pixel_of_a_sheet_as_a_square() {
+    let plain = sheet().to_rgb().expect("a sheet");
+    assert_eq!((plain.0, plain.1), (2 * 41 + 1, 2 * 21 + 1));
+    assert_eq!(extent(&plain, [0, 255, 0]), ([42, 1, 81, 20], 800));
+    assert_eq!(extent(&plain, [0, 0, 255]), ([1, 22, 40, 41], 800));
+
+    let mut large = Sheet { scale: 3, ..sheet() };
+    large.pictures[0].rgb[..3].copy_from_slice(&[1, 2, 3]);
+    let large = large.to_rgb().expect("a sheet");
+    let gap = 120 / 32;
+    assert_eq!((large.0, large.1), (2 * (120 + gap) + gap, 2 * (60 + gap) + gap));
+    assert_eq!(extent(&large, [1, 2, 3]), ([gap, gap, gap + 2, gap + 2], 9));
+    assert_eq!(extent(&large, [255, 0, 0]).1, 7200 - 9);
+}
+
+#[test]
+fn should_write_words_above_beside_and_below_and_none_over_pictures() {
+    let mut words = sheet();
+    words.title = "A title".into();
+    words.row_names = vec!["original".into(), "rebuilt from the first tokens alone".into()];
+    words.column_names = vec!["Smileys & Emotion".into(), "Flags".into()];
+    words.pictures[2].title = "a very long caption of a picture that is narrow".into();
+    let made = words.to_rgb().expect("a sheet");
+    for color in [[255, 0, 0], [0, 255, 0], [0, 0, 255]] {
+        assert_eq!(extent(&made, color).1, 800, "{color:?}");
+    }
+    let ([left, top, ..], _) = extent(&made, [255, 0, 0]);
+    let ([_, second, _, bottom], _) = extent(&made, [0, 0, 255]);
+    assert!(has_words(&made, [0, 0, made.0, top]));
+    assert!(has_words(&made, [0, top, left, top + 20]));
+    assert!(has_words(&made, [0, second - 1, left, second + 20]));
+    assert!(has_words(&made, [left, bottom + 1, left + 40, made.1]));
+    // Three lines at most, however long it is.
+    assert!(made.1 - bottom < 60, "{}", made.1 - bottom);
+    assert_eq!(made, words.to_rgb().expect("a sheet"));
+    let (width, height, _) = decode(&words.to_png().expect("a sheet"));
+    assert_eq!((width as usize, height as usize), (made.0, made.1));
+}
+
+#[test]
+fn should_refuse_sheets_of_nothing_or_beyond_all_measure() {
+    assert!(matches!(Sheet::default().to_rgb(), Err(ChartError::NoPanel)));
+    let large = Sheet { scale: 1 << 20, ..sheet() };
+    assert!(matches!(large.to_rgb(), Err(ChartError::Sheet(..))));
+    let beyond = Sheet::check_size(usize::MAX, 3, (64, 64), usize::MAX);
+    assert!(matches!(beyond, Err(ChartError::Sheet(..))));
+    assert!(Sheet::check_size(100, 10, (256, 256), 4).is_ok());
 }

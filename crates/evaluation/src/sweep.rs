@@ -714,9 +714,10 @@ impl SweepResult {
             }
         }
         let chart = |x: &str, dot: &dyn Fn(&Point) -> Option<Dot>| Chart {
-            title: String::new(),
+            title: format!("{} by {x}", self.distance_title),
             x: Axis::new(x),
             y: Axis::new(self.distance_title.as_str()),
+            is_map: false,
             series: names
                 .iter()
                 .enumerate()

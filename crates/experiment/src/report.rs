@@ -136,6 +136,7 @@ impl Report {
             x: Axis::new("step of the generator"),
             y: Axis::new("cross-entropy of a token, nats"),
             series,
+            ..Chart::default()
         };
         let panels = [chart("Training", training), chart("Held-out pictures", heldout)];
         let panels = panels

@@ -74,7 +74,7 @@ pub enum ParameterError {
 
 /// The first few problems, and how many more there are.
 pub fn list_problems(problems: &[ParameterError]) -> String {
-    const SHOWN: usize = 8;
+    const SHOWN: usize = 3;
     let mut text =
         problems.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join("; ");
     if problems.len() > SHOWN {

@@ -34,7 +34,7 @@ pub struct NetworkError {
 
 /// The first few problems, and how many more there are.
 fn list(problems: &[ParameterError]) -> String {
-    const SHOWN: usize = 5;
+    const SHOWN: usize = 3;
     let mut text: Vec<String> = problems.iter().take(SHOWN).map(ToString::to_string).collect();
     if problems.len() > SHOWN {
         text.push(format!("and {} more", problems.len() - SHOWN));

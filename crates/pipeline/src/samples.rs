@@ -79,6 +79,9 @@ pub enum SampleError {
     /// Tokens cannot be written.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
+    /// A grid cannot be made of the pictures.
+    #[error("the grid cannot be made: {0}")]
+    Grid(String),
     /// Pictures were asked for without a decoder.
     #[error("pictures need a decoder")]
     NoDecoder,
@@ -100,14 +103,26 @@ enum Format {
     Tokens,
 }
 
+/// Makes one picture of many, or says why not.
+pub type MakeGrid = Box<dyn Fn(&[Picture]) -> Result<Picture, String>>;
+
 /// Writes samples to a `.png` (one grid), an `.npz`, a `.safetensors` (tokens) or a folder (PNG each).
-#[derive(Debug)]
 pub struct SampleWriter {
     path: PathBuf,
     format: Format,
     columns: usize,
     count: usize,
     labels: Option<Vec<usize>>,
+    grid: Option<MakeGrid>,
+}
+
+impl std::fmt::Debug for SampleWriter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, format, columns, count, .. } = self;
+        let mut shown = formatter.debug_struct("SampleWriter");
+        shown.field("path", path).field("format", format).field("columns", columns);
+        shown.field("count", count).finish_non_exhaustive()
+    }
 }
 
 /// A picture of the rows so far, in a folder, for each row that is drawn.
@@ -187,7 +202,18 @@ impl SampleWriter {
         {
             return Err(SampleError::NoFolder { path: path.to_owned() });
         }
-        Ok(Self { path: path.to_owned(), format, columns, count, labels })
+        Ok(Self { path: path.to_owned(), format, columns, count, labels, grid: None })
+    }
+
+    /// The same writer with another maker of grids than [`Picture::grid`].
+    #[must_use]
+    pub fn with_grid(self, grid: MakeGrid) -> Self {
+        Self { grid: Some(grid), ..self }
+    }
+
+    /// Whether one grid of all pictures is written.
+    pub fn is_grid(&self) -> bool {
+        self.format == Format::Grid
     }
 
     /// Whether a folder of pictures is written.
@@ -286,7 +312,10 @@ impl SampleWriter {
                 let pictures: Vec<Picture> =
                     samples.map(|sample| decode(&sample?.1)).collect::<Result<_, SampleError>>()?;
                 let gap = pictures.first().map_or(0, Picture::width) / 32;
-                let grid = Picture::grid(&pictures, self.columns, gap, [255; 3])?;
+                let grid = match &self.grid {
+                    Some(make) => make(&pictures).map_err(SampleError::Grid)?,
+                    None => Picture::grid(&pictures, self.columns, gap, [255; 3])?,
+                };
                 Ok(grid.write_png(&self.path)?)
             }
             Format::Npz => {

@@ -3,6 +3,9 @@
 use crate::resample::{Filter, Window, resize};
 use crate::{Picture, PixelsError, augment};
 
+/// The longest side of a crop, in pixels.
+pub const MOST_SIZE: usize = 16_384;
+
 /// What to do with a picture that is not of the model's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Crop {
@@ -46,8 +49,11 @@ impl Crop {
 /// shorter side is at least twice `size`, brought to `size` by bicubic filter, then cut in the middle.
 ///
 /// # Errors
-/// [`PixelsError::Values`] if `size` is zero.
+/// [`PixelsError::Values`] if `size` is zero, [`PixelsError::CropSize`] if it is beyond [`MOST_SIZE`].
 pub fn center_crop(picture: &Picture, size: usize) -> Result<Picture, PixelsError> {
+    if size > MOST_SIZE {
+        return Err(PixelsError::CropSize { size, limit: MOST_SIZE });
+    }
     let mut halved = None;
     if size > 0 {
         loop {
@@ -76,7 +82,8 @@ pub fn center_crop(picture: &Picture, size: usize) -> Result<Picture, PixelsErro
 /// `TenCrop`.
 ///
 /// # Errors
-/// [`PixelsError::Values`] if `size` is zero.
+/// [`PixelsError::Values`] if `size` is zero, [`PixelsError::CropSize`] if the crop that they are cut from
+/// is larger than [`MOST_SIZE`].
 pub fn ten_crop(picture: &Picture, size: usize) -> Result<Vec<Picture>, PixelsError> {
     let side = (size as f64 * 1.1) as usize; // cut, not rounded, by the released code
     let upright = center_crop(picture, side)?;

@@ -52,6 +52,14 @@ pub enum PixelsError {
         /// Its size and the limit.
         reason: String,
     },
+    /// A crop larger than anybody looks at, and than memory may hold.
+    #[error("a crop of {size} pixels a side is too large; {limit} is the most")]
+    CropSize {
+        /// The side that was asked for.
+        size: usize,
+        /// The longest side.
+        limit: usize,
+    },
     /// Numbers that do not fill a picture of the given size.
     #[error("a picture of {width} x {height} needs {expected} values, got {got}")]
     Values {

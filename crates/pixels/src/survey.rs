@@ -9,7 +9,7 @@ use crate::{DataSet, Picture, PixelsError, crop::center_crop};
 /// Pictures on a contact sheet, at most.
 const SHEET_PICTURES: usize = 96;
 /// Pictures in a row of a contact sheet.
-const SHEET_COLUMNS: usize = 12;
+pub const SHEET_COLUMNS: usize = 12;
 /// Side of a picture on a contact sheet, in pixels.
 const SHEET_SIZE: usize = 96;
 /// Most unreadable pictures that are listed; more are counted.
@@ -41,8 +41,23 @@ pub struct Survey {
     pub unreadable: usize,
     /// The first 10,000 of them, and why.
     pub listed: Vec<BadSample>,
-    /// Centre crops of up to 96 pictures, evenly spread over the data set, 12 in a row.
-    pub contact_sheet: Option<Picture>,
+    /// Numbers and centre crops of up to 96 pictures, evenly spread over the data set.
+    pub shown: Vec<(usize, Picture)>,
+}
+
+impl Survey {
+    /// The pictures that are shown, 12 in a row; nothing if there are none.
+    ///
+    /// # Errors
+    /// If the sheet cannot be made.
+    pub fn contact_sheet(&self) -> Result<Option<Picture>, PixelsError> {
+        if self.shown.is_empty() {
+            return Ok(None);
+        }
+        let pictures: Vec<Picture> =
+            self.shown.iter().map(|(_, picture)| picture.clone()).collect();
+        Ok(Some(Picture::grid(&pictures, SHEET_COLUMNS, 4, [255; 3])?))
+    }
 }
 
 /// Reads every picture of `data` on as many threads as said. Its memory does not grow with the
@@ -61,10 +76,10 @@ pub fn survey(
     let mut counts = vec![0; data.classes().len()];
     (0..total).for_each(|index| counts[data.label(index)] += 1);
 
-    let shown = total.min(SHEET_PICTURES);
+    let on_sheets = total.min(SHEET_PICTURES);
     let on_sheet = move |index: usize| {
-        let place = (index * shown).div_ceil(total);
-        place < shown && place * total / shown == index
+        let place = (index * on_sheets).div_ceil(total);
+        place < on_sheets && place * total / on_sheets == index
     };
     let options = LoaderOptions { threads, ahead: 2 * threads.max(1) };
     let on_bad = if strict { OnBad::Stop } else { OnBad::LeaveOut };
@@ -75,7 +90,7 @@ pub fn survey(
     });
 
     let mut lengths: [BTreeMap<usize, usize>; 2] = Default::default();
-    let (mut readable, mut sheet, mut listed) = (0, Vec::new(), Vec::new());
+    let (mut readable, mut shown, mut listed) = (0, Vec::new(), Vec::new());
     let mut list = |loader: &mut Loader<_, _>| {
         let room = MOST_LISTED - listed.len();
         listed.extend(loader.take_bad().into_iter().take(room));
@@ -86,17 +101,13 @@ pub fn survey(
         readable += 1;
         *lengths[0].entry(width).or_default() += 1;
         *lengths[1].entry(height).or_default() += 1;
-        sheet.extend(small);
+        shown.extend(small.map(|small| (index, small)));
         progress(index + 1);
     }
     let [widths, heights] = lengths.map(|lengths| spread(&lengths, readable));
-    let contact_sheet = match sheet.is_empty() {
-        true => None,
-        false => Some(Picture::grid(&sheet, SHEET_COLUMNS, 4, [255; 3])?),
-    };
     list(&mut loader);
     let unreadable = loader.bad_count() as usize;
-    Ok(Survey { counts, readable, widths, heights, unreadable, listed, contact_sheet })
+    Ok(Survey { counts, readable, widths, heights, unreadable, listed, shown })
 }
 
 fn spread(lengths: &BTreeMap<usize, usize>, count: usize) -> Option<Lengths> {

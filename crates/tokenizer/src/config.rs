@@ -182,8 +182,10 @@ pub enum ConfigError {
     CausalPrefix,
     /// The prefix head needs a prefix that covers the first row.
     #[error(
-        "the prefix head rebuilds the first row of {columns} patches (or the first patch and that \
-         row) and needs {columns} or {} prefix tokens, not {prefix}", columns + 1
+        "`prefix` is {prefix}, and the prefix head, which rebuilds the first row of {columns} patches (or \
+         the first patch and that row), needs {columns} or {} prefix tokens; set `prefix` to one of \
+         these (`--set architecture.prefix={columns}`), or \
+         `architecture.causal_decoder.prefix_head=false`", columns + 1
     )]
     PrefixHead {
         /// Number of prefix tokens.

@@ -11,6 +11,9 @@ pub enum TrainingError {
     /// A picture or data set cannot be read.
     #[error(transparent)]
     Pixels(#[from] pixels::PixelsError),
+    /// A sheet of samples cannot be made.
+    #[error(transparent)]
+    Chart(#[from] charts::ChartError),
     /// Weights cannot be read or written.
     #[error(transparent)]
     Weights(#[from] files::FileError),

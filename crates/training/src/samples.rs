@@ -1,6 +1,7 @@
 //! Pictures that show how far a training is.
 
 use burn::tensor::{Device, Tensor};
+use charts::Sheet;
 use pixels::{DataSet, Picture};
 use tokenizer::ImageSize;
 
@@ -37,28 +38,29 @@ pub(crate) fn originals(
     Ok(ImageBatch::new(values, [count, 3, height, width]).into_tensor(device))
 }
 
-/// A grid with a row for each of `rows`.
+/// A sheet with a row for each of `rows`, which have names.
 ///
 /// # Shapes
 /// Each `[count, 3, height, width]` in [0, 1].
-pub(crate) fn grid(rows: Vec<Tensor<4>>) -> Result<Picture, TrainingError> {
-    let columns = rows.first().map_or(0, |row| row.dims()[0]);
-    let mut pictures = Vec::new();
-    for row in rows {
+pub(crate) fn sheet_of_rows(rows: Vec<(&str, Tensor<4>)>) -> Result<Picture, TrainingError> {
+    let columns = rows.first().map_or(0, |(_, row)| row.dims()[0]);
+    let (mut names, mut pictures) = (Vec::new(), Vec::new());
+    for (name, row) in rows {
+        names.push(name.to_owned());
         let [_, _, height, width] = row.dims();
         let values = operations::parameters::host_tensor(row).values;
         for planes in values.chunks_exact(3 * height * width) {
             pictures.push(Picture::from_unit_planes(width, height, planes)?);
         }
     }
-    Ok(grid_of(&pictures, columns)?)
+    sheet(&pictures, Sheet { columns, row_names: names, ..Sheet::default() })
 }
 
-/// Pictures in rows on white.
-pub(crate) fn grid_of(
-    pictures: &[Picture],
-    columns: usize,
-) -> Result<Picture, pixels::PixelsError> {
-    let gap = pictures.first().map_or(0, Picture::width) / 32;
-    Picture::grid(pictures, columns, gap, [255; 3])
+/// A sheet of pictures, with the words of one without.
+pub(crate) fn sheet(pictures: &[Picture], words: Sheet) -> Result<Picture, TrainingError> {
+    let pictures = pictures
+        .iter()
+        .map(|picture| charts::Picture::new("", picture.width(), picture.height(), picture.rgb()));
+    let (width, height, rgb) = Sheet { pictures: pictures.collect(), ..words }.to_rgb()?;
+    Ok(Picture::new(width, height, rgb)?)
 }

@@ -96,8 +96,8 @@ impl Schedule {
             warnings.push("the learning rate is 0 throughout: nothing is learned".to_owned());
         } else if warmup_steps >= steps {
             warnings.push(format!(
-                "the run has {steps} steps and its learning rate rises for {warmup_steps}: it never \
-                 reaches {learning_rate}; set warmup_steps to at most {}",
+                "the learning rate rises for {warmup_steps} steps (warmup_steps) and the run ends at \
+                 step {steps}: it never reaches {learning_rate}; set warmup_steps to at most {}",
                 steps / 10
             ));
         }

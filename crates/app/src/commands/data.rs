@@ -6,17 +6,19 @@ use std::{
 };
 
 use anyhow::Result;
+use charts::Sheet;
 use clap::Subcommand;
-use pipeline::samples::make_folder;
+use pipeline::samples::{check_pictures, write_folder};
 use pixels::{
     DataSet, Picture, bundle,
     crop::{center_crop, ten_crop},
     data::{LeftOut, refuse_losses},
     loader::BadSample,
-    survey::{Lengths, survey},
+    survey::{Lengths, SHEET_COLUMNS, survey},
 };
 
 use crate::{
+    args::ReplaceArgs,
     progress::{self, Progress},
     tuning,
 };
@@ -31,7 +33,7 @@ pub(crate) enum DataVerb {
         /// The picture.
         image: PathBuf,
         /// Side of a crop, in pixels.
-        #[arg(long)]
+        #[arg(long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=8192))]
         size: usize,
         /// The ten crops instead of the centre.
         #[arg(long)]
@@ -39,6 +41,8 @@ pub(crate) enum DataVerb {
         /// Folder for `0.png` and so on.
         #[arg(long)]
         out: PathBuf,
+        #[command(flatten)]
+        replace: ReplaceArgs,
     },
     /// Read every picture of a data set: counts per class, sizes, and what cannot be read or is
     /// left out
@@ -51,6 +55,9 @@ pub(crate) enum DataVerb {
         /// PNG file for pictures from all over the data set.
         #[arg(long)]
         sheet: Option<PathBuf>,
+        /// Write the class below each picture of the sheet.
+        #[arg(long, requires = "sheet")]
+        captions: bool,
         /// Fail at the first picture that cannot be read, and for samples without picture or class.
         #[arg(long)]
         strict: bool,
@@ -73,30 +80,41 @@ const MOST_NAMED: usize = 20;
 
 pub(crate) fn run(verb: &DataVerb) -> Result<()> {
     match verb {
-        DataVerb::Crops { image, size, ten_crop, out } => crops(image, *size, *ten_crop, out),
-        DataVerb::Inspect { data, sheet, strict } => inspect(data, sheet.as_deref(), *strict),
+        DataVerb::Crops { image, size, ten_crop, out, replace } => {
+            crops(image, *size, *ten_crop, out, replace.replace)
+        }
+        DataVerb::Inspect { data, sheet, captions, strict } => {
+            inspect(data, sheet.as_deref(), *captions, *strict)
+        }
         DataVerb::Bundle { package, out } => {
             let summary = bundle::build(package, out)?;
             for class in &summary.classes {
                 let (name, train, held_out) = (&class.class, class.train, class.held_out);
                 progress::result(&format!("{name:20} {train:5} to learn {held_out:4} held out"))?;
             }
-            progress::result(&format!("{} bytes in {}", summary.bytes, out.display()))
+            progress::result(&format!("{} bytes in {}", summary.bytes, out.display()))?;
+            let pictures = summary.classes.iter().map(|class| class.train + class.held_out).sum();
+            progress::wrote(pictures, "picture", out);
+            Ok(())
         }
     }
 }
 
-fn crops(image: &Path, size: usize, ten: bool, out: &Path) -> Result<()> {
+fn crops(image: &Path, size: usize, ten: bool, out: &Path, replace: bool) -> Result<()> {
+    check_pictures(out, replace, &[image.to_owned()])?;
     let picture = Picture::read(image)?;
     let crops = if ten { ten_crop(&picture, size)? } else { vec![center_crop(&picture, size)?] };
-    make_folder(out)?;
-    for (index, crop) in crops.iter().enumerate() {
-        crop.write_png(out.join(format!("{index}.png")))?;
-    }
+    write_folder(out, |folder| {
+        for (index, crop) in crops.iter().enumerate() {
+            crop.write_png(folder.join(format!("{index}.png")))?;
+        }
+        Ok(())
+    })?;
+    progress::wrote(crops.len(), "picture", out);
     Ok(())
 }
 
-fn inspect(source: &str, sheet: Option<&Path>, strict: bool) -> Result<()> {
+fn inspect(source: &str, sheet: Option<&Path>, captions: bool, strict: bool) -> Result<()> {
     let data: Arc<dyn DataSet> = pixels::data::open(source, crate::models::home())?.into();
     if strict {
         refuse_losses(source, data.as_ref())?;
@@ -142,8 +160,38 @@ fn inspect(source: &str, sheet: Option<&Path>, strict: bool) -> Result<()> {
         }
     }
     progress::result(&format!("read as: {}", data.read_as()))?;
-    if let (Some(path), Some(picture)) = (sheet, &survey.contact_sheet) {
-        picture.write_png(path)?;
+    if let Some(path) = sheet
+        && let Some(picture) = survey.contact_sheet()?
+    {
+        match captions {
+            false => picture.write_png(path)?,
+            true => {
+                let classes = survey.shown.iter().map(|(index, _)| {
+                    data.classes().get(data.label(*index)).cloned().unwrap_or_default()
+                });
+                let pictures = survey.shown.iter().map(|(_, picture)| picture);
+                let sheet = Sheet {
+                    pictures: pictures
+                        .zip(classes)
+                        .map(|(picture, class)| {
+                            charts::Picture::new(
+                                class,
+                                picture.width(),
+                                picture.height(),
+                                picture.rgb(),
+                            )
+                        })
+                        .collect(),
+                    columns: SHEET_COLUMNS,
+                    ..Sheet::default()
+                };
+                let (width, height, rgb) = sheet.to_rgb()?;
+                Picture::new(width, height, rgb)?.write_png(path)?;
+            }
+        }
+        progress::wrote(survey.shown.len(), "picture", path);
+    } else {
+        progress::did("read", survey.readable, "picture");
     }
     Ok(())
 }

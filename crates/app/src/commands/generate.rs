@@ -1,10 +1,12 @@
 //! `alitok generate`
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use charts::Sheet;
 use clap::Args;
 use generator::Request;
 use model::Model;
 use pipeline::{Device, Drawing, PreviewWriter, SampleWriter, class_requests};
+use pixels::Picture;
 use tokenizer::DecoderKind;
 
 use crate::{
@@ -18,6 +20,7 @@ use crate::{
 #[command(after_help = "Examples:
   alitok generate --class 'Food & Drink' --count 16 --seed 1 --out food.png
   alitok generate --model models/alitok-b --class 207 --class 'red fox' --count 4 --out samples/
+  alitok generate --class Flags Objects --count 4 --scale 4 --captions --out grid.png
   alitok generate --class 0 1 2 --count 100 --out samples.npz")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
@@ -57,6 +60,7 @@ impl Outputs<'_> {
         let labels = requests.iter().map(|request| request.condition.label()).collect();
         let (count, replace) = (requests.len(), output.replace.replace);
         let samples = SampleWriter::new(&output.out, count, labels, *columns, replace)?;
+        let samples = self.with_sheet(samples, requests)?;
         if let Some(previews) = &output.previews {
             samples.check_previews(previews)?;
         }
@@ -92,6 +96,55 @@ impl Outputs<'_> {
     }
 }
 
+impl Outputs<'_> {
+    /// The writer with the grid that was asked for.
+    fn with_sheet(&self, samples: SampleWriter, requests: &[Request]) -> Result<SampleWriter> {
+        let (scale, captions) = (usize::from(self.output.scale), self.output.captions);
+        if scale == 1 && !captions {
+            return Ok(samples);
+        }
+        ensure!(
+            samples.is_grid(),
+            "--scale and --captions are for a grid; name a .png with --out, or leave them out"
+        );
+        let (columns, image) = (self.columns, self.model.config.tokenizer.image);
+        Sheet::check_size(requests.len(), columns, (image.width, image.height), scale)?;
+        let name = |request: &Request| match request.condition.label() {
+            Some(label) => {
+                self.model.classes.get(label).cloned().unwrap_or_else(|| label.to_string())
+            }
+            None => "without a class".to_owned(),
+        };
+        let names = if captions { requests.iter().map(name).collect() } else { Vec::new() };
+        let sheet = captioned(&names, columns, scale);
+        Ok(samples.with_grid(Box::new(move |pictures| {
+            let pictures = pictures.iter().enumerate().map(|(place, picture)| {
+                let caption = sheet.pictures.get(place).map_or("", |caption| &caption.title[..]);
+                charts::Picture::new(caption, picture.width(), picture.height(), picture.rgb())
+            });
+            let sheet = Sheet { pictures: pictures.collect(), ..sheet.clone() };
+            let (width, height, rgb) = sheet.to_rgb().map_err(|error| error.to_string())?;
+            Picture::new(width, height, rgb).map_err(|error| error.to_string())
+        })))
+    }
+}
+
+/// A sheet without pixels yet that says each name once where it can: above all, above its column, or
+/// else below each picture.
+fn captioned(names: &[String], columns: usize, scale: usize) -> Sheet {
+    let mut sheet = Sheet { columns, scale, ..Sheet::default() };
+    let by_column = names.iter().enumerate().all(|(place, name)| *name == names[place % columns]);
+    if let Some(first) = names.first().filter(|first| names.iter().all(|name| name == *first)) {
+        sheet.title.clone_from(first);
+    } else if by_column {
+        sheet.column_names = names[..columns.min(names.len())].to_vec();
+    } else {
+        let caption = |name: &String| charts::Picture { title: name.clone(), ..Default::default() };
+        sheet.pictures = names.iter().map(caption).collect();
+    }
+    sheet
+}
+
 /// The classes of these names or numbers; `all` stands for every one, unless a class is called so.
 fn classes(model: &Model, names: &[String]) -> Result<Vec<usize>> {
     let all =
@@ -122,4 +175,23 @@ pub(crate) fn run(args: &GenerateArgs, device: Option<Device>) -> Result<()> {
         columns,
     };
     outputs.draw(&requests, device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn should_say_each_class_as_seldom_as_it_can() {
+        let names =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let one = captioned(&names(&["a", "a", "a"]), 2, 3);
+        assert_eq!((&one.title[..], one.scale, one.pictures.len()), ("a", 3, 0));
+        let columns = captioned(&names(&["a", "b", "a", "b"]), 2, 1);
+        assert_eq!((&columns.title[..], columns.column_names), ("", names(&["a", "b"])));
+        let mixed = captioned(&names(&["a", "b", "b"]), 2, 1);
+        let titles: Vec<&str> = mixed.pictures.iter().map(|picture| &picture.title[..]).collect();
+        assert_eq!((titles, mixed.column_names.len()), (vec!["a", "b", "b"], 0));
+        assert_eq!(captioned(&[], 2, 4), Sheet { columns: 2, scale: 4, ..Sheet::default() });
+    }
 }

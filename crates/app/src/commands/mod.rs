@@ -7,6 +7,7 @@ mod bench;
 mod book;
 pub(crate) mod cache;
 mod complete;
+mod completions;
 mod data;
 mod decode;
 mod devices;
@@ -164,12 +165,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
              and give --precision to the verb that draws, encodes or decodes"
         ),
         Verb::Devices => devices::run(),
-        Verb::Completions { shell } => {
-            // In memory first: clap panics where standard output is closed.
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "alitok", &mut script);
-            progress::print(&script)
-        }
+        Verb::Completions { shell } => completions::run(Arguments::command(), shell),
         Verb::Man { out } => {
             std::fs::create_dir_all(&out)
                 .and_then(|()| clap_mangen::generate_to(Arguments::command(), &out))

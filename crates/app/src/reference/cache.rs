@@ -202,7 +202,9 @@ fn verify(path: &Path) -> Result<()> {
             progress::result(&format!("{} pictures were left out", left_out.len()))?;
         }
         let (pictures, views) = (cache.len() - left_out.len(), cache.header().views);
-        return progress::result(&format!("{pictures} pictures in {views} views, all sound"));
+        progress::result(&format!("{pictures} pictures in {views} views, all sound"))?;
+        progress::did("checked", pictures, "picture");
+        return Ok(());
     }
     let damages: Vec<_> = damages.iter().map(ToString::to_string).collect();
     bail!("{}", damages.join("\n"))

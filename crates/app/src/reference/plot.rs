@@ -1,26 +1,43 @@
 //! `alitok plot`
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Component, Path, PathBuf},
+};
 
 use anyhow::{Result, bail, ensure};
-use charts::{Axis, Chart, Figure, Scale, Series};
+use charts::{Axis, Chart, Figure, Format, Mark, Scale, Series};
 use training::telemetry::{Curves, smoothed};
 
 use crate::{commands::plot::PlotArgs, progress};
 
-/// A run's name in the legend, and what it measured.
-type Run = (String, Curves);
+/// A run's log, and what it measured.
+type Run = (PathBuf, Curves);
+
+/// The name of logs in the folders of runs.
+const LOG: &str = "log.jsonl";
+/// Colours that curves have before one comes again.
+const COLORS: usize = 8;
 
 pub(crate) fn run(args: &PlotArgs) -> Result<()> {
-    let runs: Vec<Run> = args.runs.iter().map(|run| read(run)).collect::<Result<_>>()?;
-    for (run, (name, curves)) in args.runs.iter().zip(&runs) {
+    // Before any work.
+    Format::of(&args.out)?;
+    let mut runs: Vec<Run> = Vec::new();
+    for run in &args.runs {
+        let (log, curves) = read(run)?;
+        if runs.iter().any(|(known, _)| *known == log) {
+            progress::note(&format!("{} is named twice and drawn once", run.display()));
+            continue;
+        }
         ensure!(
             !curves.by_name.is_empty(),
-            "the log of {} has no line yet ({name}): a run writes one every `log_every` steps",
-            run.display()
+            "the log of {} has no line yet ({}): a run writes one every `log_every` steps",
+            run.display(),
+            log.display()
         );
+        runs.push((log, curves));
     }
-    let names = short_names(runs.iter().map(|(name, _)| name.as_str()).collect());
+    let names = short_names(&runs.iter().map(|(log, _)| log.as_path()).collect::<Vec<_>>());
     let panels = args.measure.iter().map(|measure| panel(measure, args, &names, &runs));
     let panels: Vec<Chart> = panels.collect::<Result<_>>()?;
     let columns = if panels.len() > 3 { 2 } else { 1 };
@@ -30,33 +47,40 @@ pub(crate) fn run(args: &PlotArgs) -> Result<()> {
 }
 
 fn read(run: &Path) -> Result<Run> {
-    let log = if run.is_dir() { run.join("log.jsonl") } else { run.to_owned() };
+    let log = if run.is_dir() { run.join(LOG) } else { run.to_owned() };
     ensure!(
         log.is_file(),
         "{} is no run: there is no {}; name folders that `alitok train` has written",
         run.display(),
         log.display()
     );
-    let folder = log.parent().unwrap_or(Path::new(""));
     // The folder itself may be the current one, which has no name.
-    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    Ok((folder.display().to_string(), Curves::read(&log)?))
+    let whole = log.canonicalize().unwrap_or_else(|_| log.clone());
+    Ok((whole, Curves::read(&log)?))
 }
 
-/// As many last parts of each path as it takes to tell them apart.
-fn short_names(paths: Vec<&str>) -> Vec<String> {
-    let last = |path: &str, parts: usize| {
-        let all: Vec<&str> = path.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
-        all[all.len().saturating_sub(parts)..].join("/")
-    };
-    let longest = paths.iter().map(|path| path.split(['/', '\\']).count()).max().unwrap_or(1);
+/// As many last parts of each log's path as it takes to tell them apart, without the name that all
+/// logs have.
+fn short_names(logs: &[&Path]) -> Vec<String> {
+    let usual = logs.iter().all(|log| log.ends_with(LOG));
+    let paths: Vec<Vec<String>> = logs
+        .iter()
+        .map(|log| {
+            let path = if usual { log.parent().unwrap_or(log) } else { log };
+            let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+            parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
+        })
+        .collect();
+    let last =
+        |path: &Vec<String>, parts: usize| path[path.len().saturating_sub(parts)..].join("/");
+    let longest = paths.iter().map(Vec::len).max().unwrap_or(1);
     let parts = (1..longest)
         .find(|parts| {
             let names: BTreeSet<String> = paths.iter().map(|path| last(path, *parts)).collect();
             names.len() == paths.len()
         })
         .unwrap_or(longest);
-    paths.into_iter().map(|path| last(path, parts)).collect()
+    paths.iter().map(|path| last(path, parts)).collect()
 }
 
 fn panel(measure: &str, args: &PlotArgs, names: &[String], runs: &[Run]) -> Result<Chart> {
@@ -66,9 +90,13 @@ fn panel(measure: &str, args: &PlotArgs, names: &[String], runs: &[Run]) -> Resu
             let points = smoothed(curve, args.smooth as usize);
             let alone = points.len() == 1;
             let points = points.into_iter().map(|(step, value)| (step as f64, value));
-            // A line needs two points.
-            let drawn = if alone { Series::dots(name, points) } else { Series::line(name, points) };
-            series.push(drawn.with_color(index));
+            let mark = match index / COLORS % 2 {
+                // A line needs two points.
+                _ if alone => Mark::Dots,
+                0 => Mark::Line,
+                _ => Mark::Dashes,
+            };
+            series.push(Series::line(name, points).with_mark(mark).with_color(index));
         }
     }
     if series.is_empty() {
@@ -78,11 +106,14 @@ fn panel(measure: &str, args: &PlotArgs, names: &[String], runs: &[Run]) -> Resu
         bail!("no run has measured `{measure}`; the logs have {}", known.join(", "));
     }
     let scale = if args.log { Scale::Logarithmic } else { Scale::Linear };
+    let measure = measure.replace('_', " ");
+    let of = if names.len() > 3 { format!("{} runs", names.len()) } else { names.join(", ") };
     Ok(Chart {
-        title: names.join(", "),
+        title: format!("{measure} of {of}"),
         x: Axis::new("step"),
-        y: Axis { scale, ..Axis::new(measure.replace('_', " ")) },
+        y: Axis { scale, ..Axis::new(measure) },
         series,
+        ..Chart::default()
     })
 }
 
@@ -92,8 +123,13 @@ mod tests {
 
     #[test]
     fn should_name_runs_by_as_little_as_tells_them_apart() {
-        assert_eq!(short_names(vec!["/x/runs/a", "/x/runs/b"]), ["a", "b"]);
-        assert_eq!(short_names(vec!["/x/1/a", "/x/2/a", "/x/2/b"]), ["1/a", "2/a", "2/b"]);
-        assert_eq!(short_names(vec!["/x/a", "/x/a"]), ["x/a", "x/a"]);
+        let names =
+            |logs: &[&str]| short_names(&logs.iter().map(std::path::Path::new).collect::<Vec<_>>());
+        assert_eq!(names(&["/x/runs/a/log.jsonl", "/x/runs/b/log.jsonl"]), ["a", "b"]);
+        let alike = ["/x/1/a/log.jsonl", "/x/2/a/log.jsonl", "/x/2/b/log.jsonl"];
+        assert_eq!(names(&alike), ["1/a", "2/a", "2/b"]);
+        // Copies of logs beside each other.
+        assert_eq!(names(&["/x/a/log.jsonl", "/x/a/old.jsonl"]), ["log.jsonl", "old.jsonl"]);
+        assert_eq!(names(&["/x/a/log.jsonl"]), ["a"]);
     }
 }

@@ -46,6 +46,7 @@ fn fetch(names: &[String], from: Option<&Path>, url: Option<&str>) -> Result<()>
         }
         progress::result(&path?.display().to_string())?;
     }
+    progress::wrote(names.len(), "file", &folder);
     Ok(())
 }
 

@@ -67,6 +67,76 @@ fn should_mix_nothing_into_a_folder_that_holds_something() {
 }
 
 #[test]
+fn should_mix_no_crops_into_a_folder_that_holds_something() {
+    let scratch = Scratch::new();
+    let photo = fixture("photo_0.png").display().to_string();
+    let crops = ["data", "crops", &photo, "--size", "16", "--out", "out"];
+    let said = told(&scratch, &[&crops[..], &["--ten-crop"]].concat());
+    assert!(last_line(&said).starts_with("10 pictures in ") && said.contains("→ out/"), "{said}");
+    assert!(scratch.refused(&crops).contains("--replace"));
+    let replace = [&crops[..], &["--replace"]].concat();
+    let said = told(&scratch, &replace);
+    assert!(last_line(&said).starts_with("1 picture in "), "{said}");
+    assert_eq!(fs::read_dir(scratch.path("out")).unwrap().count(), 1);
+    fs::write(scratch.path("out/thesis.docx"), "mine").unwrap();
+    assert!(scratch.refused(&replace).contains("`thesis.docx`"));
+    for size in ["0", "100000", "18446744073709551615"] {
+        let said = scratch.refused(&["data", "crops", &photo, "--size", size, "--out", "large"]);
+        assert!(said.contains(size) && said.contains("8192"), "{said}");
+    }
+}
+
+#[test]
+fn should_enlarge_a_grid_and_write_classes_into_it_only_when_told() {
+    let scratch = Scratch::new();
+    let draw = |out: &str, more: &[&str]| {
+        let arguments = ["generate", "--class", "Flags", "Objects", "--count", "1", "--out", out];
+        scratch.ok(&[&arguments[..], more].concat());
+        pixels::Picture::read(scratch.path(out)).unwrap()
+    };
+    let plain = draw("plain.png", &[]);
+    assert_eq!((plain.width(), plain.height()), (2 * 66 + 2, 66 + 2));
+    let large = draw("large.png", &["--scale", "3"]);
+    assert_eq!((large.width(), large.height()), (3 * plain.width(), 3 * plain.height()));
+    for (place, pixel) in large.rgb().chunks_exact(3).enumerate() {
+        let (x, y) = (place % large.width() / 3, place / large.width() / 3);
+        let source = 3 * (y * plain.width() + x);
+        assert_eq!(pixel, &plain.rgb()[source..source + 3], "{x} {y}");
+    }
+    let captions = draw("captions.png", &["--scale", "3", "--captions"]);
+    assert_eq!(captions.width(), large.width());
+    let above = 3 * captions.width() * (captions.height() - large.height());
+    assert!(captions.rgb()[..above].iter().any(|&value| value < 100), "no words");
+    assert!(captions.rgb().ends_with(&large.rgb()[3 * 6 * large.width()..]), "other pictures");
+
+    let folder = scratch.refused(&generate("folder", &["--captions"]));
+    assert!(folder.contains("name a .png"), "{folder}");
+    let many =
+        ["generate", "--class", "Flags", "--count", "90000", "--scale", "64", "--out", "x.png"];
+    assert!(scratch.refused(&many).contains("too large"));
+}
+
+#[test]
+fn should_end_what_measures_with_how_many_and_how_long() {
+    let scratch = Scratch::new();
+    let data = ["--data", "bundled:heldout"];
+    let rebuild = [&["evaluate", "reconstruction", "--per-class", "1"][..], &data].concat();
+    for more in [&[][..], &["--json"]] {
+        let said = told(&scratch, &[&rebuild[..], more].concat());
+        assert!(last_line(&said).starts_with("measured 9 pictures in "), "{said}");
+    }
+    let said = told(&scratch, &["data", "inspect", "bundled:heldout"]);
+    assert!(last_line(&said).starts_with("read 263 pictures in "), "{said}");
+    let sheet = ["data", "inspect", "bundled:heldout", "--sheet", "sheet.png"];
+    let said = told(&scratch, &sheet);
+    assert!(last_line(&said).starts_with("96 pictures in "), "{said}");
+    let height = || pixels::Picture::read(scratch.path("sheet.png")).unwrap().height();
+    let plain = height();
+    told(&scratch, &[&sheet[..], &["--captions"]].concat());
+    assert!(height() > plain + 8 * 10);
+}
+
+#[test]
 fn should_replace_a_model_or_a_cache_whole_and_only_when_told() {
     let scratch = Scratch::new();
     let tokenizer = fixture("released_tiny/tokenizer.pth").display().to_string();

@@ -163,3 +163,38 @@ fn should_say_so_when_there_is_no_space_left() {
         assert!(told.contains("No space left") && !told.contains("panicked"), "{told}");
     }
 }
+
+#[test]
+fn should_name_the_setting_that_pictures_of_another_size_need() {
+    let scratch = Scratch::new();
+    let arguments = ["train", "tokenizer", "--stage", "1", "--recipe", "mini", "--out", "run"];
+    let size = ["--data", "bundled", "--set", "architecture.image={height=128,width=128}"];
+    let told = scratch.refused(&[&arguments[..], &size].concat());
+    assert!(told.contains("`prefix` is 8") && told.contains("16 or 17"), "{told}");
+    // What it advises is enough.
+    let advice = ["architecture.prefix=16", "batch=1", "--dry-run"];
+    assert!(told.contains(advice[0]), "{told}");
+    scratch.ok(&[&arguments[..], &size, &advice].concat());
+}
+
+#[test]
+fn should_name_a_few_tensors_and_count_the_others() {
+    let scratch = Scratch::new();
+    scratch.ok(&["export", "mini", "--folder", "model"]);
+    let path = scratch.path("model/generator.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    // Other names of the same length leave all else in place.
+    let (name, other) = (&b"blocks."[..], &b"plocks."[..]);
+    let mut changed = Vec::with_capacity(bytes.len());
+    let mut rest = &bytes[..];
+    while let Some(place) = rest.windows(name.len()).position(|window| window == name) {
+        changed.extend_from_slice(&rest[..place]);
+        changed.extend_from_slice(other);
+        rest = &rest[place + name.len()..];
+    }
+    changed.extend_from_slice(rest);
+    std::fs::write(&path, changed).unwrap();
+    let told = scratch.refused(&["generate", "--model", "model", "--class", "0", "--out", "x.png"]);
+    assert_eq!(told.matches("tensor `").count(), 3, "{told}");
+    assert!(told.contains(" more"), "{told}");
+}

@@ -1,7 +1,7 @@
 //! The whole path through the command line, at toy size: train both stages, cache, train the
 //! generator, draw; and a run that is killed and resumed.
 
-use std::process::Stdio;
+use std::{fs, process::Stdio};
 
 use crate::common::{Scratch, integers};
 
@@ -41,6 +41,21 @@ fn should_go_the_whole_path_from_pictures_to_pictures() {
     for word in ["one", "loss", "entropy", "step"] {
         assert!(curves.contains(word), "{word}");
     }
+    // Named twice, drawn once, so that no two curves have one name.
+    assert_eq!(curves.lines().filter(|line| line.trim() == "one").count(), 2);
+    fs::create_dir_all(scratch.path("copies/one")).unwrap();
+    fs::copy(scratch.path("one/log.jsonl"), scratch.path("copies/one/log.jsonl")).unwrap();
+    scratch.ok(&["plot", "one", "copies/one", "--out", "c.svg"]);
+    let curves = String::from_utf8(scratch.read("c.svg")).unwrap();
+    assert!(curves.contains("copies/one"), "{curves}");
+    // One line of a log is a point, and none is an error.
+    let first = log.lines().next().unwrap();
+    fs::write(scratch.path("copies/one/log.jsonl"), first).unwrap();
+    scratch.ok(&["plot", "copies/one", "--out", "c.svg"]);
+    assert!(String::from_utf8(scratch.read("c.svg")).unwrap().contains("<circle"));
+    fs::write(scratch.path("copies/one/log.jsonl"), "").unwrap();
+    let error = scratch.refused(&["plot", "copies/one", "--out", "d.png"]);
+    assert!(error.contains("has no line yet"), "{error}");
     let error = scratch.refused(&["plot", "one", "--measure", "los", "--out", "d.png"]);
     assert!(error.contains("`los`") && error.contains("loss"), "{error}");
 

@@ -46,16 +46,49 @@ pub struct ModelAttention {
     pub local_pattern: [[f64; 3]; 3],
     /// Of what goes to the eight neighbours, the share of the four before the patch.
     pub preceding_share: Option<f64>,
-    /// A picture and maps, for a figure with a row a model.
+    /// The picture of the maps, with the patches framed and numbered.
     #[serde(skip)]
-    pub panels: Vec<Panel>,
+    pub picture: PicturePanel,
+    /// The mean pattern, then a map for each patch, in percent. What is masked has no number.
+    #[serde(skip)]
+    pub maps: Vec<HeatMap>,
 }
 
-/// The figure of several models, a row each.
+/// The figure of several models, a row each. All maps have the colours of one scale, which stands at
+/// the end of each row.
 pub fn figure(models: &[ModelAttention]) -> Figure {
-    let columns = models.first().map_or(1, |found| found.panels.len());
-    let panels = models.iter().flat_map(|found| found.panels.clone());
-    Figure::new(panels).with_columns(columns).with_panel_size(260, 240)
+    let maps = || models.iter().flat_map(|found| &found.maps);
+    let all = maps().flat_map(|map| map.values.iter().flatten());
+    let most = all.copied().filter(|value| value.is_finite()).fold(0.0_f64, f64::max);
+    // Room for the legend in all panels, so that the maps are of one size.
+    let masked = maps().flat_map(|map| map.values.iter().flatten()).any(|value| value.is_nan());
+    let mut panels: Vec<Panel> = Vec::new();
+    for found in models {
+        panels.push(found.picture.clone().into());
+        let last = found.maps.len().saturating_sub(1);
+        panels.extend(found.maps.iter().enumerate().map(|(place, map)| {
+            let mut map = map.clone();
+            map.range = Some((0.0, most.max(f64::MIN_POSITIVE)));
+            map.without_bar = place != last;
+            if masked {
+                map.missing = "masked".into();
+            }
+            map.into()
+        }));
+    }
+    let columns = models.first().map_or(1, |found| 1 + found.maps.len());
+    Figure::new(panels).with_columns(columns).with_panel_size(260, if masked { 260 } else { 240 })
+}
+
+/// Values of the grid without those of patches behind this one where the decoder is causal, which
+/// cannot look there.
+fn masked(kind: DecoderKind, layout: TokenLayout, patch: usize, values: &[f64]) -> Vec<Vec<f64>> {
+    let mut grid = rows(layout, values);
+    if kind == DecoderKind::Causal {
+        let behind = grid.iter_mut().flatten().skip(patch + 1);
+        behind.for_each(|value| *value = f64::NAN);
+    }
+    grid
 }
 
 /// Measures the attention of a model's decoder, and draws maps of single patches.
@@ -99,16 +132,23 @@ pub fn measure(
     let patch = config.patch;
     let boxes = patches.iter().map(|&(row, column)| [column * patch, row * patch, patch, patch]);
     let mut input = PicturePanel::new(name, shown.width(), shown.height(), shown.rgb());
-    input.boxes = boxes.collect();
-    let weights = pattern.weights.map(|row| row.map(|weight| 100.0 * weight).to_vec());
-    let mut map = HeatMap::new(format!("{kind}: mean, % a patch"), weights.to_vec());
-    map.digits = Some(2);
-    let mut panels = vec![Panel::from(input), map.into()];
-    for &(row, column) in &patches {
-        let map = own.map(row, column, layers.clone());
-        let percent: Vec<f64> = map.iter().map(|weight| 100.0 * weight).collect();
-        let title = format!("row {row}, column {column}, %");
-        panels.push(HeatMap::new(title, rows(layout, &percent)).into());
+    (input.boxes, input.numbered) = (boxes.collect(), true);
+    let around = TokenLayout::new(0, 3, 3);
+    let percent = |weights: &[f64]| weights.iter().map(|weight| 100.0 * weight).collect();
+    let weights: Vec<f64> = percent(pattern.weights.as_flattened());
+    let mut maps = vec![HeatMap {
+        digits: Some(2),
+        frames: vec![(1, 1)],
+        ..HeatMap::new(format!("{kind}: mean, % a patch"), masked(kind, around, 4, &weights))
+    }];
+    for (number, &(row, column)) in patches.iter().enumerate() {
+        let weights: Vec<f64> = percent(&own.map(row, column, layers.clone()));
+        let index = row * layout.columns() + column;
+        let title = format!("{}: row {row}, column {column}, %", number + 1);
+        maps.push(HeatMap {
+            frames: vec![(row, column)],
+            ..HeatMap::new(title, masked(kind, layout, index, &weights))
+        });
     }
     Ok(ModelAttention {
         model: name.to_owned(),
@@ -116,7 +156,8 @@ pub fn measure(
         pictures: count,
         local_pattern: pattern.weights,
         preceding_share: pattern.preceding_share(),
-        panels,
+        picture: input,
+        maps,
     })
 }
 
@@ -183,4 +224,45 @@ fn patches(
         }
     }
     Ok(chosen.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn should_tell_masked_places_from_small_ones() {
+        let layout = TokenLayout::new(2, 2, 2);
+        let values = [9.0, 9.0, 1.0, 0.0, 0.0, 0.0];
+        let causal = masked(DecoderKind::Causal, layout, 1, &values);
+        assert_eq!(causal[0], [1.0, 0.0]);
+        assert!(causal[1].iter().all(|value| value.is_nan()));
+        let bidirectional = masked(DecoderKind::Bidirectional, layout, 1, &values);
+        assert_eq!(bidirectional, [[1.0, 0.0], [0.0, 0.0]]);
+    }
+
+    #[test]
+    fn should_give_all_maps_one_scale_and_one_bar_a_row() {
+        let of = |largest: f64| ModelAttention {
+            model: "m".into(),
+            decoder: "causal",
+            pictures: 1,
+            local_pattern: [[0.0; 3]; 3],
+            preceding_share: None,
+            picture: PicturePanel::new("m", 1, 1, &[0; 3]),
+            maps: vec![
+                HeatMap::new("a", vec![vec![1.0, f64::NAN]]),
+                HeatMap::new("b", vec![vec![largest, 0.5]]),
+            ],
+        };
+        let figure = figure(&[of(2.0), of(7.0)]);
+        assert_eq!((figure.panels.len(), figure.columns), (6, 3));
+        let maps = figure.panels.iter().filter_map(|panel| match panel {
+            Panel::HeatMap(map) => Some((map.range, map.without_bar, &map.missing[..])),
+            _ => None,
+        });
+        let scale = Some((0.0, 7.0));
+        let (first, last) = ((scale, true, "masked"), (scale, false, "masked"));
+        assert_eq!(maps.collect::<Vec<_>>(), [first, last, first, last]);
+    }
 }

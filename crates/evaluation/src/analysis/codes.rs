@@ -117,6 +117,7 @@ pub fn measure(
         x: Axis::default(),
         y: Axis::default(),
         series: vec![series(&rare, false), series(&often, true)],
+        is_map: true,
     };
     Ok(UsedCodes {
         model: name.to_owned(),

@@ -205,7 +205,8 @@ impl PredictabilityResult {
             }
             let grid = values.iter().enumerate().skip(layout.prefix()).map(at);
             series.push(Series::line("grid", grid));
-            Chart { title: title.into(), x: Axis::new("token"), y: Axis::default(), series }.into()
+            let (x, y) = (Axis::new("token"), Axis::new(title));
+            Chart { title: title.into(), x, y, series, ..Chart::default() }.into()
         };
         let map = |title: &str, values: &[f64]| -> Panel {
             let mut map = HeatMap::new(title, rows(layout, values));

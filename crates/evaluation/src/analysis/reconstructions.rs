@@ -40,7 +40,7 @@ pub struct Comparison {
 pub struct Compared {
     /// The part that is enlarged.
     pub region: Region,
-    /// Panels of two rows: whole pictures, and the part.
+    /// A row: each picture as a whole, and its part beside it.
     pub panels: Vec<PicturePanel>,
 }
 
@@ -130,9 +130,8 @@ impl Comparison {
             let mut panel = panel(title.clone(), picture);
             panel.boxes = vec![[left, top, side, side]];
             panels.push(panel);
-        }
-        for (_, picture) in &row {
-            panels.push(panel(String::new(), &cut(picture, region)?));
+            let times = three_figures(image.width.min(image.height) as f64 / side as f64);
+            panels.push(self::panel(format!("{times} times"), &cut(picture, region)?));
         }
         Ok(Compared { region, panels })
     }
@@ -140,8 +139,14 @@ impl Comparison {
     /// The figure of several pictures.
     pub fn figure(&self, pictures: impl IntoIterator<Item = Compared>) -> Figure {
         let panels = pictures.into_iter().flat_map(|compared| compared.panels);
-        Figure::new(panels).with_columns(self.columns.len() + 1).with_panel_size(280, 300)
+        Figure::new(panels).with_columns(2 * (self.columns.len() + 1)).with_panel_size(280, 300)
     }
+}
+
+/// A number without digits that say nothing: `4`, `2.67`.
+fn three_figures(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn panel(title: String, picture: &Picture) -> PicturePanel {

@@ -200,3 +200,15 @@ fn should_cut_random_parts_of_the_stated_area_and_ratio() {
     let crop = augment::random_resized_crop(&strip, (8, 8), 0.5, &mut noise).unwrap();
     assert_eq!(crop.rgb(), [9; 192]);
 }
+
+#[test]
+fn should_refuse_crops_that_memory_cannot_hold() {
+    let picture = Picture::new(2, 3, vec![7; 18]).unwrap();
+    for size in [100_000, 1 << 40, usize::MAX / 2 + 1, usize::MAX] {
+        for refused in
+            [center_crop(&picture, size).map(|_| ()), ten_crop(&picture, size).map(|_| ())]
+        {
+            assert!(matches!(refused, Err(pixels::PixelsError::CropSize { .. })), "{size}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ use burn::{
     module::Module,
     tensor::{Device, Int, Tensor, TensorData},
 };
+use charts::Sheet;
 use files::safetensors::StorageFormat;
 use files::{HostTensor, TensorMap};
 use generator::{
@@ -45,7 +46,7 @@ use crate::{
     plan::Scope,
     recipe::GeneratorRecipe,
     run::{Step, Trainer, check_parameters},
-    samples::{COLUMNS, grid_of},
+    samples::{COLUMNS, sheet},
     telemetry::BadPicture,
     trainers::{BEGAN_WITH, block_activations},
 };
@@ -534,7 +535,10 @@ impl Trainer for GeneratorTrainer {
             Ok::<_, TrainingError>(Picture::from_unit_planes(width, height, &planes)?)
         };
         let pictures: Vec<Picture> = sampled.into_iter().map(picture).collect::<Result<_, _>>()?;
-        Ok(grid_of(&pictures, columns)?)
+        let classes = &self.cache.header().classes;
+        let column_names = classes.iter().take(columns).cloned().collect();
+        let row_names = vec!["first sample".to_owned(), "second sample".to_owned()];
+        sheet(&pictures, Sheet { columns, column_names, row_names, ..Sheet::default() })
     }
 
     fn checkpoint(&self, step: u64) -> Checkpoint {

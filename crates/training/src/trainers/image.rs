@@ -26,7 +26,7 @@ use crate::{
     phases::{DiscriminatorRecipe, Phase},
     plan::Scope,
     run::{HELDOUT_LABELS, LABELS, Limit, Step, Trainer},
-    samples::{grid, originals},
+    samples::{originals, sheet_of_rows},
     schedule::Schedule,
     telemetry::BadPicture,
 };
@@ -89,12 +89,12 @@ pub trait Stage {
     /// `[batch, 3, height, width]` in [0, 1] → `[batch, rows·columns, patch·patch·3]`.
     fn patches(&self, model: &Self::Model, images: Tensor<4>) -> Result<Tensor<3>, TrainingError>;
 
-    /// Rows of pictures to show below these originals.
+    /// Rows of pictures to show below these originals, and what each is.
     fn samples(
         &self,
         model: &Self::Model,
         originals: Tensor<4>,
-    ) -> Result<Vec<Tensor<4>>, TrainingError>;
+    ) -> Result<Vec<(&'static str, Tensor<4>)>, TrainingError>;
 
     /// What it is made from besides data, recipe and networks of the loss.
     fn inputs(&self) -> Vec<(&'static str, String)> {
@@ -418,8 +418,8 @@ impl<S: Stage> Trainer for ImageTrainer<S> {
         let data = self.heldout.as_ref().map_or(&self.source.data, |heldout| &heldout.data);
         let images = originals(data.as_ref(), self.source.image, &self.device)?;
         let mut rows = self.stage.samples(&self.learner.result(), images.clone())?;
-        rows.insert(0, images);
-        grid(rows)
+        rows.insert(0, ("original", images));
+        sheet_of_rows(rows)
     }
 
     fn checkpoint(&self, step: u64) -> Checkpoint {

@@ -203,14 +203,15 @@ impl Stage for FirstStage {
         &self,
         model: &Tokenizer,
         originals: Tensor<4>,
-    ) -> Result<Vec<Tensor<4>>, TrainingError> {
+    ) -> Result<Vec<(&'static str, Tensor<4>)>, TrainingError> {
         let config = &self.recipe.architecture;
         let codes = model.quantizer.codes(model.encode(originals));
         let reconstruction = model.decoder(self.kind)?.forward(codes);
         let columns = config.layout().columns();
         let picture = unpatchify(reconstruction.patches.clone(), config.patch, columns);
         let with_prefix = picture_of_prefix(config, &reconstruction);
-        Ok([Some(picture), with_prefix].into_iter().flatten().collect())
+        let with_prefix = with_prefix.map(|picture| ("first row from the prefix", picture));
+        Ok([Some(("rebuilt", picture)), with_prefix].into_iter().flatten().collect())
     }
 
     fn trains(&self) -> &'static str {

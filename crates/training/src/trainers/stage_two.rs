@@ -150,13 +150,13 @@ impl Stage for SecondStage {
         &self,
         model: &Decoder,
         originals: Tensor<4>,
-    ) -> Result<Vec<Tensor<4>>, TrainingError> {
+    ) -> Result<Vec<(&'static str, Tensor<4>)>, TrainingError> {
         let codes = self.encoder.codes(originals);
         let mut rows = Vec::new();
         if let Ok(decoder) = self.first_stage.decoder(DecoderKind::Causal) {
-            rows.push(decoder.images(codes.clone()));
+            rows.push(("rebuilt by stage 1", decoder.images(codes.clone())));
         }
-        rows.push(model.images(codes));
+        rows.push(("rebuilt by stage 2", model.images(codes)));
         Ok(rows)
     }
 

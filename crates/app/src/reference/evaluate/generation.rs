@@ -49,14 +49,16 @@ pub(super) fn run(args: &EvaluateGenerationArgs, device: &Device) -> Result<()> 
     let reference = Reference::open(&args.reference, models::home(), &extractor)?;
     let watcher = &mut Watcher::default();
     let found = generation::evaluate(&samples, reference, &extractor, args.protocol, watcher)?;
-    if args.json {
-        return progress::json(&found);
+    match args.json {
+        true => progress::json(&found)?,
+        false => progress::result(&format!(
+            "{} samples, {} in the reference, {}{}",
+            found.samples,
+            found.reference,
+            found.extractor,
+            table(&found.measures)
+        ))?,
     }
-    progress::result(&format!(
-        "{} samples, {} in the reference, {}{}",
-        found.samples,
-        found.reference,
-        found.extractor,
-        table(&found.measures)
-    ))
+    progress::did("measured", found.samples, "picture");
+    Ok(())
 }

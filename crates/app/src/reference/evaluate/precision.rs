@@ -16,7 +16,9 @@ pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
     let (pool, watcher) = (tuning::pool(), &mut Watcher::default());
     let found = precision::evaluate(&model, &*data, pictures, reference, &pool, watcher)?;
     if args.json {
-        return progress::json(&found);
+        progress::json(&found)?;
+        progress::did("measured", found.pictures, "picture");
+        return Ok(());
     }
     let mut lines = vec![format!("{} pictures, {} tokens", found.pictures, found.tokens)];
     let all = serde_json::to_value(&found)?;
@@ -26,5 +28,7 @@ pub(super) fn run(args: &EvaluatePrecisionArgs) -> Result<()> {
             lines.push(format!("  {:<34} {value}", name.replace('_', " ")));
         }
     }
-    progress::result(&lines.join("\n"))
+    progress::result(&lines.join("\n"))?;
+    progress::did("measured", found.pictures, "picture");
+    Ok(())
 }

@@ -36,7 +36,9 @@ pub(super) fn run(args: &EvaluateReconstructionArgs, device: Option<Device>) -> 
     let watcher = &mut Watcher::default();
     let found = reconstruction::evaluate(source, &rebuilder, compared.transpose()?, watcher)?;
     if args.json {
-        return progress::json(&found);
+        progress::json(&found)?;
+        progress::did("measured", found.images, "picture");
+        return Ok(());
     }
     let details = reconstruction_details(
         model.config.tokenizer.codes,
@@ -49,5 +51,7 @@ pub(super) fn run(args: &EvaluateReconstructionArgs, device: Option<Device>) -> 
         found.images,
         found.decoder.unwrap_or_default(),
         table(&found.measures)
-    ))
+    ))?;
+    progress::did("measured", found.images, "picture");
+    Ok(())
 }

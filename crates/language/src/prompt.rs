@@ -68,6 +68,32 @@ impl Prompts {
         if text.trim().is_empty() {
             return Err(PromptError::Empty);
         }
+        let ids = self.ids(text);
+        if ids.len() > self.most {
+            let start: String = text.chars().take(40).collect();
+            return Err(PromptError::TooLong { start, ids: ids.len(), most: self.most });
+        }
+        let unconditional = self.unconditional(ids.len());
+        let text = text.to_owned();
+        Ok(Condition::Prompt(Arc::new(Prompt { text, ids, unconditional })))
+    }
+
+    /// The condition of a picture of no prompt: both halves of guidance are the unconditional one of a
+    /// prompt of one word, so guidance changes nothing.
+    pub fn no_condition(&self) -> Condition {
+        let ids = self.unconditional(self.ids("a").len().min(self.most));
+        Condition::Ids { conditional: ids.clone(), unconditional: ids }
+    }
+
+    fn unconditional(&self, length: usize) -> Vec<usize> {
+        let mut ids = vec![self.control.padding; length];
+        if let Some(last) = ids.last_mut() {
+            *last = self.control.picture_start;
+        }
+        ids
+    }
+
+    fn ids(&self, text: &str) -> Vec<usize> {
         let control = &self.control;
         let mut ids = vec![control.message_start];
         // As one piece: what is merged may reach over its middle.
@@ -77,15 +103,6 @@ impl Prompts {
         ids.push(control.message_start);
         ids.extend(self.tokenizer.encode("assistant\n"));
         ids.push(control.picture_start);
-        if ids.len() > self.most {
-            let start: String = text.chars().take(40).collect();
-            return Err(PromptError::TooLong { start, ids: ids.len(), most: self.most });
-        }
-        let mut unconditional = vec![control.padding; ids.len()];
-        if let Some(last) = unconditional.last_mut() {
-            *last = control.picture_start;
-        }
-        let text = text.to_owned();
-        Ok(Condition::Prompt(Arc::new(Prompt { text, ids, unconditional })))
+        ids
     }
 }

@@ -82,7 +82,7 @@ impl Outputs<'_> {
         };
         let batch = args.batch.batch as usize;
         let mut drawing = Drawing::of(&*drawer, requests, &sampling, batch)?.in_order();
-        let length = drawer.config().layout.len();
+        let length = drawer.layout().len();
         let mut progress = Progress::new("tokens", (requests.len() * length) as u64);
         let drawn = std::iter::from_fn(|| {
             let event = drawing.next();

@@ -118,8 +118,8 @@ impl Draw for engine::Generator {
     }
 }
 
-/// Ids of a prompt that there is room for where prompts are not known before.
-const PROMPT_ROOM: usize = 512;
+/// Ids of a prompt that a batch has room for where prompts are not known before.
+pub const PROMPT_ROOM: usize = 512;
 
 impl Draw for engine::LanguageModel {
     fn layout(&self) -> TokenLayout {

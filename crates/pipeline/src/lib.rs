@@ -52,6 +52,7 @@ pub mod samples;
 pub mod token_file;
 
 pub use compute::{Compute, DraftSource, decoder_kind};
+pub use cpu::PROMPT_ROOM;
 pub use decode::Decode;
 pub use device::{Device, DeviceError, ReferenceBackend};
 pub use draw::{Batch, Draw, Drawing, Event};

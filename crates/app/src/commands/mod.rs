@@ -122,13 +122,21 @@ pub(crate) enum ReferenceVerb {
     Weights(WeightsVerb),
 }
 
+/// Whether a program without Burn hands the verb over.
+#[cfg(not(feature = "reference"))]
+fn needs_burn(verb: &Verb) -> bool {
+    match verb {
+        Verb::Reference(ReferenceVerb::Analyze(AnalyzeVerb::Language(_))) => false,
+        Verb::Reference(_) => true,
+        _ => false,
+    }
+}
+
 /// Does what the command line says.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     let GlobalArgs { device, threads, .. } = arguments.global;
     #[cfg(not(feature = "reference"))]
-    if matches!(arguments.verb, Verb::Reference(_))
-        || matches!(device, Some(pipeline::Device::Reference { .. }))
-    {
+    if needs_burn(&arguments.verb) || matches!(device, Some(pipeline::Device::Reference { .. })) {
         return crate::hand_over::to_program_with_reference();
     }
     if let Some(threads) = threads {
@@ -152,6 +160,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Verb::Complete(args) => complete::run(&args, device),
         Verb::Serve(args) => serve::run(&args, device),
         Verb::Data(verb) => data::run(&verb),
+        Verb::Reference(ReferenceVerb::Analyze(AnalyzeVerb::Language(args))) => {
+            analyze::language::run(&args, device)
+        }
         #[cfg(feature = "reference")]
         Verb::Reference(verb) => crate::reference::run(&verb, device),
         #[cfg(not(feature = "reference"))]

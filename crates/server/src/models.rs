@@ -141,9 +141,7 @@ impl Models {
             let wrong = |error: &dyn std::fmt::Display| ServerError::Models(error.to_string());
             let drawer = match &model.config.language {
                 Some(language) => Drawer::Prompts(language),
-                None => {
-                    Drawer::Classes(model.generator_config().map_err(|error| wrong(&error))?)
-                }
+                None => Drawer::Classes(model.generator_config().map_err(|error| wrong(&error))?),
             };
             let prompts = match drawer {
                 Drawer::Prompts(_) => Some(model.prompts().map_err(|error| wrong(&error))?),

@@ -23,7 +23,7 @@ use crate::{
   alitok generate --model models/alitok-b --class 207 --class 'red fox' --count 4 --out samples/
   alitok generate --class Flags Objects --count 4 --scale 4 --captions --out grid.png
   alitok generate --class 0 1 2 --count 100 --out samples.npz
-  alitok generate --model models/words --prompt 'a red apple on a green table' --count 4 --out apples/")]
+  alitok generate --model models/words --prompt 'a red apple' --count 4 --out apples/")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,

@@ -65,8 +65,7 @@ fn should_draw_what_a_prompt_says_beside_a_model_of_classes() {
     assert_eq!(list["data"][1]["classes"], json!([]));
 
     let text = "a red apple on a green table";
-    let requests =
-        prompt_requests(&words.prompts().unwrap(), &[text.to_owned()], 2, 5).unwrap();
+    let requests = prompt_requests(&words.prompts().unwrap(), &[text.to_owned()], 2, 5).unwrap();
     let sampling = sampling(&words, &SamplingChanges::default()).unwrap();
     let drawer = compute().drawer(&words).unwrap();
     let drawing = Drawing::of(&*drawer, &requests, &sampling, 1).unwrap();

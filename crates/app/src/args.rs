@@ -196,6 +196,17 @@ impl SamplingArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PromptArgs {
+    /// What pictures show, in words, of a model that reads prompts. Given several times, or with several
+    /// texts, picture i has prompt i mod P.
+    #[arg(long, num_args = 1.., value_name = "TEXT")]
+    pub(crate) prompt: Vec<String>,
+    /// A file with a prompt a line, in UTF-8; empty lines are passed over.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompt_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct BatchArgs {
     /// Pictures that are drawn side by side; changes memory and speed, not results.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
@@ -225,7 +236,7 @@ pub(crate) struct OutputArgs {
     /// Draw each pixel of a grid as a square of N x N pixels.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) scale: u16,
-    /// Write the classes into a grid.
+    /// Write the classes or prompts into a grid.
     #[arg(long)]
     pub(crate) captions: bool,
 }

@@ -5,12 +5,12 @@ use std::{
     sync::LazyLock,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use files::Home;
 use model::{Model, ModelError, named};
 
 use crate::{
-    args::{ReplaceArgs, StorageName},
+    args::{PromptArgs, ReplaceArgs, StorageName},
     progress,
 };
 
@@ -59,6 +59,33 @@ pub(crate) fn class(model: &Model, name: &str) -> Result<usize> {
         progress::note(&note);
     }
     Ok(resolved.label)
+}
+
+/// Largest file of prompts, in bytes.
+const MOST_PROMPT_BYTES: u64 = 1 << 26;
+
+/// The prompts that a person gave, none if there are none.
+pub(crate) fn prompts(args: &PromptArgs) -> Result<Vec<String>> {
+    let Some(path) = &args.prompt_file else { return Ok(args.prompt.clone()) };
+    let failed = || format!("cannot read {}", path.display());
+    let bytes = std::fs::metadata(path).with_context(failed)?.len();
+    ensure!(
+        bytes <= MOST_PROMPT_BYTES,
+        "{} has {bytes} bytes; a file of prompts has at most {MOST_PROMPT_BYTES}",
+        path.display()
+    );
+    let text = String::from_utf8(std::fs::read(path).with_context(failed)?).map_err(|error| {
+        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count();
+        anyhow!("{}: line {line} is not UTF-8; save the file in UTF-8", path.display())
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let prompts: Vec<String> =
+        text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
+    ensure!(!prompts.is_empty(), "{} has no prompts, one a line", path.display());
+    Ok(prompts)
 }
 
 impl From<StorageName> for files::safetensors::StorageFormat {

@@ -60,7 +60,7 @@ fn main() -> Result<(), Failure> {
                 }
                 let places = [length / 8, 3 * length / 8, 5 * length / 8, 7 * length / 8];
                 let positions: Vec<usize> = places.repeat(rounds);
-                let steps = measure::steps(&generator, pictures, &positions, true)?;
+                let steps = measure::steps(&generator, 1, pictures, &positions, true)?;
                 let best = |place: usize| {
                     let of_place = steps.iter().skip(place).step_by(places.len());
                     of_place.map(|step| step.seconds).fold(f64::INFINITY, f64::min)

@@ -9,9 +9,11 @@
 //! A [`Scheduler`] drives any [`SequenceModel`]. Where there are no threads and no mappings, as in a
 //! browser, everything but [`measure`] works on the caller's thread and the allocator's memory.
 
+mod causal;
 pub mod drafts;
 pub mod generator;
 mod kernels;
+pub mod language_model;
 mod matrix;
 #[cfg(not(target_family = "wasm"))] // there is no clock
 pub mod measure;
@@ -37,6 +39,7 @@ pub use crate::{
     drafts::Drafts,
     generator::Generator,
     kernels::InstructionsError,
+    language_model::LanguageModel,
     matrix::Precision,
     parallel::Pool,
     scheduler::{Event, JobId, Scheduler},

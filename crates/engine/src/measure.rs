@@ -16,9 +16,10 @@ use tokens::{
 use crate::{
     generator::Generator,
     kernels::{Fetch, Kernels},
+    language_model::LanguageModel,
     matrix::Precision,
     parallel::Pool,
-    sequence::{POSITIONS, Step},
+    sequence::{POSITIONS, SequenceModel, Step},
     tensors::LoadError,
 };
 
@@ -137,32 +138,80 @@ pub struct StepTime {
     pub products: f64,
 }
 
-/// Times the steps of guided pictures at these positions of the sequence; between them the cache
-/// is taken to be filled, whatever stands in it. Without the cache, a step computes all positions
-/// so far again.
+/// What a step of a model costs.
+pub trait Cost: SequenceModel {
+    /// Bytes of the weights that a step reads, however many positions it has.
+    fn streamed_bytes(&self) -> usize;
+    /// Bytes of keys and values of one position of one sequence.
+    fn position_bytes(&self) -> usize;
+    /// Multiplications of one position with the weights.
+    fn multiplications(&self) -> usize;
+    /// Multiplications of one position with what one position before it left.
+    fn pair_multiplications(&self) -> usize;
+}
+
+impl Cost for Generator {
+    fn streamed_bytes(&self) -> usize {
+        Generator::streamed_bytes(self)
+    }
+
+    fn position_bytes(&self) -> usize {
+        Generator::position_bytes(self)
+    }
+
+    fn multiplications(&self) -> usize {
+        Generator::multiplications(self)
+    }
+
+    fn pair_multiplications(&self) -> usize {
+        2 * self.config().width * self.config().layers
+    }
+}
+
+impl Cost for LanguageModel {
+    fn streamed_bytes(&self) -> usize {
+        LanguageModel::streamed_bytes(self)
+    }
+
+    fn position_bytes(&self) -> usize {
+        LanguageModel::position_bytes(self)
+    }
+
+    fn multiplications(&self) -> usize {
+        LanguageModel::multiplications(self)
+    }
+
+    fn pair_multiplications(&self) -> usize {
+        2 * self.config().width * self.config().layers
+    }
+}
+
+/// Times the steps of guided pictures at these positions of the sequence, after conditions of so many
+/// ids; between them the cache is taken to be filled, whatever stands in it. Without the cache, a step
+/// computes all positions so far again.
 ///
 /// # Errors
 /// If there is no memory for so many pictures.
 ///
 /// # Panics
 /// If a position is beyond the sequence.
-pub fn steps(
-    generator: &Generator,
+pub fn steps<M: Cost>(
+    model: &M,
+    condition: usize,
     pictures: usize,
     positions: &[usize],
     cached: bool,
 ) -> Result<Vec<StepTime>, GenerateError> {
-    let config = generator.config();
+    let (layout, codes) = (model.layout(), model.codes());
     let rows = 2 * pictures;
-    let ids: Vec<Vec<usize>> = (0..rows)
-        .map(|row| (0..config.layout.len()).map(|at| (row + 7 * at) % config.codes).collect())
-        .collect();
-    let mut session = generator.session(rows)?;
+    let ids = ids(model, rows, condition + layout.len());
+    let mut session = model.session(condition, rows)?;
     let mut chosen = vec![None; pictures];
-    let mut logits =
-        vec![[vec![0.0; config.codes], vec![0.0; config.codes]]; generator.pool().threads()];
+    let mut logits = vec![[vec![0.0; codes], vec![0.0; codes]]; model.pool().threads()];
     let sampling = SamplingConfig::default();
-    let mut step = |position: usize| {
+    let mut step = |token: usize| {
+        // The last id that is read to choose this token.
+        let position = condition - 1 + token;
         let started = Instant::now();
         let first = if cached { position } else { 0 };
         for start in (first..=position).step_by(POSITIONS) {
@@ -170,34 +219,75 @@ pub fn steps(
             let logits = usize::from(end > position);
             let step = |slot: usize| {
                 let ids = &ids[slot][start..end];
-                Step { slot, condition: 1, start, ids, logits }
+                Step { slot, condition, start, ids, logits }
             };
             let steps: Vec<Step<'_>> = (0..rows).map(step).collect();
-            generator.step(&mut session, &steps);
+            model.step(&mut session, &steps);
         }
-        generator.pool().pieces(&mut chosen, 1, &mut logits, |picture, chosen, [one, two]| {
-            session.logits(2 * picture, one);
-            session.logits(2 * picture + 1, two);
+        model.pool().pieces(&mut chosen, 1, &mut logits, |picture, chosen, [one, two]| {
+            model.logits(&session, 2 * picture, one);
+            model.logits(&session, 2 * picture + 1, two);
             guidance::guide(one, two, 2.0);
-            let mut noise = Noise::new(0, Purpose::Sampling, position as u64, picture as u64);
+            let mut noise = Noise::new(0, Purpose::Sampling, token as u64, picture as u64);
             chosen[0] = choose(one, &sampling, &mut noise);
         });
         let seconds = started.elapsed().as_secs_f64();
-        let computed = (position + 1 - first) as f64 * rows as f64;
-        let seen = rows as f64 * (position + 1) as f64;
-        let pairs = if cached { seen } else { seen * (position + 2) as f64 / 2.0 };
-        StepTime {
-            seconds,
-            bytes: generator.streamed_bytes() as f64 + seen * generator.position_bytes() as f64,
-            products: computed * generator.multiplications() as f64
-                + 2.0 * pairs * (config.width * config.layers) as f64,
-        }
+        cost(model, seconds, rows, (first, position + 1))
     };
     // Memory is touched for the first time before the clock matters.
     for position in [0, positions.last().copied().unwrap_or(0)] {
         step(position);
     }
     Ok(positions.iter().map(|&position| step(position)).collect())
+}
+
+/// The fastest of a few times that so many conditions of so many ids are read, in as few steps as the
+/// model allows.
+///
+/// # Errors
+/// If there is no memory for so many.
+pub fn prefill<M: Cost>(
+    model: &M,
+    condition: usize,
+    sequences: usize,
+) -> Result<StepTime, GenerateError> {
+    const ROUNDS: usize = 6;
+    let ids = ids(model, sequences, condition);
+    let mut session = model.session(condition, sequences)?;
+    let most = model.most_positions();
+    let mut best = f64::INFINITY;
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        for start in (0..condition).step_by(most) {
+            let end = (start + most).min(condition);
+            let logits = usize::from(end == condition);
+            let step =
+                |slot: usize| Step { slot, condition, start, ids: &ids[slot][start..end], logits };
+            model.step(&mut session, &(0..sequences).map(step).collect::<Vec<_>>());
+        }
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(cost(model, best, sequences, (0, condition)))
+}
+
+/// Ids that every model has, of each sequence others.
+fn ids<M: Cost>(model: &M, sequences: usize, count: usize) -> Vec<Vec<usize>> {
+    let of = |row: usize| (0..count).map(|at| (row + 7 * at) % model.codes()).collect();
+    (0..sequences).map(of).collect()
+}
+
+/// What it costs each of `rows` sequences to read the positions from `first` to `end`.
+fn cost<M: Cost>(model: &M, seconds: f64, rows: usize, (first, end): (usize, usize)) -> StepTime {
+    let (rows, first, end) = (rows as f64, first as f64, end as f64);
+    // Position p sees p + 1 positions.
+    let pairs = (end * (end + 1.0) - first * (first + 1.0)) / 2.0;
+    StepTime {
+        seconds,
+        bytes: model.streamed_bytes() as f64 + rows * end * model.position_bytes() as f64,
+        products: rows
+            * ((end - first) * model.multiplications() as f64
+                + pairs * model.pair_multiplications() as f64),
+    }
 }
 
 /// What a generator predicts of a picture that is there already: its logits before each token,

@@ -63,6 +63,16 @@ impl Stream {
     pub(crate) fn pending(&self) -> usize {
         self.ids.len() - self.seen
     }
+
+    fn condition(&self) -> &[usize] {
+        &self.ids[..self.condition]
+    }
+
+    /// Positions of the condition that sequences of the same one share: all but the last, whose result
+    /// chooses the first token.
+    fn shared(&self) -> usize {
+        self.condition - 1
+    }
 }
 
 #[derive(Debug)]
@@ -145,6 +155,9 @@ pub(crate) struct Sampler {
 ///
 /// It owns the model that it drives, or a reference or [`Arc`](std::sync::Arc) of it.
 ///
+/// Pictures of one condition of several ids, a prompt, share what the model has seen of it: it is computed
+/// once, and copied to the slots of the others. Prompts of one length have the same unconditional half.
+///
 /// A guided picture takes two slots of the model's session, any other one. The unconditional half is
 /// left out of a step while its weight is exactly zero: at guidance 1, and for the first tokens of
 /// the schedule, whose positions it catches up on in one later step.
@@ -156,6 +169,8 @@ pub struct Scheduler<M: SequenceModel> {
     condition: usize,
     slots: usize,
     free: Vec<usize>,
+    /// For each slot the condition whose shared positions it holds, also after its picture has left.
+    held: Vec<Vec<usize>>,
     waiting: VecDeque<(JobId, Request, SamplingConfig)>,
     running: Vec<Job>,
     places: Vec<Place>,
@@ -202,6 +217,7 @@ impl<M: SequenceModel> Scheduler<M> {
             condition,
             slots,
             free: (0..slots).rev().collect(),
+            held: vec![Vec::new(); slots],
             waiting: VecDeque::new(),
             running: Vec::new(),
             places: Vec::new(),
@@ -306,9 +322,15 @@ impl<M: SequenceModel> Scheduler<M> {
             let Some((id, request, sampling)) = self.waiting.pop_front() else { return };
             let mut stream = |mut ids: Vec<usize>| {
                 let condition = ids.len();
+                // A slot that holds the condition already, else the lowest one.
+                let holds = |&slot: &usize| condition > 1 && self.held[slot] == ids;
+                let place = self.free.iter().rposition(holds).unwrap_or(self.free.len() - 1);
+                let slot = self.free.remove(place);
+                if self.held[slot] != ids {
+                    self.held[slot].clear();
+                }
                 ids.reserve(length);
                 ids.extend(request.forced.iter().map(|&token| usize::from(token)));
-                let slot = self.free.pop().expect("there are free slots, as was checked");
                 Stream { slot, condition, ids, seen: 0, seen_by_drafter: 0, reads: 0 }
             };
             let [ids, others] = self
@@ -341,18 +363,35 @@ impl<M: SequenceModel> Scheduler<M> {
             return;
         }
         self.draft();
-        let Self { model, session, running, places, .. } = self;
-        let length = model.layout().len();
+        self.share();
+        let Self { model, session, running, places, held, .. } = self;
+        let (length, most) = (model.layout().len(), model.most_positions());
         let mut logits = 0;
+        // Slots whose condition is being read; others of the same one wait for it.
+        let mut reading: Vec<usize> = Vec::new();
         places.clear();
         for (index, job) in running.iter_mut().enumerate() {
             job.all_streams_mut().for_each(|stream| stream.reads = 0);
-            let whole = job.streams_mut(length).all(|stream| stream.pending() <= POSITIONS);
+            let mut whole = true;
+            for stream in job.streams_mut(length) {
+                // What is left to read where it does not wait.
+                stream.reads = stream.pending();
+                if stream.seen < stream.shared() {
+                    if reading.iter().any(|&slot| held[slot] == stream.condition()) {
+                        stream.reads = 0;
+                    } else {
+                        held[stream.slot].clear();
+                        held[stream.slot].extend(&stream.ids[..stream.condition]);
+                        reading.push(stream.slot);
+                    }
+                }
+                whole &= (1..=most).contains(&stream.reads);
+            }
             let mut parts = 0;
             for stream in job.streams_mut(length) {
-                // A half that is not far behind waits for the other.
-                if whole || stream.pending() > POSITIONS {
-                    stream.reads = stream.pending().min(POSITIONS);
+                if !whole && stream.reads > 0 {
+                    // The last one is read together with the other half's.
+                    stream.reads = most.min(stream.reads - 1);
                 }
                 parts += 1;
             }
@@ -385,10 +424,33 @@ impl<M: SequenceModel> Scheduler<M> {
         model.step(session, &steps);
         for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
             stream.seen += stream.reads;
+            if stream.seen < stream.shared() {
+                // Nobody may take it for whole.
+                held[stream.slot].clear();
+            }
         }
         let (choices, samplers) = (&mut self.choices, &mut self.samplers);
         choose_all(model, session, running, places, choices, samplers);
         self.tell(events);
+    }
+
+    /// Gives those that have seen nothing yet what others have seen of the same condition.
+    fn share(&mut self) {
+        let Self { model, session, running, held, .. } = self;
+        for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
+            let (slot, shared) = (stream.slot, stream.shared());
+            if stream.seen > 0 || shared == 0 {
+                continue;
+            }
+            if held[slot] != stream.condition() {
+                let other = held.iter().position(|held| held == stream.condition());
+                held[slot].clear();
+                let Some(other) = other else { continue };
+                model.share(session, other, slot, shared);
+                held[slot].extend(&stream.ids[..stream.condition]);
+            }
+            stream.seen = shared;
+        }
     }
 
     /// Finds tokens to try after those that are decided.

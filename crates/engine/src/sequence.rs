@@ -56,11 +56,22 @@ pub trait SequenceModel: Send + Sync {
     /// If there are fewer, or `out` is not as long as there are codes.
     fn logits(&self, session: &Self::Session, index: usize, out: &mut [f32]);
 
+    /// Copies what slot `from` has seen of its first positions to slot `to`.
+    ///
+    /// # Panics
+    /// If the session has no such slots, or fewer positions.
+    fn share(&self, session: &mut Self::Session, from: usize, to: usize, positions: usize);
+
+    /// Most positions that one sequence decodes in one step: at least [`POSITIONS`].
+    fn most_positions(&self) -> usize {
+        POSITIONS
+    }
+
     /// The threads that choose tokens.
     fn pool(&self) -> &Pool;
 }
 
-/// Most positions that one sequence decodes in one step.
+/// Most positions that one sequence of a model decodes in one step, unless the model says otherwise.
 pub const POSITIONS: usize = 32;
 
 /// The next positions of one sequence.
@@ -121,6 +132,20 @@ macro_rules! through_a_pointer {
 
             fn logits(&self, session: &Self::Session, index: usize, out: &mut [f32]) {
                 self.deref().logits(session, index, out);
+            }
+
+            fn share(
+                &self,
+                session: &mut Self::Session,
+                from: usize,
+                to: usize,
+                positions: usize,
+            ) {
+                self.deref().share(session, from, to, positions);
+            }
+
+            fn most_positions(&self) -> usize {
+                self.deref().most_positions()
             }
 
             fn pool(&self) -> &Pool {

@@ -174,6 +174,11 @@ impl<'a> Tensors<'a> {
         Ok(matrix)
     }
 
+    /// Leaves a tensor unread that belongs to the model and is not needed now.
+    pub(crate) fn leave(&mut self, name: &str) {
+        self.unused.remove(name);
+    }
+
     /// Notes a tensor that holds values which are no finite numbers.
     fn check(&mut self, name: &str, values: &[f32]) {
         if let (None, Some((file, _))) = (&self.strange, &self.source) {

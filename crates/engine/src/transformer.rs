@@ -37,7 +37,7 @@ impl Linear {
         self.matrix.product(pool, x, Finish::Bias(&self.bias), out);
     }
 
-    fn product_gelu(&self, pool: &Pool, x: &Activations, out: &mut Outputs) {
+    pub(crate) fn product_gelu(&self, pool: &Pool, x: &Activations, out: &mut Outputs) {
         self.matrix.product(pool, x, Finish::Gelu(&self.bias), out);
     }
 }

@@ -159,7 +159,7 @@ impl Sampler {
         let label = |index: usize| index % self.classes;
         let requests: Vec<Request> =
             range.clone().map(|index| request(label(index), seed, index as u64)).collect();
-        let length = self.drawer.config().layout.len();
+        let length = self.drawer.layout().len();
         let mut tokens = Vec::with_capacity(requests.len() * length);
         let mut pictures = Vec::with_capacity(requests.len());
         draw(&*self.drawer, &requests, sampling, self.batch, |decided, drawn| {

@@ -255,6 +255,11 @@ impl TensorView<'_> {
         encoding_of(self.dtype) != Encoding::Other
     }
 
+    /// Whether its numbers are bf16.
+    pub fn is_bf16(&self) -> bool {
+        self.dtype == Dtype::BF16
+    }
+
     /// What it is, for people.
     pub fn kind(&self) -> String {
         format!("a tensor of {:?} of shape {:?}", self.dtype, self.shape)

@@ -1,5 +1,7 @@
 //! What is asked of a generator, and why it may be refused.
 
+use std::sync::Arc;
+
 use tokens::{CodebookIndex, Vocabulary, VocabularyError};
 
 use crate::{
@@ -20,6 +22,19 @@ pub enum Condition {
         /// Those in the unconditional half of guidance, as many.
         unconditional: Vec<usize>,
     },
+    /// What a prompt says, of a model that reads words.
+    Prompt(Arc<Prompt>),
+}
+
+/// A prompt, as the text tokenizer of its model wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// What a person wrote.
+    pub text: String,
+    /// Its ids in the form that the model has learned, at least one.
+    pub ids: Vec<usize>,
+    /// Those in the unconditional half of guidance, as many.
+    pub unconditional: Vec<usize>,
 }
 
 impl Condition {
@@ -31,6 +46,7 @@ impl Condition {
         match self {
             Self::Class(label) => Ok(vec![vocabulary.class(*label)?]),
             Self::Ids { conditional, .. } => Ok(conditional.clone()),
+            Self::Prompt(prompt) => Ok(prompt.ids.clone()),
         }
     }
 
@@ -39,6 +55,7 @@ impl Condition {
         match self {
             Self::Class(_) => 1,
             Self::Ids { conditional, .. } => conditional.len(),
+            Self::Prompt(prompt) => prompt.ids.len(),
         }
     }
 
@@ -47,6 +64,7 @@ impl Condition {
         match self {
             Self::Class(_) => vec![vocabulary.unconditional()],
             Self::Ids { unconditional, .. } => unconditional.clone(),
+            Self::Prompt(prompt) => prompt.unconditional.clone(),
         }
     }
 
@@ -54,30 +72,47 @@ impl Condition {
     pub fn label(&self) -> Option<usize> {
         match self {
             Self::Class(label) => Some(*label),
-            Self::Ids { .. } => None,
+            Self::Ids { .. } | Self::Prompt(_) => None,
         }
     }
 
     /// Checks that a generator of this vocabulary can read it.
     ///
     /// # Errors
-    /// If there are no ids, or one is out of range.
+    /// If it is a prompt, there are no ids, or one is out of range.
     pub fn validate(&self, vocabulary: Vocabulary) -> Result<(), GenerateError> {
         match self {
-            Self::Class(label) => vocabulary.class(*label).map(drop)?,
+            Self::Class(label) => Ok(vocabulary.class(*label).map(drop)?),
             Self::Ids { conditional, unconditional } => {
-                let (ids, others) = (conditional.len(), unconditional.len());
-                if ids == 0 || ids != others {
-                    return Err(GenerateError::ConditionIds { ids, others });
-                }
-                let limit = vocabulary.len();
-                let unknown = conditional.iter().chain(unconditional).find(|&&id| id >= limit);
-                if let Some(&id) = unknown {
-                    return Err(GenerateError::ConditionId { id, limit });
-                }
+                check_ids(conditional, unconditional, vocabulary.len())
             }
+            Self::Prompt(_) => Err(GenerateError::NoPrompts),
         }
-        Ok(())
+    }
+
+    /// The ids of both halves of guidance, for a model that reads words and has this many input ids.
+    ///
+    /// # Errors
+    /// If it is a class, there are no ids, or one is out of range.
+    pub fn text_ids(&self, limit: usize) -> Result<[&[usize]; 2], GenerateError> {
+        let (ids, others) = match self {
+            Self::Class(_) => return Err(GenerateError::NoClasses),
+            Self::Ids { conditional, unconditional } => (conditional, unconditional),
+            Self::Prompt(prompt) => (&prompt.ids, &prompt.unconditional),
+        };
+        check_ids(ids, others, limit)?;
+        Ok([ids, others])
+    }
+}
+
+/// Checks the ids of both halves of guidance.
+fn check_ids(ids: &[usize], others: &[usize], limit: usize) -> Result<(), GenerateError> {
+    if ids.is_empty() || ids.len() != others.len() {
+        return Err(GenerateError::ConditionIds { ids: ids.len(), others: others.len() });
+    }
+    match ids.iter().chain(others).find(|&&id| id >= limit) {
+        Some(&id) => Err(GenerateError::ConditionId { id, limit }),
+        None => Ok(()),
     }
 }
 
@@ -107,8 +142,19 @@ impl Request {
         sampling: &SamplingConfig,
     ) -> Result<(), GenerateError> {
         sampling.validate()?;
-        let (vocabulary, length) = (config.vocabulary(), config.layout.len());
-        self.condition.validate(vocabulary)?;
+        self.condition.validate(config.vocabulary())?;
+        self.validate_tokens(config.vocabulary(), config.layout.len())
+    }
+
+    /// Checks the tokens that are known of a picture of `length` tokens.
+    ///
+    /// # Errors
+    /// If one is out of range, or there are too many.
+    pub fn validate_tokens(
+        &self,
+        vocabulary: Vocabulary,
+        length: usize,
+    ) -> Result<(), GenerateError> {
         for &token in &self.forced {
             vocabulary.token(i64::from(token))?;
         }
@@ -128,6 +174,12 @@ pub enum GenerateError {
     /// A class label or a forced token is out of range.
     #[error(transparent)]
     Vocabulary(#[from] VocabularyError),
+    /// A model that draws classes was given a prompt.
+    #[error("this model draws classes and reads no words; ask for a class")]
+    NoPrompts,
+    /// A model that reads words was given a class.
+    #[error("this model draws what a prompt says and has no classes; give a prompt")]
+    NoClasses,
     /// A condition has no input ids, or not as many in the unconditional half.
     #[error(
         "the condition has {ids} input ids and {others} for the unconditional half; give at least \

@@ -13,8 +13,8 @@ use files::{
 use serde::Serialize;
 
 use crate::{
-    CLASSES, CONFIG, ClassNames, FILES, GENERATOR, Model, ModelConfig, ModelError, README,
-    TOKENIZER,
+    CLASSES, CONFIG, ClassNames, FILES, GENERATOR, IMAGE_SIDE, LANGUAGE, Model, ModelConfig,
+    ModelError, README, TEXT_TOKENIZER, TOKENIZER,
 };
 
 /// All that a model folder holds, to be written.
@@ -51,28 +51,14 @@ impl ModelContents<'_> {
         check_free(path)?;
         let no_classes = ClassNames::default();
         let classes = if self.generator.is_some() { self.classes } else { &no_classes };
-        files::replace_folder(path, |folder| {
-            let file = |name: &str, write: &dyn Fn(&mut dyn Write) -> io::Result<()>| {
-                let mut file = BufWriter::with_capacity(1 << 16, File::create(folder.join(name))?);
-                write(&mut file)?;
-                file.flush()
-            };
-            let none = StringMetadata::new();
-            file(CONFIG, &|file| write_json(file, self.config))?;
-            file(TOKENIZER, &|file| {
-                safetensors::write_to(file, self.tokenizer, self.format, &none)
-            })?;
+        write_folder(path, self.config, self.readme, |folder| {
+            write_tensors(folder, TOKENIZER, self.tokenizer, self.format)?;
             if let Some(generator) = self.generator {
-                file(GENERATOR, &|file| {
-                    safetensors::write_to(file, generator, self.format, &none)
-                })?;
-                file(CLASSES, &|file| write_json(file, classes))?;
+                write_tensors(folder, GENERATOR, generator, self.format)?;
+                write_file(folder, CLASSES, |file| write_json(file, classes))?;
             }
-            let readme = self.readme.map(str::to_owned).or_else(|| written_by_hand(path));
-            let readme = readme.unwrap_or_else(|| card(self.config));
-            file(README, &|file| file.write_all(readme.as_bytes()))
-        })
-        .map_err(|source: io::Error| FileError::Write { path: path.to_owned(), source })?;
+            Ok(())
+        })?;
         Ok(Model::in_folder(path, self.config.clone(), classes.clone()))
     }
 
@@ -80,6 +66,9 @@ impl ModelContents<'_> {
         match (&self.config.generator, self.generator) {
             (Some(_), None) => return Some("the generator's weights are missing".to_owned()),
             (None, Some(_)) => return Some("the generator's architecture is missing".to_owned()),
+            _ if self.config.language.is_some() => {
+                return Some("the language model's weights are missing".to_owned());
+            }
             (Some(generator), Some(_)) if generator.classes != self.classes.len() => {
                 return Some(format!(
                     "there are {} names for {} classes",
@@ -97,6 +86,86 @@ impl ModelContents<'_> {
         }
         self.config.contradiction()
     }
+}
+
+/// All that the folder of a model that reads prompts holds, to be written.
+#[derive(Debug, Clone)]
+pub struct TextModelContents<'a> {
+    /// Architectures and sampling defaults.
+    pub config: &'a ModelConfig,
+    /// The picture tokenizer's parameters under our names, and how they are stored.
+    pub tokenizer: (&'a TensorMap, StorageFormat),
+    /// The language model's parameters, and how they are stored.
+    pub language: (&'a TensorMap, StorageFormat),
+    /// The parameters of the image side, which are stored in f32.
+    pub image_side: &'a TensorMap,
+    /// The content of the text tokenizer's file.
+    pub text_tokenizer: &'a str,
+    /// Text of the README, see [`ModelContents::readme`].
+    pub readme: Option<&'a str>,
+}
+
+impl TextModelContents<'_> {
+    /// Writes the folder, as [`ModelContents::write`] does.
+    ///
+    /// # Errors
+    /// As [`ModelContents::write`].
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<Model, ModelError> {
+        let path = path.as_ref();
+        let missing = "the language model's architecture is missing";
+        let missing = self.config.language.is_none().then(|| missing.to_owned());
+        if let Some(what) = missing.or_else(|| self.config.contradiction()) {
+            return Err(ModelError::Contradiction(what));
+        }
+        check_free(path)?;
+        write_folder(path, self.config, self.readme, |folder| {
+            write_tensors(folder, TOKENIZER, self.tokenizer.0, self.tokenizer.1)?;
+            write_tensors(folder, LANGUAGE, self.language.0, self.language.1)?;
+            write_tensors(folder, IMAGE_SIDE, self.image_side, StorageFormat::F32)?;
+            let text = self.text_tokenizer.as_bytes();
+            write_file(folder, TEXT_TOKENIZER, |file| file.write_all(text))
+        })?;
+        Ok(Model::in_folder(path, self.config.clone(), ClassNames::default()))
+    }
+}
+
+/// Writes a folder beside `path`, with configuration, README and what `write` adds, and puts it into
+/// place.
+fn write_folder(
+    path: &Path,
+    config: &ModelConfig,
+    readme: Option<&str>,
+    write: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<(), ModelError> {
+    files::replace_folder(path, |folder| {
+        write_file(folder, CONFIG, |file| write_json(file, config))?;
+        write(folder)?;
+        let readme = readme.map(str::to_owned).or_else(|| written_by_hand(path));
+        let readme = readme.unwrap_or_else(|| card(config));
+        write_file(folder, README, |file| file.write_all(readme.as_bytes()))
+    })
+    .map_err(|source: io::Error| FileError::Write { path: path.to_owned(), source }.into())
+}
+
+fn write_file(
+    folder: &Path,
+    name: &str,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 16, File::create(folder.join(name))?);
+    write(&mut file)?;
+    file.flush()
+}
+
+fn write_tensors(
+    folder: &Path,
+    name: &str,
+    tensors: &TensorMap,
+    format: StorageFormat,
+) -> io::Result<()> {
+    write_file(folder, name, |file| {
+        safetensors::write_to(file, tensors, format, &StringMetadata::new())
+    })
 }
 
 /// Checks that a model may be written to `path`: nothing is there, an empty folder, or a model.
@@ -150,10 +219,14 @@ fn card(config: &ModelConfig) -> String {
     front += "library_name: alitok\n";
     if config.generator.is_some() {
         front += "pipeline_tag: unconditional-image-generation\n";
+    } else if config.language.is_some() {
+        front += "pipeline_tag: text-to-image\n";
     }
     front += "tags:\n- alitok\n- image-tokenizer\n";
     if config.generator.is_some() {
         front += "- autoregressive\n- class-conditional-image-generation\n";
+    } else if config.language.is_some() {
+        front += "- autoregressive\n- text-to-image\n";
     }
     front + "---\n\n" + &describe(config)
 }
@@ -180,6 +253,13 @@ fn describe(config: &ModelConfig) -> String {
             "- a generator of {} parameters for {} classes (`{CLASSES}`)\n",
             generator.parameter_count(),
             generator.classes
+        );
+    }
+    if let Some(language) = &config.language {
+        text += &format!(
+            "- a language model of {} parameters that reads prompts, and an image side of {}\n",
+            language.language_parameters(),
+            language.image_side_parameters()
         );
     }
     text

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use files::{FileError, HomeError, ParameterError, list_problems};
 
-use crate::{CLASSES, CONFIG, GENERATOR, TOKENIZER};
+use crate::{CLASSES, CONFIG, GENERATOR, IMAGE_SIDE, LANGUAGE, TEXT_TOKENIZER, TOKENIZER};
 
 /// A model that could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +18,8 @@ pub enum ModelError {
     /// There is no such folder, or it holds no model.
     #[error(
         "`{}` is no model folder: it has no `{missing}`. A model folder holds {CONFIG}, \
-         {TOKENIZER} and, with a generator, {GENERATOR} and {CLASSES}; `alitok import` and \
-         `alitok train` make one",
+         {TOKENIZER} and, with a generator, {GENERATOR} and {CLASSES}, or, with a language model, \
+         {LANGUAGE}, {IMAGE_SIDE} and {TEXT_TOKENIZER}; `alitok import` and `alitok train` make one",
         path.display()
     )]
     NoModel {
@@ -62,6 +62,29 @@ pub enum ModelError {
     /// The model to write contradicts itself.
     #[error("this model cannot be written: {0}")]
     Contradiction(String),
+    /// The text tokenizer cannot be read.
+    #[error(transparent)]
+    Text(#[from] language::TextError),
+    /// The model reads prompts, not classes.
+    #[error(
+        "the model `{}` draws what a prompt says and has no classes; give it a prompt",
+        path.display()
+    )]
+    NoClasses {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The model reads no prompts.
+    #[error(
+        "the model `{}` reads no prompts; {}", path.display(),
+        if *has_classes { "ask for one of its classes" } else { "it has neither language model nor generator" }
+    )]
+    NoPrompts {
+        /// The folder.
+        path: PathBuf,
+        /// Whether it draws classes.
+        has_classes: bool,
+    },
     /// The model has no generator.
     #[error("the model `{}` has no generator; import or train one", path.display())]
     NoGenerator {

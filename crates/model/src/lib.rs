@@ -25,6 +25,9 @@
 //! | `tokenizer.safetensors` | `encoder.*`, `quantizer.*`, `causal_decoder.*` and / or `bidirectional_decoder.*` |
 //! | `generator.safetensors` | the generator, where there is one |
 //! | `classes.json` | names of its classes, a list in the order of their labels |
+//! | `language.safetensors` | instead of a generator, a language model that reads prompts (names: `language`) |
+//! | `image_side.safetensors` | its adaptor and head for codes |
+//! | `text_tokenizer.json` | how its prompts become ids: Hugging Face's `tokenizer.json` |
 //! | `README.md` | for people |
 
 mod classes;
@@ -45,12 +48,13 @@ use std::{
 
 use files::{FileError, TensorMap, safetensors::TensorFile};
 use generator::GeneratorConfig;
+use language::{LanguageConfig, Prompts, TextTokenizer};
 use serde::Deserialize;
 
 pub use classes::{ClassNames, Resolved, UnknownClass, composed};
 pub use config::{FORMAT, ModelConfig};
 #[cfg(feature = "write")]
-pub use contents::{ModelContents, check_free};
+pub use contents::{ModelContents, TextModelContents, check_free};
 pub use digest::{tensors_digest, tokenizer_digest};
 pub use error::ModelError;
 
@@ -58,11 +62,15 @@ const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.safetensors";
 const GENERATOR: &str = "generator.safetensors";
 const CLASSES: &str = "classes.json";
+const LANGUAGE: &str = "language.safetensors";
+const IMAGE_SIDE: &str = "image_side.safetensors";
+const TEXT_TOKENIZER: &str = "text_tokenizer.json";
 #[cfg(feature = "write")]
 const README: &str = "README.md";
 /// Names of the files of a model folder.
 #[cfg(feature = "write")]
-pub const FILES: [&str; 5] = [CONFIG, TOKENIZER, GENERATOR, CLASSES, README];
+pub const FILES: [&str; 8] =
+    [CONFIG, TOKENIZER, GENERATOR, CLASSES, LANGUAGE, IMAGE_SIDE, TEXT_TOKENIZER, README];
 
 /// A model whose configuration has been read. Weights are read on demand.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +86,12 @@ pub struct Model {
 #[derive(Debug, Clone, PartialEq)]
 enum Source {
     Folder(PathBuf),
-    Memory { name: PathBuf, tokenizer: Arc<[u8]>, generator: Option<Arc<[u8]>> },
+    Memory {
+        name: PathBuf,
+        tokenizer: Arc<[u8]>,
+        generator: Option<Arc<[u8]>>,
+        text: Option<TextBytes>,
+    },
 }
 
 /// The files of a model folder, in memory.
@@ -94,6 +107,19 @@ pub struct ModelBytes {
     pub tokenizer: Arc<[u8]>,
     /// `generator.safetensors`, exactly if the model has a generator.
     pub generator: Option<Arc<[u8]>>,
+    /// The files of a language model, exactly if the model has one.
+    pub text: Option<TextBytes>,
+}
+
+/// The files of a language model, in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextBytes {
+    /// `language.safetensors`.
+    pub language: Arc<[u8]>,
+    /// `image_side.safetensors`.
+    pub image_side: Arc<[u8]>,
+    /// `text_tokenizer.json`.
+    pub text_tokenizer: Arc<str>,
 }
 
 impl Model {
@@ -120,11 +146,15 @@ impl Model {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn from_bytes(bytes: ModelBytes) -> Result<Self, ModelError> {
-        let ModelBytes { name, config, classes, tokenizer, generator } = bytes;
+        let ModelBytes { name, config, classes, tokenizer, generator, text } = bytes;
         let name = PathBuf::from(name);
-        let exists = |file: &'static str| file != GENERATOR || generator.is_some();
+        let exists = |file: &'static str| match file {
+            GENERATOR => generator.is_some(),
+            LANGUAGE | IMAGE_SIDE | TEXT_TOKENIZER => text.is_some(),
+            _ => true,
+        };
         let (config, classes) = check(&name, &Some(config), || Ok(classes), exists)?;
-        Ok(Self { source: Source::Memory { name, tokenizer, generator }, config, classes })
+        Ok(Self { source: Source::Memory { name, tokenizer, generator, text }, config, classes })
     }
 
     pub(crate) fn in_folder(path: &Path, config: ModelConfig, classes: ClassNames) -> Self {
@@ -144,10 +174,100 @@ impl Model {
     /// # Errors
     /// If the model has none.
     pub fn generator_config(&self) -> Result<&GeneratorConfig, ModelError> {
-        self.config
-            .generator
-            .as_ref()
-            .ok_or_else(|| ModelError::NoGenerator { path: self.path().to_owned() })
+        let path = || self.path().to_owned();
+        match (&self.config.generator, &self.config.language) {
+            (Some(generator), _) => Ok(generator),
+            (None, Some(_)) => Err(ModelError::NoClasses { path: path() }),
+            (None, None) => Err(ModelError::NoGenerator { path: path() }),
+        }
+    }
+
+    /// The architecture of the language model.
+    ///
+    /// # Errors
+    /// If the model has none.
+    pub fn language_config(&self) -> Result<&LanguageConfig, ModelError> {
+        self.config.language.as_ref().ok_or_else(|| ModelError::NoPrompts {
+            path: self.path().to_owned(),
+            has_classes: self.config.generator.is_some(),
+        })
+    }
+
+    /// Whether the model draws: classes, or what a prompt says.
+    pub fn draws(&self) -> bool {
+        self.config.generator.is_some() || self.config.language.is_some()
+    }
+
+    /// How prompts for the model are written.
+    ///
+    /// # Errors
+    /// If the model reads none, or its text tokenizer is missing, damaged or not that of its language
+    /// model.
+    pub fn prompts(&self) -> Result<Prompts, ModelError> {
+        let config = self.language_config()?;
+        let path = self.path().join(TEXT_TOKENIZER);
+        let tokenizer = match &self.source {
+            Source::Folder(_) => TextTokenizer::read(&path)?,
+            Source::Memory { .. } => TextTokenizer::parse(&path, &self.text_tokenizer_json()?)?,
+        };
+        let (largest, rows) = (tokenizer.largest_id(), config.vocabulary);
+        if largest >= rows {
+            let what =
+                format!("has ids up to {largest}, and the language model's embedding {rows} rows");
+            return Err(ModelError::Config { path, what });
+        }
+        Ok(Prompts::new(Arc::new(tokenizer), config))
+    }
+
+    /// The content of the text tokenizer's file.
+    ///
+    /// # Errors
+    /// If the model reads no prompts, or the file cannot be read.
+    pub fn text_tokenizer_json(&self) -> Result<Arc<str>, ModelError> {
+        self.language_config()?;
+        match &self.source {
+            Source::Folder(folder) => {
+                let path = folder.join(TEXT_TOKENIZER);
+                let text = fs::read_to_string(&path);
+                Ok(text.map_err(|source| FileError::Read { path, source })?.into())
+            }
+            Source::Memory { text, .. } => Ok(Arc::clone(&self.text_bytes(text)?.text_tokenizer)),
+        }
+    }
+
+    /// The file of the language model's weights.
+    ///
+    /// # Errors
+    /// If the model has none, or it cannot be read.
+    pub fn language_file(&self) -> Result<TensorFile, ModelError> {
+        self.text_file(LANGUAGE, |text| &text.language)
+    }
+
+    /// The file of the weights of the language model's image side.
+    ///
+    /// # Errors
+    /// If the model has none, or it cannot be read.
+    pub fn image_side_file(&self) -> Result<TensorFile, ModelError> {
+        self.text_file(IMAGE_SIDE, |text| &text.image_side)
+    }
+
+    fn text_file(
+        &self,
+        file: &'static str,
+        of: impl Fn(&TextBytes) -> &Arc<[u8]>,
+    ) -> Result<TensorFile, ModelError> {
+        self.language_config()?;
+        Ok(match &self.source {
+            Source::Folder(folder) => TensorFile::open(folder.join(file))?,
+            Source::Memory { name, text, .. } => {
+                TensorFile::from_bytes(name.join(file), Arc::clone(of(self.text_bytes(text)?)))
+            }
+        })
+    }
+
+    fn text_bytes<'a>(&self, text: &'a Option<TextBytes>) -> Result<&'a TextBytes, ModelError> {
+        let missing = || ModelError::NoPrompts { path: self.path().to_owned(), has_classes: false };
+        text.as_ref().ok_or_else(missing)
     }
 
     /// The file of the tokenizer's weights.
@@ -188,6 +308,11 @@ impl Model {
         if self.config.generator.is_some() {
             self.generator_file()?.views()?;
         }
+        if self.config.language.is_some() {
+            self.language_file()?.views()?;
+            self.image_side_file()?.views()?;
+            self.prompts()?;
+        }
         Ok(())
     }
 
@@ -206,6 +331,26 @@ impl Model {
     /// number.
     pub fn generator_tensors(&self) -> Result<TensorMap, ModelError> {
         finite(&self.generator_file()?)
+    }
+}
+
+impl Model {
+    /// The language model's parameters by name; whether they are those of the architecture is not checked.
+    ///
+    /// # Errors
+    /// If the model has none, or the file is missing or damaged, or holds a value that is no finite
+    /// number.
+    pub fn language_tensors(&self) -> Result<TensorMap, ModelError> {
+        finite(&self.language_file()?)
+    }
+
+    /// The parameters of the image side by name; whether they are those of the architecture is not
+    /// checked.
+    ///
+    /// # Errors
+    /// As [`language_tensors`](Self::language_tensors).
+    pub fn image_side_tensors(&self) -> Result<TensorMap, ModelError> {
+        finite(&self.image_side_file()?)
     }
 }
 
@@ -255,6 +400,22 @@ fn check(
     }
     if !exists(TOKENIZER) {
         return Err(missing(TOKENIZER));
+    }
+    match config.language {
+        Some(_) => {
+            if let Some(file) =
+                [LANGUAGE, IMAGE_SIDE, TEXT_TOKENIZER].into_iter().find(|&file| !exists(file))
+            {
+                return Err(missing(file));
+            }
+        }
+        None if exists(LANGUAGE) => {
+            return Err(wrong(
+                CONFIG,
+                format!("describes no `language`, but there is a {LANGUAGE}; remove it"),
+            ));
+        }
+        None => {}
     }
     let Some(generator) = &config.generator else {
         if exists(GENERATOR) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::{Drafts, Pool, Precision};
+use engine::{Drafts, LanguageModel, Pool, Precision, language_model::LanguageWeights};
 use model::Model;
 use tokenizer::{DecoderKind, TokenizerConfig};
 
@@ -115,10 +115,10 @@ impl Compute {
         Ok(Box::new(CpuDecoder::new(decoder)))
     }
 
-    /// A model's generator.
+    /// A model's generator or language model.
     ///
     /// # Errors
-    /// If the model has none, its weights cannot be read, or do not fit the architecture.
+    /// If the model has neither, its weights cannot be read, or do not fit the architecture.
     pub fn drawer(&self, model: &Model) -> Result<Box<dyn Draw>, PipelineError> {
         self.drawer_with_drafts(model, DraftSource::None)
     }
@@ -133,6 +133,12 @@ impl Compute {
         model: &Model,
         source: DraftSource,
     ) -> Result<Box<dyn Draw>, PipelineError> {
+        if model.config.language.is_some() {
+            return match source {
+                DraftSource::None => Ok(Box::new(self.language_model(model, false)?)),
+                _ => Err(PipelineError::PromptDrafts),
+            };
+        }
         let config = model.generator_config()?;
         self.check_memory("generator", config.parameter_count())?;
         if source != DraftSource::None && self.device != Device::Cpu {
@@ -155,6 +161,33 @@ impl Compute {
             DraftSource::Int8 => Drafts::Of(Box::new(load(Precision::Int8)?)),
         };
         Ok(Box::new(CpuDrawer { generator: load(self.precision)?, drafts }))
+    }
+}
+
+impl Compute {
+    /// A model's language model, with its head for text where that is wanted.
+    ///
+    /// # Errors
+    /// If the model has none, its weights cannot be read or do not fit the architecture, or the device
+    /// does not compute it.
+    pub fn language_model(
+        &self,
+        model: &Model,
+        with_text: bool,
+    ) -> Result<LanguageModel, PipelineError> {
+        let config = model.language_config()?;
+        if self.device != Device::Cpu {
+            return Err(DeviceError::Prompts { device: self.device }.into());
+        }
+        let parameters = config.language_parameters() + config.image_side_parameters();
+        self.check_memory("language model", parameters)?;
+        let weights = LanguageWeights {
+            language: model.language_file()?.into(),
+            image_side: model.image_side_file()?.into(),
+            tokenizer: model.tokenizer_file()?.into(),
+        };
+        let load = if with_text { LanguageModel::load_with_text } else { LanguageModel::load };
+        Ok(load(&weights, config, self.precision, Arc::clone(&self.pool))?)
     }
 }
 

@@ -5,11 +5,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use engine::{Drafts, JobId, Scheduler, Workspace, scheduler};
-use generator::{GenerateError, GeneratorConfig, Request, SamplingConfig};
+use engine::{Drafts, JobId, Scheduler, SequenceModel, Workspace, scheduler};
+use generator::{GenerateError, Request, SamplingConfig};
 use pixels::Picture;
 use tokenizer::{DecoderKind, TokenizerConfig};
-use tokens::CodebookIndex;
+use tokens::{CodebookIndex, TokenLayout};
 
 use crate::{
     Batch, Decode, Draw, Encode, Event, PipelineError, decode::check_tokens, encode::check_size,
@@ -85,33 +85,63 @@ pub(crate) struct CpuDrawer {
 const DRAFTED: usize = 3;
 
 impl Draw for CpuDrawer {
-    fn config(&self) -> &GeneratorConfig {
-        self.generator.config()
+    fn layout(&self) -> TokenLayout {
+        self.generator.config().layout
     }
 
-    fn batch(&self, pictures: usize) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
+    fn batch(
+        &self,
+        pictures: usize,
+        condition: usize,
+    ) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
         let drafts = match &self.drafts {
             Drafts::None => Drafts::None,
             Drafts::Own => Drafts::Own,
             Drafts::Of(drafter) => Drafts::Of(&**drafter),
         };
-        CpuBatch::open(&self.generator, drafts, pictures)
+        let position = self.generator.position_bytes();
+        CpuBatch::open(&self.generator, drafts, pictures, condition, position)
     }
 }
 
 impl Draw for engine::Generator {
-    fn config(&self) -> &GeneratorConfig {
-        self.config()
+    fn layout(&self) -> TokenLayout {
+        self.config().layout
     }
 
-    fn batch(&self, pictures: usize) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
-        CpuBatch::open(self, Drafts::None, pictures)
+    fn batch(
+        &self,
+        pictures: usize,
+        condition: usize,
+    ) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
+        CpuBatch::open(self, Drafts::None, pictures, condition, self.position_bytes())
+    }
+}
+
+/// Ids of a prompt that a batch has room for where prompts are not known before.
+pub const PROMPT_ROOM: usize = 512;
+
+impl Draw for engine::LanguageModel {
+    fn layout(&self) -> TokenLayout {
+        self.config().layout
+    }
+
+    fn condition_room(&self) -> usize {
+        self.config().most_prompt_ids().min(PROMPT_ROOM)
+    }
+
+    fn batch(
+        &self,
+        pictures: usize,
+        condition: usize,
+    ) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
+        CpuBatch::open(self, Drafts::None, pictures, condition, self.position_bytes())
     }
 }
 
 /// A scheduler whose jobs are numbered.
-struct CpuBatch<'a> {
-    scheduler: Scheduler<&'a engine::Generator>,
+struct CpuBatch<'a, M: SequenceModel> {
+    scheduler: Scheduler<&'a M>,
     jobs: BTreeMap<usize, JobId>,
     numbers: BTreeMap<JobId, usize>,
     /// The number of the next picture.
@@ -120,18 +150,22 @@ struct CpuBatch<'a> {
     events: Vec<scheduler::Event>,
 }
 
-impl<'a> CpuBatch<'a> {
-    /// A batch with room for so many pictures, fewer where their keys and values are large.
+impl<'a, M: SequenceModel> CpuBatch<'a, M> {
+    /// A batch with room for so many pictures, whose conditions have up to `condition` ids; fewer where
+    /// their keys and values are large.
     fn open(
-        generator: &'a engine::Generator,
-        drafts: Drafts<&'a engine::Generator>,
+        model: &'a M,
+        drafts: Drafts<&'a M>,
         pictures: usize,
+        condition: usize,
+        position_bytes: usize,
     ) -> Result<Box<dyn Batch + Send + 'a>, PipelineError> {
         // A guided picture is two sequences.
-        let picture_bytes = 2 * generator.config().layout.len() * generator.position_bytes();
+        let picture_bytes = 2 * (condition + model.layout().len()) * position_bytes;
         let pictures = pictures.min(CACHE_BYTES / picture_bytes).max(1);
+        let scheduler = Scheduler::with_conditions(model, pictures, condition)?;
         Ok(Box::new(Self {
-            scheduler: Scheduler::new(generator, pictures)?.with_drafts(drafts, DRAFTED)?,
+            scheduler: scheduler.with_drafts(drafts, DRAFTED)?,
             jobs: BTreeMap::new(),
             numbers: BTreeMap::new(),
             next: 0,
@@ -148,7 +182,7 @@ impl<'a> CpuBatch<'a> {
     }
 }
 
-impl Batch for CpuBatch<'_> {
+impl<M: SequenceModel> Batch for CpuBatch<'_, M> {
     fn submit(
         &mut self,
         request: &Request,

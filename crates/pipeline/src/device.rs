@@ -74,6 +74,12 @@ pub enum DeviceError {
         /// The device.
         device: Device,
     },
+    /// It computes no language models.
+    #[error("prompts are drawn on the device `cpu`, not on `{device}`; leave out the device")]
+    Prompts {
+        /// The device.
+        device: Device,
+    },
     /// It computes in single precision only.
     #[error(
         "the device `{device}` computes in f32 only; leave out the precision, or use the device `cpu`"

@@ -2,23 +2,33 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use generator::{GenerateError, GeneratorConfig, Request, SamplingConfig};
+use generator::{GenerateError, Request, SamplingConfig};
 use pixels::Picture;
-use tokens::CodebookIndex;
+use tokens::{CodebookIndex, TokenLayout};
 
 use crate::{Decode, PipelineError};
 
-/// A loaded generator, on some device.
+/// A loaded generator or language model, on some device.
 pub trait Draw: Send + Sync {
-    /// The generator's architecture.
-    fn config(&self) -> &GeneratorConfig;
+    /// The layout of a picture's tokens.
+    fn layout(&self) -> TokenLayout;
+
+    /// Ids of a condition that a batch has room for where its requests are not known before: 1, which is a
+    /// class, unless the model reads prompts.
+    fn condition_room(&self) -> usize {
+        1
+    }
 
     /// A batch that pictures can join and leave at any time, with room for so many at once; fewer where
-    /// more would not be drawn faster.
+    /// more would not be drawn faster. Their conditions have up to `condition` ids.
     ///
     /// # Errors
     /// If there is no memory for so many.
-    fn batch(&self, pictures: usize) -> Result<Box<dyn Batch + Send + '_>, PipelineError>;
+    fn batch(
+        &self,
+        pictures: usize,
+        condition: usize,
+    ) -> Result<Box<dyn Batch + Send + '_>, PipelineError>;
 }
 
 /// Pictures that are drawn together, each as if it were alone.
@@ -125,9 +135,17 @@ impl<'a> Drawing<'a> {
     /// # Errors
     /// If there is no memory for so many.
     pub fn new(draw: &'a dyn Draw, pictures: usize) -> Result<Self, PipelineError> {
+        Self::with_room(draw, pictures, draw.condition_room())
+    }
+
+    fn with_room(
+        draw: &'a dyn Draw,
+        pictures: usize,
+        condition: usize,
+    ) -> Result<Self, PipelineError> {
         Ok(Self {
             draw,
-            batch: draw.batch(pictures)?,
+            batch: draw.batch(pictures, condition)?,
             happened: Vec::new(),
             events: VecDeque::new(),
             previews: None,
@@ -136,7 +154,8 @@ impl<'a> Drawing<'a> {
         })
     }
 
-    /// A drawing of these requests, `pictures` at a time.
+    /// A drawing of these requests, `pictures` at a time. Others that join may not have a longer prompt than
+    /// the longest of these.
     ///
     /// # Errors
     /// If the generator cannot draw one of them, or there is no memory.
@@ -146,7 +165,9 @@ impl<'a> Drawing<'a> {
         sampling: &SamplingConfig,
         pictures: usize,
     ) -> Result<Self, PipelineError> {
-        let mut drawing = Self::new(draw, pictures.min(requests.len()))?;
+        let condition = requests.iter().map(|request| request.condition.length()).max();
+        let condition = condition.unwrap_or(1);
+        let mut drawing = Self::with_room(draw, pictures.min(requests.len()), condition)?;
         for request in requests {
             drawing.submit(request, sampling)?;
         }
@@ -207,7 +228,7 @@ impl<'a> Drawing<'a> {
 
     /// Tokens that are decided so far, over all pictures.
     pub fn decided(&self) -> usize {
-        self.ended * self.draw.config().layout.len() + self.batch.decided()
+        self.ended * self.draw.layout().len() + self.batch.decided()
     }
 
     /// How many pictures are drawn at once.
@@ -272,7 +293,7 @@ impl<'a> Drawing<'a> {
     /// The picture of these rows, if one is wanted.
     fn preview(&self, tokens: &[CodebookIndex]) -> Option<Picture> {
         let Previews { decoder, every } = self.previews.as_ref()?;
-        let layout = self.draw.config().layout;
+        let layout = self.draw.layout();
         let rows = (1..layout.rows()).find(|&rows| layout.len_of_rows(rows) == tokens.len())?;
         // A generator's tokens are codes of its tokenizer.
         if rows.is_multiple_of(*every) { decoder.decode(tokens).ok() } else { None }

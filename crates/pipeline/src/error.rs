@@ -28,7 +28,7 @@ pub enum PipelineError {
         machine::bytes(*needed), machine::bytes(*available)
     )]
     Memory {
-        /// Encoder, decoder or generator.
+        /// Encoder, decoder, generator or language model.
         what: &'static str,
         /// Bytes of its weights.
         needed: u64,
@@ -50,6 +50,12 @@ pub enum PipelineError {
     /// A model in 8-bit integers was to try tokens for itself.
     #[error("drafts of the model in int8 help f32 and bf16 only; leave them out with int8")]
     Drafts,
+    /// A model that reads prompts was to try tokens ahead of their turn.
+    #[error("drafts help models that draw classes; leave them out with a model that reads prompts")]
+    PromptDrafts,
+    /// A prompt cannot be read.
+    #[error(transparent)]
+    Prompt(#[from] language::PromptError),
     /// A request cannot be drawn.
     #[error(transparent)]
     Generate(#[from] GenerateError),

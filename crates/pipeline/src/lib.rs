@@ -52,6 +52,7 @@ pub mod samples;
 pub mod token_file;
 
 pub use compute::{Compute, DraftSource, decoder_kind};
+pub use cpu::PROMPT_ROOM;
 pub use decode::Decode;
 pub use device::{Device, DeviceError, ReferenceBackend};
 pub use draw::{Batch, Draw, Drawing, Event};
@@ -60,7 +61,10 @@ pub use engine::Precision;
 pub use error::PipelineError;
 #[cfg(feature = "reference")]
 pub use reference::device as reference_device;
-pub use request::{SamplingChanges, check_count, class_requests, requests_without_class, sampling};
+pub use request::{
+    SamplingChanges, check_count, class_requests, prompt_requests, requests_without_class,
+    requests_without_prompt, sampling,
+};
 #[cfg(feature = "write")]
 pub use samples::{PreviewWriter, SampleError, SampleWriter};
 pub use token_file::TokenFileError;

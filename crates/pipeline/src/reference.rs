@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use generator::{
-    GenerateError, GeneratorConfig, Request, SamplingConfig,
+    GenerateError, Request, SamplingConfig,
     reference::{Generator, Sequences},
 };
 use pixels::Picture;
@@ -12,7 +12,7 @@ use tokenizer::{
     DecoderKind, TokenizerConfig,
     reference::{FrozenEncoder, Tokenizer},
 };
-use tokens::CodebookIndex;
+use tokens::{CodebookIndex, TokenLayout};
 
 use crate::{
     Batch, Decode, Draw, Encode, Event, PipelineError, ReferenceBackend, decode::check_tokens,
@@ -58,11 +58,15 @@ impl Decode for ReferenceDecoder {
 }
 
 impl Draw for Generator {
-    fn config(&self) -> &GeneratorConfig {
-        self.config()
+    fn layout(&self) -> TokenLayout {
+        self.config().layout
     }
 
-    fn batch(&self, pictures: usize) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
+    fn batch(
+        &self,
+        pictures: usize,
+        _: usize,
+    ) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
         let pictures = pictures.max(1);
         Ok(Box::new(ReferenceBatch {
             generator: self,

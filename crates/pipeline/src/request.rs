@@ -1,6 +1,7 @@
 //! What is asked for, with the same defaults for every door.
 
 use generator::{Condition, GeneratorConfig, Request, SamplingConfig};
+use language::{PromptError, Prompts};
 use model::Model;
 
 use crate::PipelineError;
@@ -37,7 +38,7 @@ pub fn sampling(model: &Model, changes: &SamplingChanges) -> Result<SamplingConf
     Ok(sampling)
 }
 
-/// Refuses more pictures of each of so many classes than memory can keep track of.
+/// Refuses more pictures of each of so many classes or prompts than memory can keep track of.
 ///
 /// # Errors
 /// [`PipelineError::Count`].
@@ -64,6 +65,37 @@ pub fn class_requests(classes: &[usize], count: usize, seed: u64) -> Vec<Request
             index: index as u64,
             forced: Vec::new(),
         })
+        .collect()
+}
+
+/// `count` pictures of each prompt, in turn: picture i is of prompt i mod P and has index i of the seed's
+/// noise.
+///
+/// # Errors
+/// If a prompt is empty or too long.
+pub fn prompt_requests(
+    prompts: &Prompts,
+    texts: &[String],
+    count: usize,
+    seed: u64,
+) -> Result<Vec<Request>, PromptError> {
+    let conditions: Vec<Condition> =
+        texts.iter().map(|text| prompts.condition(text)).collect::<Result<_, _>>()?;
+    Ok((0..count * conditions.len())
+        .map(|index| Request {
+            condition: conditions[index % conditions.len()].clone(),
+            seed,
+            index: index as u64,
+            forced: Vec::new(),
+        })
+        .collect())
+}
+
+/// `count` pictures of no prompt, as training draws where it leaves the caption out.
+pub fn requests_without_prompt(prompts: &Prompts, count: usize, seed: u64) -> Vec<Request> {
+    let condition = prompts.no_condition();
+    (0..count as u64)
+        .map(|index| Request { condition: condition.clone(), seed, index, forced: Vec::new() })
         .collect()
 }
 

@@ -9,7 +9,8 @@ use generator::{Request, SamplingConfig};
 use model::Model;
 use pipeline::{
     Compute, Draw, Drawing, Event, PipelineError, PreviewWriter, SampleError, SampleWriter,
-    SamplingChanges, class_requests, requests_without_class, sampling, token_file,
+    SamplingChanges, class_requests, prompt_requests, requests_without_class,
+    requests_without_prompt, sampling, token_file,
 };
 use tokenizer::DecoderKind;
 use tokens::{CodebookIndex, Vocabulary};
@@ -95,7 +96,7 @@ fn should_let_requests_join_and_leave_between_two_tokens() {
 #[test]
 fn should_tell_every_row_once_and_in_order() {
     let drawer = Compute::default().drawer(&MODEL).unwrap();
-    let layout = drawer.config().layout;
+    let layout = drawer.layout();
     let mut requests = class_requests(&[2, 3], 1, 9);
     let whole = alone(&*drawer, &requests[1]);
     let given = layout.len_of_rows(5);
@@ -191,7 +192,7 @@ fn should_refuse_what_is_no_picture_of_the_model() {
     assert!(refused.contains("32 × 64") && refused.contains("64 × 64"), "{refused}");
 
     let drawer = compute.drawer(&MODEL).unwrap();
-    let unknown = class_requests(&[drawer.config().classes], 1, 1);
+    let unknown = class_requests(&[MODEL.generator_config().unwrap().classes], 1, 1);
     assert!(Drawing::of(&*drawer, &unknown, &defaults(), 1).is_err());
     let changes = SamplingChanges { top_p: Some(0.0), ..SamplingChanges::default() };
     assert!(sampling(&MODEL, &changes).is_err());
@@ -275,7 +276,7 @@ fn should_write_samples_by_the_ending_of_the_name() {
 fn should_draw_without_a_class_what_the_unconditional_half_draws() {
     let compute = Compute::default();
     let drawer = compute.drawer(&MODEL).unwrap();
-    let requests = requests_without_class(drawer.config(), 2, 4);
+    let requests = requests_without_class(MODEL.generator_config().unwrap(), 2, 4);
     let guidance = |guidance| {
         let changes = SamplingChanges { guidance: Some(guidance), ..SamplingChanges::default() };
         let sampling = sampling(&MODEL, &changes).unwrap();
@@ -283,6 +284,116 @@ fn should_draw_without_a_class_what_the_unconditional_half_draws() {
     };
     assert_eq!(guidance(1.0), guidance(4.0));
     assert!(requests.iter().all(|request| request.condition.label().is_none()));
+}
+
+/// The bundled model's tokenizer with a language model that has learned nothing.
+fn model_of_prompts(folder: &Path) -> Model {
+    use files::{HostTensor, safetensors::StorageFormat};
+    let tokenizer = MODEL.config.tokenizer.clone();
+    let (codes, size) = (tokenizer.codes, tokenizer.token_size);
+    let preset = language::presets::qwen2_half_billion(tokenizer.layout(), codes, size);
+    let control = language::ControlTokens {
+        message_start: 1,
+        message_end: 2,
+        picture_start: 3,
+        picture_end: 4,
+        padding: 0,
+    };
+    let config = language::LanguageConfig {
+        vocabulary: 352,
+        width: 32,
+        layers: 2,
+        heads: 4,
+        key_value_heads: 2,
+        hidden: 40,
+        adaptor_hidden: 32,
+        head_hidden: 32,
+        control,
+        ..preset
+    };
+    let noise = |(name, shape): (String, Vec<usize>)| {
+        let mut noise = tokens::noise::Noise::of_parameter(1, &name, 0);
+        let values = (0..shape.iter().product()).map(|_| noise.normal() as f32 / 2.0).collect();
+        (name, HostTensor::new(shape, values))
+    };
+    let text = std::fs::read_to_string(fixtures::fixture("text_tiny/tokenizer.json")).unwrap();
+    model::TextModelContents {
+        tokenizer: (&MODEL.tokenizer_tensors().unwrap(), StorageFormat::F32),
+        language: (&config.language_shapes().into_iter().map(noise).collect(), StorageFormat::F32),
+        image_side: &config.image_side_shapes().into_iter().map(noise).collect(),
+        text_tokenizer: &text,
+        config: &model::ModelConfig::of_prompts(tokenizer, config),
+        readme: None,
+    }
+    .write(folder)
+    .unwrap()
+}
+
+#[test]
+fn should_draw_a_prompt_as_if_it_were_alone_whoever_joins() {
+    let scratch = fixtures::Scratch::new();
+    let model = model_of_prompts(&scratch.path("model"));
+    let drawer = Compute::default().drawer(&model).unwrap();
+    let prompts = model.prompts().unwrap();
+    let texts = ["a red apple", "two blue circles and one yellow square", "x"].map(str::to_owned);
+    let requests = prompt_requests(&prompts, &texts, 2, 3).unwrap();
+    assert_eq!(requests.len(), 6);
+    assert_eq!(requests[4].condition, requests[1].condition, "picture i has prompt i mod P");
+    let sampling = sampling(&model, &SamplingChanges::default()).unwrap();
+    assert_eq!((sampling.guidance, sampling.guidance_power, sampling.temperature), (5.0, 0.0, 1.0));
+    let alone: Vec<_> = requests
+        .iter()
+        .map(|request| {
+            let one = std::slice::from_ref(request);
+            finished(&mut Drawing::of(&*drawer, one, &sampling, 1).unwrap()).remove(0).1
+        })
+        .collect();
+    assert_ne!(alone[0], alone[3], "another number, another picture");
+    assert_ne!(alone[0], alone[1]);
+    // Without being told how long prompts will be, and one after the other.
+    let mut drawing = Drawing::new(&*drawer, 2).unwrap();
+    let mut events = Vec::new();
+    for request in &requests {
+        drawing.submit(request, &sampling).unwrap();
+        (0..5).for_each(|_| events.extend(drawing.poll()));
+    }
+    events.extend(drawing);
+    let mut drawn: Vec<_> = events
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Finished { picture, tokens } => Some((picture, tokens)),
+            _ => None,
+        })
+        .collect();
+    drawn.sort();
+    assert!(drawn.into_iter().map(|(_, tokens)| tokens).eq(alone));
+
+    // No prompt: the two halves are one, so guidance changes nothing.
+    let none = requests_without_prompt(&prompts, 1, 3);
+    let of = |guidance| {
+        let sampling = SamplingConfig { guidance, ..sampling };
+        finished(&mut Drawing::of(&*drawer, &none, &sampling, 1).unwrap())
+    };
+    assert_eq!(of(1.0), of(6.0));
+}
+
+#[test]
+fn should_refuse_a_prompt_for_classes_and_a_class_for_prompts() {
+    let scratch = fixtures::Scratch::new();
+    let model = model_of_prompts(&scratch.path("model"));
+    let text = Compute::default().drawer(&model).unwrap();
+    let classes = Compute::default().drawer(&MODEL).unwrap();
+    let of_class = class_requests(&[0], 1, 1);
+    let of_prompt = prompt_requests(&model.prompts().unwrap(), &["a".to_owned()], 1, 1).unwrap();
+    let error = |drawer: &dyn Draw, requests: &[Request]| {
+        Drawing::of(drawer, requests, &defaults(), 1).unwrap_err().to_string()
+    };
+    assert!(error(&*text, &of_class).contains("give a prompt"));
+    assert!(error(&*classes, &of_prompt).contains("ask for a class"));
+    let drafts = Compute::default().drawer_with_drafts(&model, pipeline::DraftSource::Own);
+    assert!(matches!(drafts.map(drop), Err(PipelineError::PromptDrafts)));
+    let empty = prompt_requests(&model.prompts().unwrap(), &[" ".to_owned()], 1, 1);
+    assert!(empty.is_err());
 }
 
 #[cfg(feature = "reference")]
@@ -305,5 +416,5 @@ fn should_draw_the_same_tokens_on_the_reference() {
         .collect();
     assert_eq!(ends, expected);
     let rows = events.iter().filter(|event| matches!(event, Event::Row { .. })).count();
-    assert_eq!(rows, 2 * (on_burn.config().layout.rows() + 1));
+    assert_eq!(rows, 2 * (on_burn.layout().rows() + 1));
 }

@@ -30,7 +30,7 @@ fn open(folder: &Path) -> Result<(), String> {
     let model = Model::read(folder).map_err(|error| text(&error))?;
     let compute = Compute::default();
     let drawer = compute.drawer(&model).map_err(|error| text(&error))?;
-    drop(drawer.batch(1).map_err(|error| text(&error))?);
+    drop(drawer.batch(1, 1).map_err(|error| text(&error))?);
     for kind in [DecoderKind::Causal, DecoderKind::Bidirectional] {
         compute.decoder(&model, Some(kind)).map_err(|error| text(&error))?;
     }

@@ -9,11 +9,12 @@ use std::{
 };
 
 use generator::GeneratorConfig;
+use language::{LanguageConfig, Prompts};
 use model::Model;
-use pipeline::{Compute, Decode, Encode, PipelineError, Precision};
+use pipeline::{Compute, Decode, Encode, PROMPT_ROOM, PipelineError, Precision};
 use pixels::Picture;
 use tokenizer::DecoderKind;
-use tokens::CodebookIndex;
+use tokens::{CodebookIndex, TokenLayout, Vocabulary};
 use tokio::{
     sync::{Mutex, Semaphore},
     task::spawn_blocking,
@@ -49,6 +50,8 @@ pub(crate) struct Options {
 pub(crate) struct Entry {
     pub(crate) id: String,
     pub(crate) model: Model,
+    /// How its prompts are written, if it reads any; else it draws classes.
+    pub(crate) prompts: Option<Prompts>,
     /// When its configuration was written, in seconds since 1970.
     pub(crate) created: u64,
     /// What it takes when it is loaded, about.
@@ -72,9 +75,14 @@ pub(crate) struct Loaded {
 }
 
 impl Entry {
-    /// Its generator's architecture; a server's models have one.
-    pub(crate) fn generator(&self) -> Result<&GeneratorConfig, ApiError> {
-        self.model.generator_config().map_err(ApiError::internal)
+    /// The layout of its pictures' tokens.
+    pub(crate) fn layout(&self) -> TokenLayout {
+        self.model.config.tokenizer.layout()
+    }
+
+    /// The codes that tokens may be.
+    pub(crate) fn vocabulary(&self) -> Vocabulary {
+        Vocabulary::new(self.model.config.tokenizer.codes, self.model.classes.len())
     }
 
     /// Whether it is in memory.
@@ -83,22 +91,43 @@ impl Entry {
     }
 }
 
-/// About how many bytes a model takes: its files, which stay mapped, its generator's packed weights, and
-/// the keys and values of as many guided pictures as are drawn at once.
-fn estimate(model: &Model, config: &GeneratorConfig, precision: Precision, batch: usize) -> u64 {
-    let files = ["tokenizer.safetensors", "generator.safetensors"]
-        .iter()
-        .filter_map(|file| std::fs::metadata(model.path().join(file)).ok())
-        .map(|file| file.len())
-        .sum::<u64>();
+/// What a model draws with.
+enum Drawer<'a> {
+    Classes(&'a GeneratorConfig),
+    Prompts(&'a LanguageConfig),
+}
+
+/// About how many bytes a model takes: its files, which stay mapped, its packed weights, and the keys and
+/// values of as many guided pictures as are drawn at once.
+fn estimate(model: &Model, drawer: &Drawer<'_>, precision: Precision, batch: usize) -> u64 {
+    let files = [
+        "tokenizer.safetensors",
+        "generator.safetensors",
+        "language.safetensors",
+        "image_side.safetensors",
+    ]
+    .iter()
+    .filter_map(|file| std::fs::metadata(model.path().join(file)).ok())
+    .map(|file| file.len())
+    .sum::<u64>();
     let weight = match precision {
         Precision::F32 => 4,
         Precision::Bf16 => 2,
         // Of 4-bit weights some are kept in 8.
         Precision::Int8 | Precision::Int4 => 1,
     };
-    let cache = 2 * batch * config.layout.len() * config.layers * 2 * config.width * 4;
-    files + (config.parameter_count() * weight + cache) as u64
+    let (parameters, positions, numbers) = match drawer {
+        Drawer::Classes(config) => {
+            (config.parameter_count(), config.layout.len(), config.layers * config.width)
+        }
+        Drawer::Prompts(config) => (
+            config.language_parameters() + config.image_side_parameters(),
+            PROMPT_ROOM + config.layout.len(),
+            config.layers * config.key_value_width(),
+        ),
+    };
+    let cache = 2 * batch * positions * 2 * numbers * 4;
+    files + (parameters * weight + cache) as u64
 }
 
 impl Models {
@@ -110,7 +139,14 @@ impl Models {
         let mut entries: Vec<Arc<Entry>> = Vec::new();
         for (id, model) in models {
             let wrong = |error: &dyn std::fmt::Display| ServerError::Models(error.to_string());
-            let config = model.generator_config().map_err(|error| wrong(&error))?;
+            let drawer = match &model.config.language {
+                Some(language) => Drawer::Prompts(language),
+                None => Drawer::Classes(model.generator_config().map_err(|error| wrong(&error))?),
+            };
+            let prompts = match drawer {
+                Drawer::Prompts(_) => Some(model.prompts().map_err(|error| wrong(&error))?),
+                Drawer::Classes(_) => None,
+            };
             if entries.iter().any(|entry| entry.id == id) {
                 return Err(wrong(&format!(
                     "two models are called `{id}`; a model's id is its folder's name or, for \
@@ -118,7 +154,7 @@ impl Models {
                 )));
             }
             let precision = options.compute.precision();
-            let bytes = estimate(&model, config, precision, options.batch);
+            let bytes = estimate(&model, &drawer, precision, options.batch);
             if let Some(limit) = options.memory_limit.filter(|&limit| bytes > limit) {
                 return Err(wrong(&format!(
                     "the model `{id}` takes about {} MB alone, more than the memory limit of {} MB",
@@ -136,6 +172,7 @@ impl Models {
                 metrics: metrics.model(&id),
                 id,
                 model,
+                prompts,
                 loaded: Mutex::default(),
                 last_used: AtomicU64::new(0),
             }));

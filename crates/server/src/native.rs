@@ -8,6 +8,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
+use generator::Condition;
 use pipeline::token_file;
 use pixels::{Picture, crop::Crop};
 use serde::{Deserialize, Serialize};
@@ -37,10 +38,15 @@ pub(crate) struct Queued {
     id: String,
     /// The model's id.
     model: String,
-    /// The number of the class.
-    class: usize,
-    /// The name of the class.
-    class_name: String,
+    /// The number of the class, of a model that has classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<usize>,
+    /// The name of the class, of a model that has classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class_name: Option<String>,
+    /// What was asked for in words, of a model that reads them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<String>,
     /// The seed that was given or drawn.
     seed: u64,
     /// Which of the seed's pictures is the first.
@@ -117,13 +123,19 @@ pub(crate) struct Drawn {
 }
 
 fn queued(session: &Session) -> Queued {
-    let Plan { label, seed, index, count, sampling, .. } = &*session.plan;
+    let Plan { condition, seed, index, count, sampling, .. } = &*session.plan;
     let entry = &session.loaded.entry;
     Queued {
         id: session.id.clone(),
         model: entry.id.clone(),
-        class: *label,
-        class_name: entry.model.classes.get(*label).cloned().unwrap_or_default(),
+        class: condition.label(),
+        class_name: condition
+            .label()
+            .map(|label| entry.model.classes.get(label).cloned().unwrap_or_default()),
+        prompt: match condition {
+            Condition::Prompt(prompt) => Some(prompt.text.clone()),
+            _ => None,
+        },
         seed: *seed,
         index: *index,
         n: *count,
@@ -292,7 +304,7 @@ pub(crate) async fn complete(
 ) -> Result<Response, ApiError> {
     let (mut request, image): (PictureRequest, _) = body::upload(request, app.max_upload).await?;
     let entry = request.entry(&app.models)?;
-    let layout = entry.generator()?.layout;
+    let layout = entry.layout();
     let rows = request.rows.take();
     let Some(keep) = rows
         .and_then(|rows| usize::try_from(rows).ok())
@@ -323,7 +335,8 @@ pub(crate) struct CompletionForm {
     /// How many rows of patches to keep.
     #[schema(minimum = 1)]
     rows: u64,
-    /// A class's name. Needed unless `class` is given.
+    /// What the picture shows, in words; a class's name, of a model of classes. Needed unless `class` is
+    /// given.
     prompt: Option<String>,
     /// A class's name or number.
     class: Option<String>,
@@ -598,7 +611,7 @@ pub(crate) async fn decode(
             TokenLists::One(list) => vec![list],
             TokenLists::Several(lists) => lists,
         };
-        let vocabulary = entry.generator()?.vocabulary();
+        let vocabulary = entry.vocabulary();
         let tokens = lists
             .iter()
             .map(|list| list.iter().map(|&token| vocabulary.token(token)).collect())
@@ -608,14 +621,13 @@ pub(crate) async fn decode(
         (entry, tokens, format, request.output_compression.or(query.output_compression))
     } else {
         let entry = app.models.entry(query.model.as_deref())?;
-        let config = entry.generator()?;
-        let (length, vocabulary) = (config.layout.len(), config.vocabulary());
+        let (length, vocabulary) = (entry.layout().len(), entry.vocabulary());
         let name = FilePath::new("the body");
         let tokens = token_file::parse(&content, name, length, vocabulary)
             .map_err(|error| ApiError::content("tokens", error.to_string()))?;
         (entry, tokens, query.output_format, query.output_compression)
     };
-    let length = entry.generator()?.layout.len();
+    let length = entry.layout().len();
     if tokens.is_empty() || tokens.len() > MAX_DECODED {
         let message = format!("{} pictures; decode 1 to {MAX_DECODED} at a time", tokens.len());
         return Err(ApiError::param("tokens", message));

@@ -108,8 +108,10 @@ pub(crate) struct ModelData {
     created: u64,
     /// `alitok`
     owned_by: String,
-    /// The names of its classes; a class's number is its place.
+    /// The names of its classes; a class's number is its place. None of a model that reads prompts.
     classes: Vec<String>,
+    /// Whether it draws what a prompt says; else a prompt is a class's name.
+    reads_prompts: bool,
     /// Width of its pictures in pixels.
     width: usize,
     /// Height of its pictures in pixels.
@@ -144,7 +146,7 @@ pub(crate) struct Defaults {
 
 impl ModelData {
     fn new(entry: &Entry) -> Result<Self, ApiError> {
-        let config = entry.generator()?;
+        let layout = entry.layout();
         let tokenizer = &entry.model.config.tokenizer;
         let sampling = entry.model.config.sampling;
         Ok(Self {
@@ -153,13 +155,14 @@ impl ModelData {
             created: entry.created,
             owned_by: "alitok".to_owned(),
             classes: entry.model.classes.to_vec(),
+            reads_prompts: entry.prompts.is_some(),
             width: tokenizer.image.width,
             height: tokenizer.image.height,
-            tokens: config.layout.len(),
-            prefix: config.layout.prefix(),
-            rows: config.layout.rows(),
-            columns: config.layout.columns(),
-            codes: config.codes,
+            tokens: layout.len(),
+            prefix: layout.prefix(),
+            rows: layout.rows(),
+            columns: layout.columns(),
+            codes: tokenizer.codes,
             defaults: Defaults {
                 guidance: sampling.guidance,
                 guidance_power: sampling.guidance_power,
@@ -279,7 +282,7 @@ async fn respond(mut session: Session) -> Result<Pictures, ApiError> {
         output_format: plan.format,
         background: "opaque".to_owned(),
         quality: "standard".to_owned(),
-        usage: Usage::new(plan.count, entry.generator()?.layout.len(), plan.forced.len()),
+        usage: Usage::new(plan.count, entry.layout().len(), plan.forced.len()),
         model: entry.id.clone(),
         seed: plan.seed,
     })
@@ -364,7 +367,7 @@ fn event(session: &Session, partial: &mut [usize], news: News) -> Option<Event> 
         }
         News::Finished { picture, base64, .. } => {
             let kind = "image_generation.completed";
-            let length = entry.generator().map_or(0, |config| config.layout.len());
+            let length = entry.layout().len();
             let usage = Usage::new(1, length, plan.forced.len().min(length));
             Some(sse(kind, &of(kind, &base64, picture, None, Some(usage))))
         }

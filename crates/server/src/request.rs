@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use generator::{Request, SamplingConfig};
-use pipeline::{SamplingChanges, class_requests, sampling};
+use generator::{Condition, Request, SamplingConfig};
+use language::Prompts;
+use pipeline::{PROMPT_ROOM, SamplingChanges, sampling};
 use serde::{Deserialize, Serialize};
 use tokens::CodebookIndex;
 use utoipa::ToSchema;
@@ -35,7 +36,7 @@ pub(crate) enum ClassField {
 pub(crate) struct PictureRequest {
     /// The model's id; the first model if none is given.
     pub(crate) model: Option<String>,
-    /// What to draw. A model of classes takes a class's name. Needed unless `class` is given.
+    /// What to draw, in words. A model of classes takes a class's name. Needed unless `class` is given.
     pub(crate) prompt: Option<String>,
     /// What to draw, by the class's name or number; it counts before `prompt`, which OpenAI's clients
     /// always send.
@@ -99,7 +100,7 @@ pub(crate) struct PictureRequest {
 /// A request that was checked: what is drawn, and how it is answered.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    pub(crate) label: usize,
+    pub(crate) condition: Condition,
     pub(crate) seed: u64,
     pub(crate) index: u64,
     pub(crate) count: usize,
@@ -138,8 +139,7 @@ impl PictureRequest {
         api: Api,
         longest: Duration,
     ) -> Result<Plan, ApiError> {
-        let config = entry.generator()?;
-        let layout = config.layout;
+        let layout = entry.layout();
         self.check_openai(entry)?;
         let count = match self.n.unwrap_or(1) {
             n @ 1..=MAX_PICTURES => n as usize,
@@ -148,7 +148,10 @@ impl PictureRequest {
                 return Err(ApiError::param("n", message));
             }
         };
-        let label = self.label(entry)?;
+        let condition = match &entry.prompts {
+            Some(prompts) => self.prompt(prompts)?,
+            None => Condition::Class(self.label(entry)?),
+        };
         let top_k = self.top_k.map(|k| usize::try_from(k).unwrap_or(usize::MAX));
         let changes = SamplingChanges {
             guidance: self.guidance,
@@ -214,7 +217,7 @@ impl PictureRequest {
             }
         };
         Ok(Plan {
-            label,
+            condition,
             seed,
             index,
             count,
@@ -254,6 +257,27 @@ impl PictureRequest {
                 let message = format!("`response_format` is `{other}`; use `b64_json`");
                 Err(ApiError::param("response_format", message))
             }
+        }
+    }
+
+    /// What a model that reads words is asked for.
+    fn prompt(&self, prompts: &Prompts) -> Result<Condition, ApiError> {
+        if self.class.is_some() {
+            let message = "this model has no classes; say what to draw in words as `prompt`";
+            return Err(ApiError::param("class", message));
+        }
+        let text = self.prompt.as_deref().unwrap_or_default();
+        let condition = prompts
+            .condition(text)
+            .map_err(|error| ApiError::param("prompt", error.to_string()))?;
+        match condition.length() {
+            length if length > PROMPT_ROOM => {
+                let message = format!(
+                    "`prompt` has {length} tokens; this server reads at most {PROMPT_ROOM}"
+                );
+                Err(ApiError::param("prompt", message))
+            }
+            _ => Ok(condition),
         }
     }
 
@@ -307,8 +331,7 @@ impl PictureRequest {
 
     /// Tokens that are kept.
     fn forced(&self, entry: &Entry) -> Result<Vec<CodebookIndex>, ApiError> {
-        let config = entry.generator()?;
-        let layout = config.layout;
+        let (layout, vocabulary) = (entry.layout(), entry.vocabulary());
         let Some(tokens) = &self.tokens else { return Ok(Vec::new()) };
         if tokens.len() > layout.len() {
             let (got, most) = (tokens.len(), layout.len());
@@ -317,7 +340,7 @@ impl PictureRequest {
         }
         let mut forced = tokens
             .iter()
-            .map(|&token| config.vocabulary().token(token))
+            .map(|&token| vocabulary.token(token))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ApiError::content("tokens", error.to_string()))?;
         if let Some(rows) = self.rows {
@@ -339,11 +362,13 @@ impl PictureRequest {
 impl Plan {
     /// The requests to the generator, one a picture, numbered as the command line numbers them.
     pub(crate) fn requests(&self) -> Vec<Request> {
-        let mut requests = class_requests(&[self.label], self.count, self.seed);
-        for request in &mut requests {
-            request.index += self.index;
-            request.forced.clone_from(&self.forced);
-        }
-        requests
+        (0..self.count as u64)
+            .map(|index| Request {
+                condition: self.condition.clone(),
+                seed: self.seed,
+                index: self.index + index,
+                forced: self.forced.clone(),
+            })
+            .collect()
     }
 }

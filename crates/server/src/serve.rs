@@ -43,7 +43,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// What a server is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The models with their ids, at least one; each must have a generator. The first is loaded at start.
+    /// The models with their ids, at least one; each must draw classes or prompts. The first is loaded at start.
     pub models: Vec<(String, Model)>,
     /// What computes.
     pub compute: Compute,

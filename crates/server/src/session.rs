@@ -258,7 +258,7 @@ impl Session {
         match event {
             Event::Row { tokens, .. } => {
                 progress.first_row.get_or_insert_with(Instant::now);
-                let layout = self.loaded.entry.generator()?.layout;
+                let layout = self.loaded.entry.layout();
                 let row = (1..=layout.rows()).find(|&row| layout.len_of_rows(row) == tokens.len());
                 let row = row.unwrap_or(0);
                 let preview = if self.plan.previews.contains(&row) {

@@ -2,21 +2,23 @@
 
 pub(crate) mod attention;
 pub(crate) mod codes;
+pub(crate) mod language;
 pub(crate) mod predictability;
 pub(crate) mod reconstructions;
 
 use clap::Subcommand;
 
 use crate::commands::analyze::{
-    attention::AnalyzeAttentionArgs, codes::AnalyzeCodesArgs,
+    attention::AnalyzeAttentionArgs, codes::AnalyzeCodesArgs, language::AnalyzeLanguageArgs,
     predictability::AnalyzePredictabilityArgs, reconstructions::AnalyzeReconstructionsArgs,
 };
 
-/// Look into a model: figures, as PNG or SVG
+/// Look into a model: figures, as PNG or SVG, and logits
 #[derive(Debug, Subcommand)]
 pub(crate) enum AnalyzeVerb {
     Attention(AnalyzeAttentionArgs),
     Codes(AnalyzeCodesArgs),
+    Language(AnalyzeLanguageArgs),
     Predictability(AnalyzePredictabilityArgs),
     Reconstructions(AnalyzeReconstructionsArgs),
 }

@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
-use engine::{Decoder, Encoder, Generator, Pool, Weights, measure};
+use engine::{
+    Decoder, Encoder, Generator, LanguageModel, Pool, Weights, language_model::LanguageWeights,
+    measure,
+};
 use generator::{GeneratorConfig, presets};
 use pipeline::Device;
 use serde_json::{Map, Value, json};
@@ -29,6 +32,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchVerb {
     Generator(BenchGeneratorArgs),
+    Language(BenchLanguageArgs),
     Tokenizer(BenchTokenizerArgs),
     Speculation(BenchSpeculationArgs),
 }
@@ -69,6 +73,27 @@ pub(crate) struct BenchGeneratorArgs {
     /// Compute all positions so far again in every step.
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Pictures that are drawn side by side.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
+    /// Time only this many steps, evenly spread over the sequence. Default: all.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: Option<u32>,
+    #[command(flatten)]
+    pub(crate) bench: BenchArgs,
+}
+
+/// Draw guided pictures of prompts with random weights, of LLaVA-OneVision-0.5B's size (paper, A.4)
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  alitok bench language --precision int8 --prompt-tokens 64 --steps 20")]
+pub(crate) struct BenchLanguageArgs {
+    /// Side of the pictures in pixels.
+    #[arg(long, default_value_t = 512, value_parser = side)]
+    pub(crate) size: usize,
+    /// Tokens of a prompt.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) prompt_tokens: u32,
     /// Pictures that are drawn side by side.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: u32,
@@ -123,6 +148,7 @@ pub(crate) fn run(verb: &BenchVerb, device: Option<Device>) -> Result<()> {
     );
     match verb {
         BenchVerb::Generator(args) => generator(args),
+        BenchVerb::Language(args) => language(args),
         BenchVerb::Tokenizer(args) => tokenizer(args),
         BenchVerb::Speculation(args) => speculation::run(args),
     }
@@ -163,10 +189,8 @@ fn generator(args: &BenchGeneratorArgs) -> Result<()> {
     let limits = measure::limits(&pool, precision)?;
     let generator = Generator::load(Weights::Random, &config, precision, Arc::clone(&pool))?;
     let (length, batch) = (config.layout.len(), args.batch as usize);
-    let count = args.steps.map_or(length, |steps| (steps as usize).min(length));
-    let positions: Vec<usize> =
-        (0..count).map(|step| (2 * step + 1) * length / (2 * count)).collect();
-    let steps = measure::steps(&generator, batch, &positions, !args.no_cache)?;
+    let positions = positions(length, args.steps);
+    let steps = measure::steps(&generator, 1, batch, &positions, !args.no_cache)?;
     let mean = |of: &dyn Fn(&measure::StepTime) -> f64| {
         steps.iter().map(of).sum::<f64>() / steps.len() as f64
     };
@@ -193,6 +217,56 @@ fn generator(args: &BenchGeneratorArgs) -> Result<()> {
         "weight_bytes": generator.weight_bytes(),
         "cache_bytes": 2 * batch * length * generator.position_bytes(),
         "instruction_set": generator.instruction_set(),
+    });
+    report(figures, &limits, &pool, &args.bench)
+}
+
+/// So many tokens of a picture, evenly spread; all by default.
+fn positions(length: usize, steps: Option<u32>) -> Vec<usize> {
+    let count = steps.map_or(length, |steps| (steps as usize).min(length));
+    (0..count).map(|step| (2 * step + 1) * length / (2 * count)).collect()
+}
+
+fn language(args: &BenchLanguageArgs) -> Result<()> {
+    let tokenizer = architecture(TokenizerPreset::Paper, args.size);
+    let (codes, size) = (tokenizer.codes, tokenizer.token_size);
+    let config = language::presets::qwen2_half_billion(tokenizer.layout(), codes, size);
+    let precision = args.bench.precision.into();
+    let pool = tuning::pool();
+    let limits = measure::limits(&pool, precision)?;
+    let model =
+        LanguageModel::load(&LanguageWeights::random(), &config, precision, Arc::clone(&pool))?;
+    let (prompt, batch) = (args.prompt_tokens as usize, args.batch as usize);
+    let length = config.layout.len();
+    let prefill = measure::prefill(&model, prompt, 1)?;
+    let steps = measure::steps(&model, prompt, batch, &positions(length, args.steps), true)?;
+    let mean = |of: &dyn Fn(&measure::StepTime) -> f64| {
+        steps.iter().map(of).sum::<f64>() / steps.len() as f64
+    };
+    let seconds = mean(&|step| step.seconds);
+    let least = mean(&|step| measure::least_seconds(&limits, step.bytes, step.products));
+    let read = limits.read_bytes_per_second.max(limits.copy_bytes_per_second);
+    // Both halves of guidance read a prompt.
+    let per_image = seconds * length as f64 / batch as f64 + 2.0 * prefill.seconds;
+    let figures = json!({
+        "parameters": config.language_parameters() + config.image_side_parameters(),
+        "tokens": length,
+        "prompt_tokens": prompt,
+        "batch": batch,
+        "steps_timed": steps.len(),
+        "seconds_per_image": per_image,
+        "images_per_second": 1.0 / per_image,
+        "ms_per_step": 1e3 * seconds,
+        "bytes_per_step": mean(&|step| step.bytes),
+        "products_per_step": mean(&|step| step.products),
+        "percent_of_limit": 100.0 * least / seconds,
+        "percent_of_bandwidth": 100.0 * mean(&|step| step.bytes) / read / seconds,
+        "prefill_ms": 1e3 * prefill.seconds,
+        "prefill_percent_of_product_limit":
+            100.0 * prefill.products / limits.products_per_second / prefill.seconds,
+        "weight_bytes": model.weight_bytes(),
+        "cache_bytes": 2 * batch * (prompt + length) * model.position_bytes(),
+        "instruction_set": model.instruction_set(),
     });
     report(figures, &limits, &pool, &args.bench)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use files::{TensorMap, output};
-use model::{Model, ModelContents, tokenizer_digest};
+use model::{Model, ModelContents, TextModelContents, tokenizer_digest};
 
 use crate::{
     args::{DecoderArgs, ReplaceArgs, StorageName},
@@ -79,6 +79,20 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
         let mut tokenizer = model.tokenizer_tensors()?;
         if let Some(other) = &args.decoder_from {
             mix_decoder(&model, &mut tokenizer, other, args.share)?;
+        }
+        if model.config.language.is_some() {
+            let format = args.precision.into();
+            TextModelContents {
+                config: &model.config,
+                tokenizer: (&tokenizer, format),
+                language: (&model.language_tensors()?, format),
+                image_side: &model.image_side_tensors()?,
+                text_tokenizer: &model.text_tokenizer_json()?,
+                readme: None,
+            }
+            .write(path)?;
+            progress::wrote(1, "model", path);
+            return Ok(());
         }
         let generator = match &model.config.generator {
             Some(_) => Some(model.generator_tensors()?),

@@ -2,35 +2,39 @@
 
 use anyhow::{Context, Result, ensure};
 use charts::Sheet;
-use clap::Args;
-use generator::Request;
+use clap::{ArgGroup, Args};
+use generator::{Condition, Request};
 use model::Model;
-use pipeline::{Device, Drawing, PreviewWriter, SampleWriter, class_requests};
+use pipeline::{Device, Drawing, PreviewWriter, SampleWriter, class_requests, prompt_requests};
 use pixels::Picture;
 use tokenizer::DecoderKind;
 
 use crate::{
-    args::{ComputeArgs, DecoderArgs, DraftsName, ModelArgs, OutputArgs, SamplingArgs},
+    args::{ComputeArgs, DecoderArgs, DraftsName, ModelArgs, OutputArgs, PromptArgs, SamplingArgs},
     models,
     progress::{self, Progress},
 };
 
-/// Draw pictures of classes
+/// Draw pictures of classes, or of what prompts say
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["class", "prompt", "prompt_file"]))]
 #[command(after_help = "Examples:
   alitok generate --class 'Food & Drink' --count 16 --seed 1 --out food.png
   alitok generate --model models/alitok-b --class 207 --class 'red fox' --count 4 --out samples/
   alitok generate --class Flags Objects --count 4 --scale 4 --captions --out grid.png
-  alitok generate --class 0 1 2 --count 100 --out samples.npz")]
+  alitok generate --class 0 1 2 --count 100 --out samples.npz
+  alitok generate --model models/words --prompt 'a red apple' --count 4 --out apples/")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Classes, by name or number, or `all`; `alitok inspect MODEL` lists them.
-    #[arg(long, required = true, num_args = 1.., value_name = "NAME_OR_ID")]
+    #[arg(long, num_args = 1.., value_name = "NAME_OR_ID")]
     pub(crate) class: Vec<String>,
-    /// Pictures of each class; picture i has class i mod C.
+    #[command(flatten)]
+    pub(crate) prompts: PromptArgs,
+    /// Pictures of each class or prompt; picture i has class i mod C.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
     #[command(flatten)]
@@ -50,14 +54,20 @@ pub(crate) struct Outputs<'a> {
     pub(crate) output: &'a OutputArgs,
     /// Columns of a grid.
     pub(crate) columns: usize,
+    /// How many prompts the requests go round, if they are of prompts: the label of a picture is its
+    /// prompt's number.
+    pub(crate) prompts: Option<usize>,
 }
 
 impl Outputs<'_> {
     /// Draws requests and writes them. Whatever can be refused is refused before anything is drawn.
     pub(crate) fn draw(&self, requests: &[Request], device: Option<Device>) -> Result<()> {
-        let Self { model, compute, sampling: args, decoder, output, columns } = self;
+        let Self { model, compute, sampling: args, decoder, output, columns, prompts } = self;
         let sampling = pipeline::sampling(model, &args.changes())?;
-        let labels = requests.iter().map(|request| request.condition.label()).collect();
+        let labels = match prompts {
+            Some(prompts) => Some((0..requests.len()).map(|index| index % prompts).collect()),
+            None => requests.iter().map(|request| request.condition.label()).collect(),
+        };
         let (count, replace) = (requests.len(), output.replace.replace);
         let samples = SampleWriter::new(&output.out, count, labels, *columns, replace)?;
         let samples = self.with_sheet(samples, requests)?;
@@ -82,7 +92,7 @@ impl Outputs<'_> {
         };
         let batch = args.batch.batch as usize;
         let mut drawing = Drawing::of(&*drawer, requests, &sampling, batch)?.in_order();
-        let length = drawer.config().layout.len();
+        let length = drawer.layout().len();
         let mut progress = Progress::new("tokens", (requests.len() * length) as u64);
         let drawn = std::iter::from_fn(|| {
             let event = drawing.next();
@@ -109,11 +119,13 @@ impl Outputs<'_> {
         );
         let (columns, image) = (self.columns, self.model.config.tokenizer.image);
         Sheet::check_size(requests.len(), columns, (image.width, image.height), scale)?;
-        let name = |request: &Request| match request.condition.label() {
-            Some(label) => {
-                self.model.classes.get(label).cloned().unwrap_or_else(|| label.to_string())
+        let name = |request: &Request| match &request.condition {
+            Condition::Class(label) => {
+                self.model.classes.get(*label).cloned().unwrap_or_else(|| label.to_string())
             }
-            None => "without a class".to_owned(),
+            Condition::Prompt(prompt) => prompt.text.clone(),
+            _ if self.model.config.language.is_some() => "without a prompt".to_owned(),
+            _ => "without a class".to_owned(),
         };
         let names = if captions { requests.iter().map(name).collect() } else { Vec::new() };
         let sheet = captioned(&names, columns, scale);
@@ -157,12 +169,20 @@ fn classes(model: &Model, names: &[String]) -> Result<Vec<usize>> {
 
 pub(crate) fn run(args: &GenerateArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
-    model.generator_config()?;
-    let classes = classes(&model, &args.class)?;
-    pipeline::check_count(classes.len(), args.count as usize)?;
-    let requests = class_requests(&classes, args.count as usize, args.sampling.seed);
-    // One column a class, or a square of a single one.
-    let columns = match classes.len() {
+    let texts = models::prompts(&args.prompts)?;
+    let (count, seed) = (args.count as usize, args.sampling.seed);
+    let (different, requests) = if texts.is_empty() {
+        model.generator_config()?;
+        let classes = classes(&model, &args.class)?;
+        pipeline::check_count(classes.len(), count)?;
+        (classes.len(), class_requests(&classes, count, seed))
+    } else {
+        let prompts = model.prompts()?;
+        pipeline::check_count(texts.len(), count)?;
+        (texts.len(), prompt_requests(&prompts, &texts, count, seed)?)
+    };
+    // One column a class or prompt, or a square of a single one.
+    let columns = match different {
         1 => (requests.len() as f64).sqrt().ceil() as usize,
         several => several,
     };
@@ -173,6 +193,7 @@ pub(crate) fn run(args: &GenerateArgs, device: Option<Device>) -> Result<()> {
         decoder: &args.decoder,
         output: &args.output,
         columns,
+        prompts: (!texts.is_empty()).then_some(texts.len()),
     };
     outputs.draw(&requests, device)
 }

@@ -29,6 +29,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         if model.config.generator.is_some() {
             tensors.extend(model.generator_tensors()?);
         }
+        if model.config.language.is_some() {
+            tensors.extend(model.language_tensors()?);
+            tensors.extend(model.image_side_tensors()?);
+        }
         for (name, tensor) in tensors {
             result(&format!("{name} {:?}", tensor.shape))?;
         }
@@ -73,10 +77,25 @@ pub(crate) fn describe(model: &Model) -> Result<()> {
             ))?;
         }
     }
+    if let Some(language) = &model.config.language {
+        result(&format!(
+            "language    width {}, {} layers, {} heads, {} of keys and values, {} parameters",
+            language.width,
+            language.layers,
+            language.heads,
+            language.key_value_heads,
+            language.language_parameters()
+        ))?;
+        result(&format!(
+            "  codes     {} parameters of adaptor and head",
+            language.image_side_parameters()
+        ))?;
+        result(&format!("  prompts   up to {} tokens", language.most_prompt_ids()))?;
+        return describe_sampling(model);
+    }
     let Some(generator) = &model.config.generator else {
         return result("generator   none");
     };
-    let sampling = &model.config.sampling;
     result(&format!(
         "generator   width {}, {} layers, {} heads, {} parameters",
         generator.width,
@@ -84,14 +103,7 @@ pub(crate) fn describe(model: &Model) -> Result<()> {
         generator.heads,
         generator.parameter_count()
     ))?;
-    result(&format!(
-        "  sampling  guidance {}, power {}, temperature {}, top-k {}, top-p {}",
-        sampling.guidance,
-        sampling.guidance_power,
-        sampling.temperature,
-        sampling.top_k,
-        sampling.top_p
-    ))?;
+    describe_sampling(model)?;
     result(&format!("  classes   {}", generator.classes))?;
     let names = &model.classes;
     for (index, name) in names.iter().enumerate().take(20) {
@@ -101,4 +113,16 @@ pub(crate) fn describe(model: &Model) -> Result<()> {
         result(&format!("  …         {} more in classes.json", names.len() - 20))?;
     }
     Ok(())
+}
+
+fn describe_sampling(model: &Model) -> Result<()> {
+    let sampling = &model.config.sampling;
+    result(&format!(
+        "  sampling  guidance {}, power {}, temperature {}, top-k {}, top-p {}",
+        sampling.guidance,
+        sampling.guidance_power,
+        sampling.temperature,
+        sampling.top_k,
+        sampling.top_p
+    ))
 }

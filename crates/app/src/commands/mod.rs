@@ -123,13 +123,21 @@ pub(crate) enum ReferenceVerb {
     Weights(WeightsVerb),
 }
 
+/// Whether a program without Burn hands the verb over.
+#[cfg(not(feature = "reference"))]
+fn needs_burn(verb: &Verb) -> bool {
+    match verb {
+        Verb::Reference(ReferenceVerb::Analyze(AnalyzeVerb::Language(_))) => false,
+        Verb::Reference(_) => true,
+        _ => false,
+    }
+}
+
 /// Does what the command line says.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     let GlobalArgs { device, threads, .. } = arguments.global;
     #[cfg(not(feature = "reference"))]
-    if matches!(arguments.verb, Verb::Reference(_))
-        || matches!(device, Some(pipeline::Device::Reference { .. }))
-    {
+    if needs_burn(&arguments.verb) || matches!(device, Some(pipeline::Device::Reference { .. })) {
         return crate::hand_over::to_program_with_reference();
     }
     if let Some(threads) = threads {
@@ -159,6 +167,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
             }
             done => done,
         },
+        Verb::Reference(ReferenceVerb::Analyze(AnalyzeVerb::Language(args))) => {
+            analyze::language::run(&args, device)
+        }
         #[cfg(feature = "reference")]
         Verb::Reference(verb) => crate::reference::run(&verb, device),
         #[cfg(not(feature = "reference"))]

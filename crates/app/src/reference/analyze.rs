@@ -8,11 +8,15 @@ mod reconstructions;
 use anyhow::Result;
 use charts::Format;
 
-use crate::{commands::analyze::AnalyzeVerb, reference::device};
+use crate::{
+    commands::{self, analyze::AnalyzeVerb},
+    reference::device,
+};
 
 pub(crate) fn run(verb: &AnalyzeVerb, name: Option<pipeline::Device>) -> Result<()> {
     // Before any work.
     Format::of(match verb {
+        AnalyzeVerb::Language(args) => return commands::analyze::language::run(args, name),
         AnalyzeVerb::Attention(args) => &args.out,
         AnalyzeVerb::Codes(args) => &args.out,
         AnalyzeVerb::Predictability(args) => &args.out,
@@ -27,5 +31,6 @@ pub(crate) fn run(verb: &AnalyzeVerb, name: Option<pipeline::Device>) -> Result<
             predictability::run(args, &device::training(name, "analyze predictability")?)
         }
         AnalyzeVerb::Reconstructions(args) => reconstructions::run(args, name),
+        AnalyzeVerb::Language(args) => commands::analyze::language::run(args, name),
     }
 }

@@ -19,3 +19,4 @@ mod protocols;
 mod refusals;
 mod released;
 mod training;
+mod words;

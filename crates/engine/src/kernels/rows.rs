@@ -211,6 +211,9 @@ pub(crate) struct Memory<'a, E> {
 /// where the result goes.
 pub(crate) type NormRotate = fn(&[f32], &[f32], f32, &[f32], &[f32], &mut [f32]);
 
+/// A head of a query or key, cosines and sines of its position, and where the result goes.
+pub(crate) type Rotate = fn(&[f32], &[f32], &[f32], &mut [f32]);
+
 /// A row, weight, bias and epsilon, and where the result goes.
 pub(crate) type LayerNorm = fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
 
@@ -220,6 +223,8 @@ pub(crate) struct RowKernels {
     pub(crate) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     /// The same norm, then the rotation of each pair of neighbours.
     pub(crate) norm_rotate: NormRotate,
+    /// The rotation of each pair of neighbours alone.
+    pub(crate) rotate: Rotate,
     /// (x − mean) / √(variance + epsilon) · weight + bias.
     pub(crate) layer_norm: LayerNorm,
     /// Rounds to bf16.
@@ -251,6 +256,7 @@ pub(crate) struct RowKernels {
 pub(super) const PORTABLE: RowKernels = RowKernels {
     rms_norm: rms_norm::<false>,
     norm_rotate: norm_rotate::<false>,
+    rotate: rotate::<false>,
     layer_norm: layer_norm::<false>,
     round: round::<false>,
     widen: widen::<false>,
@@ -283,6 +289,8 @@ macro_rules! row_kernels {
             row_kernels!(@ $features
                 norm_rotate(x: Row<'_>, weight: Row<'_>, epsilon: f32, cosines: Row<'_>, sines: Row<'_>, out: Out<'_>));
             row_kernels!(@ $features
+                rotate(x: Row<'_>, cosines: Row<'_>, sines: Row<'_>, out: Out<'_>));
+            row_kernels!(@ $features
                 layer_norm(x: Row<'_>, weight: Row<'_>, bias: Row<'_>, epsilon: f32, out: Out<'_>));
             row_kernels!(@ $features round(x: Row<'_>, out: &mut [u16]));
             row_kernels!(@ $features widen(panel: &[u16], width: usize, out: Out<'_>));
@@ -303,6 +311,7 @@ macro_rules! row_kernels {
             pub(super) const TABLE: RowKernels = RowKernels {
                 rms_norm,
                 norm_rotate,
+                rotate,
                 layer_norm,
                 round,
                 widen,
@@ -380,6 +389,21 @@ pub(super) fn norm_rotate<const FUSED: bool>(
         let mut block = [0.0; BLOCK];
         rotate(filled.each_ref(), &mut block);
         tail.copy_from_slice(&block[..tail.len()]);
+    }
+}
+
+pub(super) fn rotate<const FUSED: bool>(
+    x: &[f32],
+    cosines: &[f32],
+    sines: &[f32],
+    out: &mut [f32],
+) {
+    let pairs = x.as_chunks::<2>().0.iter().zip(out.as_chunks_mut::<2>().0);
+    let turns = cosines.as_chunks::<2>().0.iter().zip(sines.as_chunks::<2>().0);
+    for ((x, out), (cosines, sines)) in pairs.zip(turns) {
+        for lane in 0..2 {
+            out[lane] = x[lane] * cosines[lane] + x[lane ^ 1] * sines[lane];
+        }
     }
 }
 

@@ -384,6 +384,10 @@ fn should_compute_rows_as_defined() {
                 near(&got, &|i| {
                     normed(i) * f64::from(cosines[i]) + normed(i ^ 1) * f64::from(sines[i])
                 });
+                (rows.rotate)(&x, cosines, &sines, &mut got);
+                near(&got, &|i| {
+                    wide[i] * f64::from(cosines[i]) + wide[i ^ 1] * f64::from(sines[i])
+                });
             }
 
             got.copy_from_slice(&x);

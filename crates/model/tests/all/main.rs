@@ -4,6 +4,7 @@
 
 mod named;
 mod reading;
+mod text;
 
 use std::path::Path;
 
@@ -20,5 +21,6 @@ fn bytes(folder: &Path) -> ModelBytes {
         classes: Some(text("classes.json")),
         tokenizer: bytes("tokenizer.safetensors").into(),
         generator: Some(bytes("generator.safetensors").into()),
+        text: None,
     }
 }

@@ -6,6 +6,7 @@ mod api;
 mod bad_input;
 mod client;
 mod operation;
+mod words;
 
 use std::sync::LazyLock;
 

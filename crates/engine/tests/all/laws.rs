@@ -1,7 +1,5 @@
 //! What must hold of the engine whatever the weights: a picture is its own request's, to the bit.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
-
 use std::{collections::BTreeMap, sync::Arc};
 
 use engine::{

@@ -1,0 +1,165 @@
+//! Pictures from words through the command line, against what `transformers` draws
+//! (tests/fixtures/text_tiny), with the tokenizer of the authors' files (released_tiny).
+
+use crate::common::{Scratch, fixture, integers};
+
+fn text_tiny(file: &str) -> String {
+    fixture("text_tiny").join(file).display().to_string()
+}
+
+/// A folder with the model `words` and its tokenizer alone, `tok`.
+fn made() -> Scratch {
+    let scratch = Scratch::new();
+    let tokenizer = fixture("released_tiny/tokenizer.pth").display().to_string();
+    scratch.ok(&["import", &tokenizer, "--out", "tok"]);
+    let side = text_tiny("image_side.safetensors");
+    let import = ["import", "--language", &text_tiny(""), "--tokenizer", "tok"];
+    let told = scratch.ok(&[&import[..], &["--image-side", &side, "--out", "words"]].concat());
+    assert!(
+        told.contains("language    width 48, 3 layers, 4 heads, 2 of keys and values"),
+        "{told}"
+    );
+    assert!(told.contains("guidance 5, power 0, temperature 1"), "{told}");
+    scratch
+}
+
+fn prompts() -> Vec<String> {
+    let text = std::fs::read_to_string(text_tiny("prompts.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let texts = file["prompts"].as_array().unwrap().iter();
+    texts.map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn should_draw_the_greedy_tokens_of_every_prompt() {
+    let made = made();
+    let prompts = prompts();
+    let expected = std::fs::read(text_tiny("expected.safetensors")).unwrap();
+    made.write("prompts.txt", format!("\u{feff}{}\n\n", prompts.join("\r\n\n")));
+    let given: Vec<&str> = prompts.iter().map(String::as_str).collect();
+    for guidance in ["1", "4"] {
+        let out = format!("greedy-{guidance}.safetensors");
+        let generate = ["generate", "--model", "words", "--top-k", "1", "--guidance", guidance];
+        let arguments = [&generate[..], &["--out", &out, "--prompt"], &given].concat();
+        made.ok(&arguments);
+        let drawn = made.read(&out);
+        let tokens: Vec<i64> = (0..prompts.len())
+            .flat_map(|index| integers(&expected, &format!("greedy.{index}.{guidance}")))
+            .collect();
+        assert!(integers(&drawn, "tokens") == tokens, "guidance {guidance}");
+        assert_eq!(integers(&drawn, "labels"), (0..prompts.len() as i64).collect::<Vec<_>>());
+        // From a file, one at a time, and twice each.
+        let again = ["--batch", "1", "--count", "2", "--prompt-file", "prompts.txt"];
+        let file = format!("file-{guidance}.safetensors");
+        made.ok(&[&generate[..], &again, &["--out", &file]].concat());
+        let drawn = made.read(&file);
+        assert!(integers(&drawn, "tokens") == [&tokens[..], &tokens].concat());
+        let twice: Vec<i64> = (0..2).flat_map(|_| 0..prompts.len() as i64).collect();
+        assert_eq!(integers(&drawn, "labels"), twice);
+    }
+}
+
+#[test]
+fn should_complete_a_picture_with_a_prompt_and_without() {
+    let made = made();
+    let image = fixture("released_tiny/image_0.png").display().to_string();
+    let known = std::fs::read(fixture("released_tiny/expected.safetensors")).unwrap();
+    let known = integers(&known, "tokens");
+    let complete = ["complete", &image, "--rows", "12", "--model", "words", "--temperature", "0"];
+    let with = ["--prompt", "a red apple", "--out", "with.safetensors"];
+    made.ok(&[&complete[..], &with].concat());
+    made.ok(&[&complete[..], &["--out", "without.safetensors"]].concat());
+    let kept = 17 + 12 * 16;
+    let tokens = |file: &str| integers(&made.read(file), "tokens");
+    for file in ["with.safetensors", "without.safetensors"] {
+        assert_eq!(tokens(file)[..kept], known[..kept]);
+    }
+    assert_ne!(tokens("with.safetensors"), tokens("without.safetensors"));
+}
+
+#[test]
+fn should_write_what_the_language_model_says_of_a_text() {
+    let made = made();
+    let expected = fixtures::Tensors::open("text_tiny/expected.safetensors");
+    for (index, text) in prompts().iter().enumerate() {
+        let out = format!("text-{index}.safetensors");
+        made.ok(&["analyze", "language", "--model", "words", "--text", text, "--out", &out]);
+        let file = made.read(&out);
+        assert_eq!(integers(&file, "ids"), expected.integers(&format!("ids.{index}")));
+        let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+        let logits = tensors.tensor("logits").unwrap();
+        let of = expected.floats(&format!("logits.{index}"));
+        assert_eq!(logits.shape(), of.shape);
+        let numbers =
+            logits.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+        let worst = numbers.zip(&of.values).map(|(got, of)| (got - of).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-4, "{text}: {worst}");
+    }
+    let refused = made.refused(&[
+        "analyze",
+        "language",
+        "--model",
+        "mini",
+        "--text",
+        "a",
+        "--out",
+        "x.safetensors",
+    ]);
+    assert!(refused.contains("reads no prompts"), "{refused}");
+}
+
+#[test]
+fn should_refuse_prompts_that_cannot_be_drawn() {
+    let made = made();
+    let long = "a ".repeat(50_000);
+    std::fs::write(made.path("latin1.txt"), b"good\nm\xfcde\n").unwrap();
+    made.write("none.txt", "\n \n");
+    let generate = ["generate", "--model", "words", "--out", "never.png"];
+    for (arguments, part) in [
+        (&["--prompt", " "][..], "the prompt is empty"),
+        (&["--prompt", &long], "reads at most 240"),
+        (&["--prompt-file", "latin1.txt"], "line 2 is not UTF-8"),
+        (&["--prompt-file", "none.txt"], "has no prompts"),
+        (&["--prompt-file", "nowhere.txt"], "cannot read nowhere.txt"),
+        (&["--class", "0"], "give it a prompt"),
+    ] {
+        let refused = made.refused(&[&generate[..], arguments].concat());
+        assert!(refused.contains(part) && refused.len() < 1000, "{part}: {refused}");
+    }
+    let refused = made.refused(&["generate", "--prompt", "a", "--out", "never.png"]);
+    assert!(refused.contains("reads no prompts; ask for one of its classes"), "{refused}");
+    for device in ["reference", "gpu"] {
+        let on = ["--device", device, "--prompt", "a"];
+        let refused = made.refused(&[&generate[..], &on].concat());
+        assert!(refused.contains("cpu") || refused.contains("shaders"), "{refused}");
+    }
+    assert!(!made.path("never.png").exists());
+    // Neither, or both, are wrong arguments.
+    for arguments in [&[][..], &["--class", "0", "--prompt", "a"]] {
+        let output = made.run(&[&generate[..], arguments].concat());
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+#[test]
+fn should_refuse_folders_that_make_no_model() {
+    let made = made();
+    let side = text_tiny("image_side.safetensors");
+    let refused = |arguments: &[&str]| {
+        let refused = made.refused(&[&["import", "--out", "broken"][..], arguments].concat());
+        assert!(!made.path("broken").exists());
+        refused
+    };
+    let other =
+        refused(&["--language", &text_tiny(""), "--tokenizer", "mini", "--image-side", &side]);
+    assert!(other.contains("belongs to another tokenizer"), "{other}");
+    let none = refused(&["--language", "words", "--tokenizer", "tok"]);
+    assert!(none.contains("`model_type`"), "{none}");
+    let nothing = refused(&["--language", "tok/nothing", "--tokenizer", "tok"]);
+    assert!(nothing.contains("no `config.json`"), "{nothing}");
+    let alone = made.run(&["import", "--language", &text_tiny(""), "--out", "broken"]);
+    assert_eq!(alone.status.code(), Some(2));
+    let fresh = ["import", "--language", &text_tiny(""), "--tokenizer", "tok", "--out", "fresh"];
+    made.ok(&[&fresh[..], &["--precision", "bf16"]].concat());
+    made.ok(&["generate", "--model", "fresh", "--prompt", "a", "--out", "fresh.png"]);
+}

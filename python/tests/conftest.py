@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +25,26 @@ def images(model: alitok.Model) -> np.ndarray:
     return model.generate([1, 3], count=2, seed=5)
 
 
+def built(name: str) -> str:
+    """A program of the same sources, where it was built."""
+    variable = name.upper().replace("-", "_") + "_PROGRAM"
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    found = os.environ.get(variable) or str(target / "release" / name)
+    if not Path(found).is_file():
+        pytest.skip(f"the program {name} is not built; {variable} names it")
+    return found
+
+
 @pytest.fixture(scope="session")
 def program() -> str:
-    """The command line of the same sources, where it was built."""
-    named = os.environ.get("ALITOK_PROGRAM")
-    built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "alitok"
-    found = named or (str(built) if built.is_file() else shutil.which("alitok"))
-    if not found:
-        pytest.skip("the program alitok is not built; ALITOK_PROGRAM names it")
-    return found
+    """The command line that draws."""
+    return built("alitok")
+
+
+@pytest.fixture(scope="session")
+def reference_program() -> str:
+    """The command line that trains, too."""
+    return built("alitok-reference")
 
 
 @pytest.fixture(scope="session")

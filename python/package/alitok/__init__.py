@@ -20,7 +20,7 @@
 Work runs without Python's lock, and Ctrl-C stops it. Nothing here needs PyTorch; what does, imports it late.
 """
 
-from alitok import data, errors, metrics, weights
+from alitok import data, errors, metrics, torch, weights
 from alitok._alitok import VERSION as __version__
 from alitok._cache import TokenCache
 from alitok._model import Event, Model, Reconstruction, Stream, load
@@ -52,5 +52,6 @@ __all__ = [
     "load",
     "metrics",
     "state_dict",
+    "torch",
     "weights",
 ]

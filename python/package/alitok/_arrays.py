@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, Union
 import numpy as np
 import numpy.typing as npt
 
-from alitok.errors import InputError
+from alitok.errors import InputError, OutOfRangeError
 
 __all__ = ["Images", "Layout", "Tokens"]
 
@@ -223,7 +223,16 @@ def count(value: Any, what: str, least: int = 1, most: int = 2**40) -> int:
         number = value.__index__()
     except (AttributeError, TypeError):
         raise InputError(f"{what} is a whole number, not {value!r}") from None
-    if not least <= number <= most:
-        raise InputError(f"{what} is at least {least}, not {number}" if number < least else f"{what} is at most {most}, not {number}")
+    if number < least:
+        raise InputError(f"{what} is at least {least}, not {number}")
+    if number > most:
+        raise InputError(f"{what} is at most {most}, not {number}")
     return int(number)
 
+
+def place(index: Any, length: int, what: str) -> int:
+    """A place in a sequence, counted from its end if it is below 0."""
+    number = count(index, f"the number of a {what}", least=-(2**40))
+    if not -length <= number < length:
+        raise OutOfRangeError(f"there is no {what} {number}: there are {length}")
+    return number % length

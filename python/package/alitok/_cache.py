@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from alitok import _alitok
-from alitok._arrays import as_array, count as whole_number, integers
+from alitok._arrays import as_array, count as whole_number, integers, place as position
 from alitok._model import Model, Progress
 from alitok.data import DataSet, Views
-from alitok.errors import InputError, OutOfRangeError
+from alitok.errors import InputError
 
 __all__ = ["TokenCache"]
 
@@ -117,7 +117,7 @@ class TokenCache:
         Args:
             picture: Its number.
         """
-        return self._cache.captions(self._place(picture, len(self), "picture"))
+        return self._cache.captions(position(picture, len(self), "picture"))
 
     @property
     def left_out(self) -> dict[int, str]:
@@ -127,13 +127,6 @@ class TokenCache:
     def verify(self) -> list[str]:
         """Read everything once; give the damages that were found, nothing if all is well."""
         return self._cache.verify()
-
-    @staticmethod
-    def _place(index: Any, length: int, what: str) -> int:
-        place = whole_number(index, what, least=-(2**40))
-        if not -length <= place < length:
-            raise OutOfRangeError(f"there is no {what} {place}: there are {length}")
-        return place % length
 
     def __getitem__(self, key: Any) -> npt.NDArray[np.uint16]:
         """Tokens as an array ``[pictures, views, length]`` would give them, uint16.
@@ -148,7 +141,7 @@ class TokenCache:
             places = list(range(*first.indices(len(self))))
             tokens = np.asarray(self._cache.tokens(places))
         elif hasattr(first, "__index__") and not isinstance(first, np.ndarray):
-            place = self._place(first, len(self), "picture")
+            place = position(first, len(self), "picture")
             tokens = np.asarray(self._cache.tokens([place]))[0]
             return tokens[tuple(rest)] if rest else tokens
         else:
@@ -160,7 +153,7 @@ class TokenCache:
             if array.size == 0:
                 array = array.astype(np.int64)
             chosen = integers(array, "pictures").tolist()
-            places = [self._place(index, len(self), "picture") for index in chosen]
+            places = [position(index, len(self), "picture") for index in chosen]
             tokens = np.asarray(self._cache.tokens(places))
         return tokens[(slice(None), *rest)] if rest else tokens
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from alitok import _alitok
-from alitok._arrays import Images, Layout, count, laid_out, sources
+from alitok._arrays import Images, Layout, count, laid_out, place as position, sources
 from alitok._model import PACKAGE
-from alitok.errors import InputError, OutOfRangeError
+from alitok.errors import InputError
 
 __all__ = ["DataSet", "LeftOut", "Sample", "center_crop", "decode", "encode_png", "open", "read", "ten_crop"]
 
@@ -159,16 +159,8 @@ class DataSet:
     def __len__(self) -> int:
         return len(self._data)
 
-    def _place(self, index: int) -> int:
-        place = count(index, "an index", least=-len(self) if len(self) else 0)
-        if place < 0:
-            place += len(self)
-        if place >= len(self):
-            raise OutOfRangeError(f"there is no sample {index}: the data set has {len(self)}")
-        return place
-
     def __getitem__(self, index: int) -> Sample:
-        place = self._place(index)
+        place = position(index, len(self), "sample")
         label, name, caption = self._data.about(place)
         return Sample(np.asarray(self._data.picture(place)), label, name, caption)
 
@@ -201,7 +193,7 @@ class DataSet:
         Args:
             index: Its place.
         """
-        return self._data.about(self._place(index))[1]
+        return self._data.about(position(index, len(self), "sample"))[1]
 
     def views(self, index: int, size: int, views: Views = "center") -> npt.NDArray[np.uint8]:
         """Give views of a sample, as a token cache has them.
@@ -214,7 +206,7 @@ class DataSet:
         Returns:
             1, 2 or 10 views, uint8 ``[views, size, size, 3]``.
         """
-        place, size = self._place(index), count(size, "size")
+        place, size = position(index, len(self), "sample"), count(size, "size")
         return np.asarray(self._data.views(place, size, views))
 
 

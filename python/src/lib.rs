@@ -34,5 +34,6 @@ fn _alitok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     weights_files::add(module)?;
     #[cfg(feature = "networks")]
     networks::add(module)?;
-    Ok(())
+    // It would list what is here, which nobody imports by a star.
+    module.delattr("__all__")
 }

@@ -117,7 +117,5 @@ fn open_lpips(py: Python<'_>, name: &str) -> Result<Lpips, Failure> {
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(open_network, module)?)?;
-    module.add_function(wrap_pyfunction!(open_lpips, module)?)?;
-    module.add_class::<Network>()?;
-    module.add_class::<Lpips>()
+    module.add_function(wrap_pyfunction!(open_lpips, module)?)
 }

@@ -29,7 +29,9 @@ fn import_weights(
         "f32" => StorageFormat::F32,
         "bf16" => StorageFormat::Bf16,
         _ => {
-            return Err(Failure::input(format!("weights are stored in f32 or bf16, not {storage}")));
+            return Err(Failure::input(format!(
+                "weights are stored in f32 or bf16, not {storage}"
+            )));
         }
     };
     let weights = match choice {

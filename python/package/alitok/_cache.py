@@ -12,7 +12,7 @@ from alitok import _alitok
 from alitok._arrays import as_array, count as whole_number, integers, place as position
 from alitok._model import Model, Progress
 from alitok.data import DataSet, Views
-from alitok.errors import InputError
+from alitok.errors import InputError, OutOfRangeError
 
 __all__ = ["TokenCache"]
 
@@ -143,7 +143,7 @@ class TokenCache:
         elif hasattr(first, "__index__") and not isinstance(first, np.ndarray):
             place = position(first, len(self), "picture")
             tokens = np.asarray(self._cache.tokens([place]))[0]
-            return tokens[tuple(rest)] if rest else tokens
+            return chosen_of(tokens, tuple(rest)) if rest else tokens
         else:
             array = as_array(first, "pictures")
             if array.dtype == np.bool_ and array.shape == (len(self),):
@@ -155,7 +155,7 @@ class TokenCache:
             chosen = integers(array, "pictures").tolist()
             places = [position(index, len(self), "picture") for index in chosen]
             tokens = np.asarray(self._cache.tokens(places))
-        return tokens[(slice(None), *rest)] if rest else tokens
+        return chosen_of(tokens, (slice(None),) + tuple(rest)) if rest else tokens
 
     @classmethod
     def build(
@@ -190,3 +190,11 @@ class TokenCache:
         part = whole_number(shard[0], "shard", least=0), whole_number(shard[1], "shards")
         _alitok.build_cache(source._data, model._model, os.fspath(path), views, part, progress)
         return cls(path)
+
+
+def chosen_of(tokens: npt.NDArray[np.uint16], key: tuple[Any, ...]) -> npt.NDArray[np.uint16]:
+    """What a key that may hold anything chooses."""
+    try:
+        return np.asarray(tokens[key])
+    except IndexError as error:
+        raise OutOfRangeError(str(error)) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -342,10 +342,9 @@ class Model:
             if classes == "all" and "all" not in self.classes:
                 return list(range(len(self.classes)))
             classes = [classes]
-        elif not hasattr(classes, "__iter__"):
-            classes = [classes]
+        names: Sequence[Any] = list(classes) if isinstance(classes, Iterable) else [classes]
         labels = []
-        for name in classes:
+        for name in names:
             if isinstance(name, str):
                 label, note = self._model.class_label(name)
                 if note:

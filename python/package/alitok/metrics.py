@@ -340,7 +340,7 @@ class Extractor:
     @property
     def digest(self) -> str:
         """SHA-256 of its weights."""
-        return self._network.digest()
+        return str(self._network.digest())
 
     def features(self, images: Any, *, layout: Layout | None = None, size: int | None = None) -> Features:
         """Show pictures to the network.

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What the package needs of the bundled things, below the root of the repository.
+/// What the package needs of the bundled things, below their root.
 const BUNDLED: [&str; 3] = ["models/mini", "models/efficientnet-lite0", "data"];
 
 fn main() -> io::Result<()> {
@@ -14,16 +14,19 @@ fn main() -> io::Result<()> {
         println!("cargo::rustc-cdylib-link-arg=-undefined");
         println!("cargo::rustc-cdylib-link-arg=dynamic_lookup");
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // In a source distribution, and where a checkout has links; otherwise in the repository itself.
+    let packed = here.join("bundled");
+    let root = if packed.join(BUNDLED[0]).is_dir() { packed } else { here.join("..") };
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets it")).join("bundled");
     for folder in BUNDLED {
-        println!("cargo::rerun-if-changed={}", root.join(folder).display());
+        let from = root.join(folder).canonicalize()?;
+        println!("cargo::rerun-if-changed={}", from.display());
         fs::create_dir_all(out.join(folder))?;
-        for entry in fs::read_dir(root.join(folder))? {
+        for entry in fs::read_dir(from)? {
             let entry = entry?;
-            let to = out.join(folder).join(entry.file_name());
             if entry.file_type()?.is_file() {
-                fs::copy(entry.path(), to)?;
+                fs::copy(entry.path(), out.join(folder).join(entry.file_name()))?;
             }
         }
     }

@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use pyo3::Python;
+
 use crate::failure::{Failure, Kind};
 
 /// Something with threads, which belongs to the process that made it. In a forked child its threads do not
@@ -63,18 +65,19 @@ pub(crate) fn on_threads<R: Send>(
     static WORKERS: Workers = Mutex::new(None);
     let threads = threads
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-    let pool = {
+    // With Python's lock held, so that nobody forks meanwhile: the child could never take it again.
+    let pool = Python::attach(|_| {
         let mut workers = WORKERS.lock().unwrap_or_else(PoisonError::into_inner);
         match &*workers {
-            Some((count, pool)) if *count == threads && pool.is_of_this() => Arc::clone(pool),
+            Some((count, pool)) if *count == threads && pool.is_of_this() => Ok(Arc::clone(pool)),
             _ => {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
                 let pool = pool.map_err(|error| Failure::new(Kind::Unavailable, error))?;
                 let pool = Arc::new(pool);
                 *workers = Some((threads, OfProcess::new(Arc::clone(&pool))));
-                pool
+                Ok::<_, Failure>(pool)
             }
         }
-    };
+    })?;
     Ok(pool.install(work))
 }

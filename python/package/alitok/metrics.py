@@ -18,7 +18,7 @@ an extractor, the classes take features of your own: float ``[n, width]``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -351,7 +351,8 @@ class Extractor:
             layout: Where the channels of arrays are.
             size: Crop pictures to the centre at this size first.
         """
-        found = [self._features(batch) for batch in _batches(images, layout, size)]
+        found: list[Features] = []
+        _each_batch(images, layout, size, lambda batch: found.append(self._features(batch)))
         if not found:
             raise InputError("there are no pictures")
 
@@ -370,20 +371,37 @@ class Extractor:
 _KINDS = ("pool", "spatial", "logits")
 
 
-def _batches(
-    images: Any, layout: Layout | None, size: int | None
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """Pictures ``[n, height, width, 3]`` of one size, some at a time."""
+def _each_batch(
+    images: Any,
+    layout: Layout | None,
+    size: int | None,
+    take: Callable[[npt.NDArray[np.uint8]], object],
+) -> None:
+    """Hand over pictures ``[n, height, width, 3]`` of one size, some at a time."""
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
         if path.suffix.lower() == ".npz":
-            kept: list[npt.NDArray[np.uint8]] = []
-            _alitok.read_pictures(os.fspath(images), _BATCH, lambda one: kept.append(np.asarray(one)))
-            for batch in kept:
-                yield batch if size is None else center_crop(batch, size, layout="NHWC")
+            # One batch of the file is in memory at a time.
+            _alitok.read_pictures(
+                os.fspath(images),
+                _BATCH,
+                lambda batch: take(
+                    np.asarray(batch)
+                    if size is None
+                    else center_crop(np.asarray(batch), size, layout="NHWC")
+                ),
+            )
             return
         if not path.is_file():
             images = DataSet(images)
+    for batch in _batches(images, layout, size):
+        take(batch)
+
+
+def _batches(
+    images: Any, layout: Layout | None, size: int | None
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Pictures of what is no file of a whole set."""
     if isinstance(images, DataSet):
         pictures: Iterator[Any] = (sample.image for sample in images)
     elif isinstance(images, np.ndarray) or hasattr(images, "__dlpack__"):
@@ -489,11 +507,15 @@ class _OfSets:
         """
         if self.extractor is None:
             raise InputError("without an extractor features are taken in, by update()")
-        for batch in _batches(images, self._layout, size):
-            found = getattr(self.extractor._features(batch), self._kind)
+        extractor = self.extractor
+
+        def take(batch: npt.NDArray[np.uint8]) -> None:
+            found = getattr(extractor._features(batch), self._kind)
             if found is None:
-                raise InputError(f"the network {self.extractor.name} has no {self._kind} features")
+                raise InputError(f"the network {extractor.name} has no {self._kind} features")
             self._take(found, real)
+
+        _each_batch(images, self._layout, size, take)
 
 
 class FrechetDistance(_OfSets):

@@ -145,11 +145,11 @@ def test_should_be_a_data_set_of_torch(cache_path, cache, gone):
     np.testing.assert_array_equal(tokens, cache[2, 3])
     assert label == cache.labels[2]
     np.testing.assert_array_equal(dataset[-1][0], cache[39, 9])
-    fixed = alitok.torch.TokenCacheDataset(cache_path, views=4, as_dict=True)
-    assert len(fixed) == 40 and set(fixed[0]) == {"tokens", "class_id"}
-    np.testing.assert_array_equal(fixed[0]["tokens"], cache[0, 4])
+    fixed = alitok.torch.TokenCacheDataset(cache_path, views=4, label_first=True)
+    assert len(fixed) == 40 and fixed[0][0] == cache.labels[0]
+    np.testing.assert_array_equal(fixed[0][1], cache[0, 4])
     # The next one in place of the one that was left out.
-    np.testing.assert_array_equal(fixed[gone]["tokens"], cache[gone + 1, 4])
+    np.testing.assert_array_equal(fixed[gone][1], cache[gone + 1, 4])
     strict = alitok.torch.TokenCacheDataset(cache_path, left_out="raise")
     with pytest.raises(alitok.FileError, match="left out"):
         strict[gone]
@@ -192,14 +192,14 @@ def test_should_work_with_workers(cache_path, cache, gone, method, collate):
 
 
 def test_should_work_with_a_distributed_sampler(cache_path):
-    dataset = alitok.torch.TokenCacheDataset(cache_path, as_dict=True)
+    dataset = alitok.torch.TokenCacheDataset(cache_path, label_first=True)
     seen = []
     for rank in range(3):
         sampler = data.distributed.DistributedSampler(dataset, num_replicas=3, rank=rank, shuffle=True)
         loader = data.DataLoader(
             dataset, sampler=sampler, batch_size=5, collate_fn=alitok.torch.collate
         )
-        seen += [len(batch["class_id"]) for batch in loader]
+        seen += [len(labels) for labels, _ in loader]
     assert sum(seen) == 42  # 40, filled up to a multiple of 3
 
 

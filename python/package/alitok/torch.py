@@ -21,20 +21,20 @@ __all__ = ["Samples", "TokenCacheDataset", "collate"]
 class Samples(Sequence[Any]):
     """A batch that was read at once. It is a sequence of samples, for other collate functions."""
 
-    def __init__(self, tokens: torch.Tensor, labels: torch.Tensor, as_dict: bool) -> None:
+    def __init__(self, tokens: torch.Tensor, labels: torch.Tensor, label_first: bool) -> None:
         """Hold tokens ``[n, length]`` and labels ``[n]``."""
         self.tokens = tokens
         self.labels = labels
-        self.as_dict = as_dict
+        self.label_first = label_first
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Samples(self.tokens[index], self.labels[index], self.as_dict)
+            return Samples(self.tokens[index], self.labels[index], self.label_first)
         tokens, label = self.tokens[index], self.labels[index]
-        return {"tokens": tokens, "class_id": label} if self.as_dict else (tokens, label)
+        return (label, tokens) if self.label_first else (tokens, label)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self)))
@@ -47,12 +47,12 @@ def collate(batch: Sequence[Any]) -> Any:
         batch: What :meth:`TokenCacheDataset.__getitems__` read, or a list of samples.
 
     Returns:
-        Tokens int64 ``[n, length]`` and labels int64 ``[n]``; of a data set ``as_dict``, a dictionary of
-        ``tokens`` and ``class_id``.
+        Tokens int64 ``[n, length]`` and labels int64 ``[n]``; of a data set with ``label_first``, in the
+        other order.
     """
     if isinstance(batch, Samples):
-        if batch.as_dict:
-            return {"tokens": batch.tokens, "class_id": batch.labels}
+        if batch.label_first:
+            return batch.labels, batch.tokens
         return batch.tokens, batch.labels
     from torch.utils.data import default_collate
 
@@ -76,7 +76,7 @@ class TokenCacheDataset:
         *,
         views: Literal["random", "all"] | int = "random",
         seed: int = 0,
-        as_dict: bool = False,
+        label_first: bool = False,
         left_out: Literal["replace", "raise"] = "replace",
     ) -> None:
         """Open a cache.
@@ -87,7 +87,8 @@ class TokenCacheDataset:
                 decide; call :meth:`set_epoch` before each. ``"all"``: every view is a sample, those of a
                 picture one behind the other. A number: that view of each picture.
             seed: Decides the views.
-            as_dict: Give ``{"tokens", "class_id"}``, as 1d-tokenizer's loaders do, in place of a tuple.
+            label_first: Give label and tokens, as the reader of 1d-tokenizer (RAR) does, in place of tokens and
+                label.
             left_out: What becomes of a picture without tokens.
         """
         self.cache = path if isinstance(path, TokenCache) else TokenCache(path)
@@ -99,7 +100,7 @@ class TokenCacheDataset:
             raise InputError(f"left_out is 'replace' or 'raise', not {left_out!r}")
         self.views: Literal["random", "all"] | int = views
         self.seed = whole_number(seed, "seed", least=0, most=2**64 - 1)
-        self.as_dict = bool(as_dict)
+        self.label_first = bool(label_first)
         self.left_out = left_out
         self.epoch = 0
 
@@ -139,7 +140,7 @@ class TokenCacheDataset:
 
     def __getitem__(self, index: int) -> Any:
         tokens, labels = self._read([index])
-        return Samples(tokens, labels, self.as_dict)[0]
+        return Samples(tokens, labels, self.label_first)[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Samples:
         """Read a batch at once.
@@ -147,4 +148,4 @@ class TokenCacheDataset:
         Args:
             indices: The numbers of its samples.
         """
-        return Samples(*self._read(indices), self.as_dict)
+        return Samples(*self._read(indices), self.label_first)

@@ -24,12 +24,15 @@ use crate::{
 /// Events that may wait to be taken; drawing stops at as many.
 const WAITING: usize = 256;
 
+/// What the thread that draws tells.
+type Events = Receiver<Result<Event, Failure>>;
+
 /// An iterator over what happens while pictures are drawn, on a thread of its own.
 #[pyclass(frozen, module = "alitok._alitok")]
 pub(crate) struct Stream {
     decoder: Arc<dyn Decode>,
     /// Taken for moments, and only without Python's lock.
-    events: OfProcess<Mutex<Option<Receiver<Result<Event, Failure>>>>>,
+    events: OfProcess<Mutex<Option<Events>>>,
     control: Arc<Control>,
 }
 

@@ -63,7 +63,9 @@ impl Build {
 
     fn bring_up_to_date(&self, exists: bool) -> Result<()> {
         if !exists {
-            progress::note("this needs the whole program, which is compiled now, once; that takes some minutes");
+            progress::note(
+                "this needs the whole program, which is compiled now, once; that takes some minutes",
+            );
         }
         // The folder of Cargo's profile `dev` has another name.
         let profile = if self.profile == "debug" { "dev" } else { &self.profile };

@@ -194,7 +194,7 @@ impl<'a> Measurer<'a> {
         let drawer = compute.drawer(&with_generator)?;
         let requests = requests(&cache, &evaluation)?;
         let mut pictures = Vec::with_capacity(requests.len());
-        let total = (requests.len() * drawer.config().layout.len()) as u64;
+        let total = (requests.len() * drawer.layout().len()) as u64;
         observer.progress("samples", 0, total);
         draw(&*drawer, &requests, &SamplingConfig::default(), TOGETHER, |done, drawn| {
             observer.progress("samples", done as u64, total);

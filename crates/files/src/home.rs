@@ -30,6 +30,13 @@ impl Home {
         Self { roots: vec![path.into()] }
     }
 
+    /// The root that `ALITOK_HOME` names, then the one at `path`: for a library that knows where it was
+    /// installed, and whose executable is somebody else's.
+    pub fn beside(path: impl Into<PathBuf>) -> Self {
+        let home = std::env::var_os(VARIABLE).map(PathBuf::from);
+        Self { roots: home.into_iter().chain([path.into()]).collect() }
+    }
+
     /// The usual roots: the folder that `ALITOK_HOME` names, then the executable's folder and those
     /// above it, then `checkout`, the source tree that the program was built from.
     pub fn find(checkout: Option<&Path>) -> Self {

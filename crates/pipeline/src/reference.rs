@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use generator::{
-    GenerateError, Request, SamplingConfig,
+    GenerateError, GeneratorConfig, Request, SamplingConfig,
     reference::{Generator, Sequences},
 };
 use pixels::Picture;

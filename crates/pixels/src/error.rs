@@ -53,7 +53,9 @@ pub enum PixelsError {
         reason: String,
     },
     /// Parquet files, in a program without the feature `parquet`.
-    #[error("{name} is Parquet, which this program was built without; build it with `--features reference`")]
+    #[error(
+        "{name} is Parquet, which this program was built without; build it with `--features reference`"
+    )]
     WithoutParquet {
         /// The files, as the caller named them.
         name: String,

@@ -1,0 +1,177 @@
+"""The figures that docs/log.md has of the Python package, each side by side with its peer.
+
+    python benchmarks/figures.py [NAME…]      # generate crops records import distance
+
+`generate` needs the program (ALITOK_PROGRAM, or the target folder), `records` PyTorch, `crops` Pillow. Nothing else
+should run meanwhile. It prints one JSON object a figure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import alitok
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def seconds(call, rounds):
+    """Seconds of each call, after one that does not count."""
+    call()
+    found = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - begun)
+    return found
+
+
+def told(name, **figures):
+    print(json.dumps({"figure": name, **figures}), flush=True)
+
+
+def generate(rounds=7):
+    """A process that draws 64 pictures: Python's beside the command line's, in turns."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    program = os.environ.get("ALITOK_PROGRAM", str(target / "release" / "alitok"))
+    with tempfile.TemporaryDirectory() as folder:
+        out = folder + "/out.npz"
+        theirs_command = [program, "generate", "--class", "all", "--count", "24", "--out", out]
+        script = (
+            "import sys, time, alitok\n"
+            "model = alitok.load()\n"
+            "model.generate(0)\n"
+            "for _ in range(3):\n"
+            "    begun = time.perf_counter()\n"
+            "    model.generate('all', count=24)\n"
+            "    print(time.perf_counter() - begun)\n"
+        )
+        ours, theirs = [], []
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            subprocess.run(theirs_command, check=True, capture_output=True)
+            theirs.append(time.perf_counter() - begun)
+            done = subprocess.run(
+                [sys.executable, "-c", script], check=True, capture_output=True, text=True
+            )
+            ours.append(statistics.median(map(float, done.stdout.split())))
+    told(
+        "generate, 216 pictures of mini, seconds",
+        python_call=statistics.median(ours),
+        program_whole=statistics.median(theirs),
+        ratio=statistics.median(ours) / statistics.median(theirs),
+        python_range=[min(ours), max(ours)],
+        program_range=[min(theirs), max(theirs)],
+    )
+
+
+def crops(rounds=40):
+    """Crops of a decoded photo of 500 x 375, one thread each, in turns."""
+    from PIL import Image
+
+    sys.path.insert(0, str(ROOT / "python" / "tests"))
+    from test_data import center_crop_arr, noise, ten_crop_of_pillow
+
+    image = noise(500, 375)
+    array = np.asarray(image)
+    for name, ours, theirs in (
+        (
+            "ten crops at 256",
+            lambda: alitok.data.ten_crop(image, 256),
+            lambda: ten_crop_of_pillow(image, 256),
+        ),
+        (
+            "centre crop at 256, PIL image in",
+            lambda: alitok.data.center_crop(image, 256),
+            lambda: center_crop_arr(image, 256),
+        ),
+        (
+            "centre crop at 256, array in",
+            lambda: alitok.data.center_crop(array, 256),
+            lambda: center_crop_arr(Image.fromarray(array), 256),
+        ),
+    ):
+        assert np.array_equal(np.squeeze(ours()), np.squeeze(theirs()))
+        both = [(seconds(ours, 5), seconds(theirs, 5)) for _ in range(rounds // 5)]
+        mine = statistics.median(value for pair in both for value in pair[0])
+        other = statistics.median(value for pair in both for value in pair[1])
+        told(name, microseconds=mine * 1e6, pillow=other * 1e6, ratio=other / mine)
+
+
+def records(pictures=20_000, batch=1024, rounds=5):
+    """Records of 72 tokens through `__getitems__` and `collate`, shuffled, in one process."""
+    import torch
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = folder + "/cache"
+        alitok.TokenCache.build("bundled:heldout", alitok.load(), path, views="ten_crop")
+        dataset = alitok.torch.TokenCacheDataset(path, views="all")
+        order = torch.randint(len(dataset), (pictures,)).tolist()
+        batches = [order[start : start + batch] for start in range(0, pictures, batch)]
+
+        def read():
+            for indices in batches:
+                alitok.torch.collate(dataset.__getitems__(indices))
+
+        took = seconds(read, rounds)
+        whole = [pictures / one for one in took]
+        told(
+            "records of 72 tokens a second, batches of 1024",
+            records_per_second=statistics.median(whole),
+            range=[min(whole), max(whole)],
+        )
+        loader = torch.utils.data.DataLoader(
+            dataset, batch, shuffle=True, collate_fn=alitok.torch.collate
+        )
+        took = seconds(lambda: list(loader), rounds)
+        told(
+            "records a second through DataLoader, no worker",
+            records_per_second=len(dataset) / statistics.median(took),
+        )
+
+
+def import_(rounds=15):
+    """Milliseconds of `import alitok` beyond `import numpy`, in fresh processes."""
+
+    def took(module):
+        script = f"import time; b = time.perf_counter(); import {module}; print(time.perf_counter() - b)"
+        run = lambda: subprocess.run(  # noqa: E731
+            [sys.executable, "-c", script], check=True, capture_output=True, text=True
+        )
+        return statistics.median(float(run().stdout) for _ in range(rounds)) * 1e3
+
+    numpy_alone, ours = took("numpy"), took("alitok")
+    told("import, milliseconds", numpy=numpy_alone, alitok=ours, beyond=ours - numpy_alone)
+
+
+def distance(width=2048, rounds=3):
+    """The Fréchet distance of two statistics of 2048 features, on all threads and on one."""
+    random = np.random.default_rng(0)
+    rows = [random.normal(size=(4096, width)).astype(np.float32) + shift for shift in (0, 0.1)]
+    both = [alitok.metrics.Statistics.of(part) for part in rows]
+    for threads in (None, 1):
+        took = seconds(lambda: alitok.metrics.frechet_distance(*both, threads=threads), rounds)
+        told("Frechet distance of 2048 features", threads=threads, seconds=statistics.median(took))
+
+
+FIGURES = {
+    "generate": generate,
+    "crops": crops,
+    "records": records,
+    "import": import_,
+    "distance": distance,
+}
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or FIGURES:
+        FIGURES[name]()

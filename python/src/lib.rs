@@ -2,7 +2,7 @@
 //!
 //! Everything that computes, reads or writes is here and lets Python's lock go; what Python programs see
 //! (arguments of many kinds, docstrings, types) is in the package's own files beside this folder. Arrays
-//! leave as memory that NumPy takes over without a copy ([`array`]), pictures and tokens come as bytes.
+//! leave as memory that NumPy takes over without a copy (module `array`), pictures and tokens come as bytes.
 
 mod array;
 mod cache;

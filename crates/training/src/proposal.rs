@@ -38,7 +38,7 @@ pub struct Wish {
     pub size: usize,
     /// Where they are trained.
     pub machine: Machine,
-    /// Hours for all three trainings together.
+    /// Hours for all three trainings and the token cache together.
     pub hours: f64,
 }
 
@@ -53,6 +53,10 @@ pub struct Proposal {
     pub generator: GeneratorRecipe,
     /// Seconds of each, where steps were timed.
     pub seconds: Option<[f64; 3]>,
+    /// Seconds that the token cache between them takes at most, where steps were timed.
+    pub cache_seconds: Option<f64>,
+    /// Hours that would let the smallest model learn something, if there are fewer.
+    pub wanted_hours: Option<f64>,
     /// Pictures and classes of the data.
     pub pictures: usize,
     /// Bytes that the largest of the three takes about.
@@ -82,6 +86,9 @@ const HEAD: usize = 64;
 
 /// How the time is shared among the trainings.
 const SHARES: [f64; 3] = [0.45, 0.25, 0.3];
+
+/// Views of each picture in the token cache: as it is, and mirrored.
+const VIEWS: usize = 2;
 
 /// Steps below which a larger model has learned less than a smaller one in the same time.
 const ENOUGH: [f64; 3] = [4000.0, 2500.0, 2500.0];
@@ -161,6 +168,15 @@ impl Size {
     }
 }
 
+impl Size {
+    /// Seconds that it takes to encode all views of so many pictures, which is no slower than within a step.
+    fn seconds_of_cache(self, layout: TokenLayout, pictures: usize, pace: f64) -> f64 {
+        let length = layout.grid() + layout.len();
+        let forwards = work(self.encoder, self.width, 4 * self.width, length, 1) / 3.0;
+        (VIEWS * pictures) as f64 * forwards / pace
+    }
+}
+
 /// Learned tokens before the codes in the second stage: as the paper's, a quarter of the grid at most.
 fn leading(layout: TokenLayout) -> usize {
     (layout.grid() / 4).clamp(4, 64)
@@ -200,13 +216,18 @@ pub fn propose(
     };
     let timed = SIZES[1];
     let pace_of_timed = timed.work(layout, codes, batches)[0] / pace(timed)?;
-    let seconds = SHARES.map(|share| share * wish.hours * 3600.0);
+    let whole = wish.hours * 3600.0;
+    // Half of it is left to learn, however many pictures there are to encode.
+    let to_learn = |size: Size, pace: f64| {
+        (whole - size.seconds_of_cache(layout, pictures, pace)).max(whole / 2.0)
+    };
     let available = machine::available_memory().unwrap_or(u64::MAX);
     let mut best = None;
     for size in SIZES {
         let work = size.work(layout, codes, batches);
+        let left = to_learn(size, pace_of_timed);
         let steps: [f64; 3] =
-            std::array::from_fn(|stage| seconds[stage] * pace_of_timed / work[stage]);
+            std::array::from_fn(|stage| SHARES[stage] * left * pace_of_timed / work[stage]);
         let is_enough = (0..3).all(|stage| steps[stage] >= ENOUGH[stage]);
         let steps: [u64; 3] =
             std::array::from_fn(|stage| steps[stage].min(longest[stage]).max(10.0) as u64);
@@ -218,7 +239,8 @@ pub fn propose(
     }
     let Some((size, proposal)) = best else { unreachable!("there are sizes") };
     // Larger products run at another pace.
-    let pace_of_chosen = size.work(layout, codes, batches)[0] / pace(size)?;
+    let work = size.work(layout, codes, batches);
+    let pace_of_chosen = work[0] / pace(size)?;
     let steps = [
         proposal.stage_one.schedule.steps,
         proposal.stage_two.schedule.steps,
@@ -226,7 +248,18 @@ pub fn propose(
     ]
     .map(|steps| ((steps as f64 * pace_of_chosen / pace_of_timed) as u64).max(10));
     let steps = std::array::from_fn(|stage| steps[stage].min(longest[stage] as u64));
-    build(wish, size, codes, batches, steps, pictures, Some(pace_of_chosen))
+    let proposal = build(wish, size, codes, batches, steps, pictures, Some(pace_of_chosen))?;
+    let cache = size.seconds_of_cache(layout, pictures, pace_of_chosen);
+    let enough: [f64; 3] = std::array::from_fn(|stage| ENOUGH[stage].min(longest[stage]));
+    let is_short = (0..3).any(|stage| (steps[stage] as f64) < 0.8 * enough[stage]);
+    // The smallest share decides.
+    let learning = (0..3).map(|stage| enough[stage] * work[stage] / SHARES[stage] / pace_of_chosen);
+    let wanted = (learning.fold(0.0, f64::max) + cache) / 3600.0;
+    Ok(Proposal {
+        cache_seconds: Some(cache),
+        wanted_hours: is_short.then_some(wanted),
+        ..proposal
+    })
 }
 
 /// Recipes of a size. `pace` is multiplications a second.
@@ -281,7 +314,16 @@ fn build(
     let seconds =
         pace.map(|pace| std::array::from_fn(|stage| steps[stage] as f64 * work[stage] / pace));
     let memory = memory(&stage_one, &generator, layout, codes);
-    Ok(Proposal { stage_one, stage_two, generator, seconds, pictures, memory })
+    Ok(Proposal {
+        stage_one,
+        stage_two,
+        generator,
+        seconds,
+        cache_seconds: None,
+        wanted_hours: None,
+        pictures,
+        memory,
+    })
 }
 
 /// Bytes of the larger of the first stage and the generator: parameters with gradients and moments, and
@@ -382,9 +424,10 @@ impl Proposal {
             "The generator, which draws tokens one after the other.",
             2,
             &format!(
-                "alitok cache build --data {data} --model {folder}/stage-2 --mirrored --out {folder}/cache\n\
+                "alitok cache build --data {data} --model {folder}/stage-2 --mirrored --out {folder}/cache{}\n\
                  #   alitok train generator --cache {folder}/cache --recipe {folder} --out {folder}/generator\n\
-                 #   alitok generate --model {folder}/generator --class 0 --count 16 --out {folder}/samples.png"
+                 #   alitok generate --model {folder}/generator --class 0 --count 16 --out {folder}/samples.png",
+                self.cache_seconds.map_or_else(String::new, |seconds| format!("  # about {}", about(seconds)))
             ),
         );
         text.push_str(
@@ -396,15 +439,16 @@ impl Proposal {
     fn head(&self, what: &str, stage: usize, command: &str) -> String {
         let time = match self.seconds {
             Some(seconds) => {
-                format!("# About {} on the machine that was timed.\n", rough(seconds[stage]))
+                format!("# About {} on the machine that was timed.\n", about(seconds[stage]))
             }
             None => "# Nothing was timed: how long it takes depends on the device.\n".to_owned(),
         };
         let steps =
             [&self.stage_one.schedule, &self.stage_two.schedule, &self.generator.schedule][stage];
         let epochs = steps.steps as f64 * steps.batch as f64 / self.pictures.max(1) as f64;
+        let epochs = if epochs < 10.0 { format!("{epochs:.1}") } else { format!("{epochs:.0}") };
         format!(
-            "# {what}\n#\n#   {command}\n#\n{time}# {} steps of {} pictures: each of the {} pictures is seen {epochs:.0} times.\n\
+            "# {what}\n#\n#   {command}\n#\n{time}# {} steps of {} pictures: each of the {} pictures is seen {epochs} times.\n\
              # docs/recipes.md explains every setting.\n",
             steps.steps, steps.batch, self.pictures
         )
@@ -412,7 +456,7 @@ impl Proposal {
 }
 
 /// A duration in words, of two digits.
-fn rough(seconds: f64) -> String {
+pub fn about(seconds: f64) -> String {
     match seconds {
         _ if seconds < 90.0 => format!("{seconds:.0} seconds"),
         _ if seconds < 5400.0 => format!("{:.0} minutes", seconds / 60.0),
@@ -470,6 +514,17 @@ mod tests {
         for hours in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
             assert!(problem(Wish { hours, ..wish(64) }).contains("hours"));
         }
+    }
+
+    #[test]
+    fn should_leave_time_for_the_cache_and_say_when_there_is_too_little() {
+        let layout = wish(32).layout();
+        let seconds = |pictures| SIZES[0].seconds_of_cache(layout, pictures, 1e10);
+        assert!((seconds(20_000) / seconds(10_000) - 2.0).abs() < 1e-9);
+        // Two views forwards are two thirds of one view forwards and backwards.
+        let length = layout.grid() + layout.len();
+        let step = work(SIZES[0].encoder, SIZES[0].width, 4 * SIZES[0].width, length, 1);
+        assert!((seconds(3) * 1e10 / (2.0 * step) - 1.0).abs() < 1e-9);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) struct RecipeNewArgs {
     /// not asked.
     #[arg(long = "for", value_enum, default_value_t = MachineName::Cpu)]
     pub(crate) machine: MachineName,
-    /// Hours for all three trainings together.
+    /// Hours for all three trainings and the token cache together.
     #[arg(long, default_value_t = 2.0, allow_negative_numbers = true)]
     pub(crate) hours: f64,
     /// Folder for `tokenizer_stage_1.toml`, `tokenizer_stage_2.toml` and `generator.toml`.

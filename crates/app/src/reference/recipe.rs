@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use training::proposal::{Machine, Wish, propose};
+use training::proposal::{Machine, Wish, about, propose};
 
 use crate::{
     commands::recipe::{MachineName, RecipeVerb},
@@ -35,9 +35,22 @@ pub(crate) fn run(verb: &RecipeVerb, device: Option<pipeline::Device>) -> Result
     for (stage, path) in written.iter().enumerate() {
         let time = proposal
             .seconds
-            .map_or_else(String::new, |seconds| format!(", about {}", duration(seconds[stage])));
+            .map_or_else(String::new, |seconds| format!(", about {}", about(seconds[stage])));
         let steps = progress::thousands(steps[stage]);
         progress::result(&format!("{}: {steps} steps{time}", path.display()))?;
+    }
+    if let Some(seconds) = proposal.cache_seconds {
+        progress::result(&format!(
+            "the token cache between the last two: about {}",
+            about(seconds)
+        ))?;
+    }
+    if let Some(hours) = proposal.wanted_hours {
+        progress::note(&format!(
+            "{} hours are short for these pictures: expect colours and rough shapes; from about {hours:.1} hours on they \
+             get better",
+            args.hours
+        ));
     }
     progress::note(&format!(
         "3 recipes in {} → {}; their first lines have the commands",

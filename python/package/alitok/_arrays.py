@@ -97,7 +97,8 @@ def _bytes_of(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
             "divide 0 to 255 by 255, or bring -1 to 1 there by x / 2 + 0.5"
         )
     wide = array if array.dtype == np.float64 else array.astype(np.float32)
-    return np.rint(wide * 255).astype(np.uint8)
+    bytes_: npt.NDArray[np.uint8] = np.rint(wide * 255).astype(np.uint8)
+    return bytes_
 
 
 def pictures_of(array: npt.NDArray[Any], layout: Layout | None) -> npt.NDArray[np.uint8]:

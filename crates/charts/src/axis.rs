@@ -126,14 +126,13 @@ impl Placed {
         (self.high - self.low) / (self.to - self.from).abs()
     }
 
-    /// The same axis with its range widened to both sides until a pixel stands for as much as on
-    /// another axis, if it stands for less.
+    /// Widens the range to both sides until a pixel stands for as much as on the other axis, if it
+    /// stands for less.
     pub(crate) fn at_most_as_long(self, other: &Self) -> Self {
         if self.a_pixel() < other.a_pixel() { self.as_long_as(other) } else { self }
     }
 
-    /// The same axis with another range of the same middle, so that a pixel stands for as much as on
-    /// another axis.
+    /// Changes the range around its middle, so that a pixel stands for as much as on the other axis.
     pub(crate) fn as_long_as(self, other: &Self) -> Self {
         let middle = f64::midpoint(self.low, self.high);
         let half = other.a_pixel() * (self.to - self.from).abs() / 2.0;

@@ -194,10 +194,10 @@ struct Text<'a> {
 impl Text<'_> {
     fn header(mut self) -> Option<Header> {
         let (mut kind, mut column_major, mut shape) = (None, None, None);
-        self.expect('{')?;
+        self.require('{')?;
         while !self.takes('}') {
             let key = self.string()?;
-            self.expect(':')?;
+            self.require(':')?;
             match key.as_str() {
                 "descr" if kind.is_none() => kind = Some(Kind::parse(&self.string()?)?),
                 "fortran_order" if column_major.is_none() => column_major = Some(self.truth()?),
@@ -205,7 +205,7 @@ impl Text<'_> {
                 _ => return None,
             }
             if !self.takes(',') {
-                self.expect('}')?;
+                self.require('}')?;
                 break;
             }
         }
@@ -221,14 +221,14 @@ impl Text<'_> {
         taken.is_some()
     }
 
-    fn expect(&mut self, sign: char) -> Option<()> {
+    fn require(&mut self, sign: char) -> Option<()> {
         self.takes(sign).then_some(())
     }
 
     fn string(&mut self) -> Option<String> {
         let quote = if self.takes('\'') { '\'' } else { '"' };
         if quote == '"' {
-            self.expect(quote)?;
+            self.require(quote)?;
         }
         let (string, rest) = self.rest.split_once(quote)?;
         self.rest = rest;
@@ -248,7 +248,7 @@ impl Text<'_> {
 
     fn shape(&mut self) -> Option<Vec<u64>> {
         let mut shape = Vec::new();
-        self.expect('(')?;
+        self.require('(')?;
         while !self.takes(')') {
             self.rest = self.rest.trim_start();
             let digits = self.rest.find(|sign: char| !sign.is_ascii_digit())?;
@@ -257,7 +257,7 @@ impl Text<'_> {
             // Python 2 wrote long integers so.
             self.rest = rest.strip_prefix('L').unwrap_or(rest);
             if !self.takes(',') {
-                self.expect(')')?;
+                self.require(')')?;
                 break;
             }
         }

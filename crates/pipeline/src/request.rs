@@ -55,17 +55,23 @@ pub fn check_count(classes: usize, count: usize) -> Result<(), PipelineError> {
     }
 }
 
-/// `count` pictures of each class, in turn: picture i is of class i mod C and has index i of the seed's
-/// noise.
-pub fn class_requests(classes: &[usize], count: usize, seed: u64) -> Vec<Request> {
-    (0..count * classes.len())
+/// `count` pictures of each condition, in turn: picture i has condition i mod C and index i of the seed's noise.
+fn requests(conditions: &[Condition], count: usize, seed: u64) -> Vec<Request> {
+    (0..count * conditions.len())
         .map(|index| Request {
-            condition: Condition::Class(classes[index % classes.len()]),
+            condition: conditions[index % conditions.len()].clone(),
             seed,
             index: index as u64,
             forced: Vec::new(),
         })
         .collect()
+}
+
+/// `count` pictures of each class, in turn: picture i is of class i mod C and has index i of the seed's
+/// noise.
+pub fn class_requests(classes: &[usize], count: usize, seed: u64) -> Vec<Request> {
+    let conditions: Vec<Condition> = classes.iter().map(|&class| Condition::Class(class)).collect();
+    requests(&conditions, count, seed)
 }
 
 /// `count` pictures of each prompt, in turn: picture i is of prompt i mod P and has index i of the seed's
@@ -81,22 +87,12 @@ pub fn prompt_requests(
 ) -> Result<Vec<Request>, PromptError> {
     let conditions: Vec<Condition> =
         texts.iter().map(|text| prompts.condition(text)).collect::<Result<_, _>>()?;
-    Ok((0..count * conditions.len())
-        .map(|index| Request {
-            condition: conditions[index % conditions.len()].clone(),
-            seed,
-            index: index as u64,
-            forced: Vec::new(),
-        })
-        .collect())
+    Ok(requests(&conditions, count, seed))
 }
 
 /// `count` pictures of no prompt, as training draws where it leaves the caption out.
 pub fn requests_without_prompt(prompts: &Prompts, count: usize, seed: u64) -> Vec<Request> {
-    let condition = prompts.no_condition();
-    (0..count as u64)
-        .map(|index| Request { condition: condition.clone(), seed, index, forced: Vec::new() })
-        .collect()
+    requests(&[prompts.no_condition()], count, seed)
 }
 
 /// `count` pictures of no class: the generator is told what it was told where training left the class
@@ -108,7 +104,5 @@ pub fn requests_without_class(
 ) -> Vec<Request> {
     let none = vec![generator.vocabulary().unconditional()];
     let condition = Condition::Ids { conditional: none.clone(), unconditional: none };
-    (0..count as u64)
-        .map(|index| Request { condition: condition.clone(), seed, index, forced: Vec::new() })
-        .collect()
+    requests(&[condition], count, seed)
 }

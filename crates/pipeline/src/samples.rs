@@ -205,7 +205,7 @@ impl SampleWriter {
         Ok(Self { path: path.to_owned(), format, columns, count, labels, grid: None })
     }
 
-    /// The same writer with another maker of grids than [`Picture::grid`].
+    /// Makes the grid with `grid` in place of [`Picture::grid`].
     #[must_use]
     pub fn with_grid(self, grid: MakeGrid) -> Self {
         Self { grid: Some(grid), ..self }

@@ -363,7 +363,10 @@ class Model:
         self, classes: Classes | None, prompts: object, count: int, seed: int
     ) -> tuple[list[int], int, int]:
         if prompts is not None:
-            raise InputError("this model does not read words; give classes in place of prompts")
+            raise InputError(
+                "prompts, words in place of classes, are not drawn from Python yet; "
+                "use `alitok generate --prompt`, or give classes"
+            )
         if classes is None:
             raise InputError("give classes, by name or number; `model.classes` lists them")
         return (
@@ -395,7 +398,7 @@ class Model:
 
         Args:
             classes: Classes by name or number; ``"all"`` for every one. Picture i has class i mod C.
-            prompts: Texts in place of classes, with a model that reads words.
+            prompts: Not drawn from Python yet; refused.
             count: Pictures of each class.
             seed: The same seed draws the same pictures.
             guidance: Strength of classifier-free guidance; 1 (or 0) is none. The model's if left out.
@@ -441,7 +444,7 @@ class Model:
 
         Args:
             classes: See :meth:`generate`, as for all other arguments.
-            prompts: Texts in place of classes.
+            prompts: Not drawn from Python yet; refused.
             count: Pictures of each class.
             seed: The same seed draws the same pictures.
             guidance: Strength of guidance.
@@ -482,7 +485,7 @@ class Model:
 
         Args:
             classes: See :meth:`generate`, as for all arguments that are not below.
-            prompts: Texts in place of classes.
+            prompts: Not drawn from Python yet; refused.
             count: Pictures of each class.
             seed: The same seed draws the same pictures.
             guidance: Strength of guidance.

@@ -249,7 +249,7 @@ fn should_survey_counts_sizes_and_what_cannot_be_read() {
     assert_eq!(survey.widths, Some(Lengths { smallest: 1, median: 3, largest: 5 }));
     assert_eq!(survey.heights, Some(Lengths { smallest: 2, median: 2, largest: 2 }));
     assert_eq!((survey.unreadable, indices(&survey.listed)), (4, vec![49, 99, 149, 199]));
-    // 96 are chosen, evenly spread; none of the four that cannot be read is among them.
+    // 96 are chosen, evenly spread. The four that cannot be read are not among them.
     let sheet = survey.contact_sheet().unwrap().unwrap();
     assert_eq!((sheet.width(), sheet.height()), (12 * 100 + 4, 8 * 100 + 4));
     let shown: Vec<usize> = survey.shown.iter().map(|(index, _)| *index).collect();

@@ -18,6 +18,7 @@ mod processes;
 mod progress;
 #[cfg(feature = "reference")]
 mod reference;
+mod sheet;
 mod sources;
 mod tuning;
 

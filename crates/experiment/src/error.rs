@@ -21,6 +21,9 @@ pub enum RunError {
         /// The rows of the plan.
         known: Vec<String>,
     },
+    /// Neither the plan nor the command names the pictures.
+    #[error("the plan is for any pictures and names none; give it --data and --heldout")]
+    NoData,
     /// A unit failed.
     #[error("{unit}")]
     Unit {

@@ -59,9 +59,11 @@ pub enum ExperimentError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ablation {
-    /// The data set that is trained on.
+    /// The data set that is trained on. A plan that is for any data leaves it out.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub data: String,
     /// Pictures of the same classes that no training sees.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub heldout: String,
     /// The views of a picture that generators train on.
     pub views: Views,
@@ -124,6 +126,10 @@ pub struct Row {
     /// The row above whose tokens and generator this one shares; it only trains another decoder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub second_stage_of: Option<String>,
+    /// Whether its codebook may have another size than the other rows': what it asks then is what
+    /// that does (paper, Table 6).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub another_codebook: bool,
     /// Seeds, the most important first.
     pub seeds: Vec<u64>,
 }
@@ -303,9 +309,12 @@ impl Ablation {
             let Some(recipe) = self.stage_one(unit)? else { continue };
             let schedule = Schedule { seed: 0, ..recipe.schedule };
             let layout = recipe.architecture.layout();
-            let sizes = [recipe.architecture.codes, layout.rows(), layout.columns()];
+            let mut sizes = [recipe.architecture.codes, layout.rows(), layout.columns()];
             let (other, known, their_sizes) =
                 *first.get_or_insert((&unit.row.name, schedule, sizes));
+            if unit.row.another_codebook {
+                sizes[0] = their_sizes[0];
+            }
             if known != schedule || their_sizes != sizes {
                 let name = &unit.row.name;
                 return Ok(Some(format!(

@@ -89,7 +89,7 @@ impl<'a> Laboratory<'a> {
     /// The report is written after each unit.
     ///
     /// # Errors
-    /// If the plan lacks a row, or something cannot be trained or measured.
+    /// If the plan lacks a row or names no data, or something cannot be trained or measured.
     pub fn work(
         &self,
         rows: &[String],
@@ -97,6 +97,9 @@ impl<'a> Laboratory<'a> {
         observer: &mut dyn Observer,
     ) -> Result<(), RunError> {
         self.check_rows(rows)?;
+        if self.plan.data.is_empty() || self.plan.heldout.is_empty() {
+            return Err(RunError::NoData);
+        }
         let mut measurer = Measurer::new(self.plan, equipment);
         let mut units = self.plan.units();
         units.retain(|unit| rows.is_empty() || rows.contains(&unit.row.name));

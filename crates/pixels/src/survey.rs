@@ -45,21 +45,6 @@ pub struct Survey {
     pub shown: Vec<(usize, Picture)>,
 }
 
-impl Survey {
-    /// The pictures that are shown, 12 in a row; nothing if there are none.
-    ///
-    /// # Errors
-    /// If the sheet cannot be made.
-    pub fn contact_sheet(&self) -> Result<Option<Picture>, PixelsError> {
-        if self.shown.is_empty() {
-            return Ok(None);
-        }
-        let pictures: Vec<Picture> =
-            self.shown.iter().map(|(_, picture)| picture.clone()).collect();
-        Ok(Some(Picture::grid(&pictures, SHEET_COLUMNS, 4, [255; 3])?))
-    }
-}
-
 /// Reads every picture of `data` on as many threads as said. Its memory does not grow with the
 /// number of pictures. `progress` is called with the number of pictures read, now and then.
 ///

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs, iter,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,7 +10,7 @@ use std::{
 use burn::tensor::Device;
 use files::Home;
 use pixels::DataSet;
-use tokenizer::{DecoderConfig, ImageSize, TransformerConfig};
+use tokenizer::{DecoderConfig, ImageSize, TransformerConfig, reference::Weights};
 use tokens::TokenLayout;
 
 use crate::{
@@ -99,10 +99,21 @@ const MOST_EPOCHS: f64 = 400.0;
 /// Pictures a step of the tokenizer and of the generator, on a processor.
 const BATCHES: [usize; 3] = [16, 16, 32];
 
+/// Patches along a side below which pictures are not cut more coarsely to save time.
+const FEWEST_PATCHES: usize = 8;
+
 impl Wish {
-    /// Side of a patch: pictures have at most 16 × 16 of them.
+    /// Side of the finest patch: pictures have at most 16 × 16 of them where 32 pixels are enough for that.
     fn patch(self) -> usize {
         [4, 8, 16, 32].into_iter().find(|patch| self.size <= 16 * patch).unwrap_or(32)
+    }
+
+    /// Sides of patches to choose from: the finest, and twice of it where a grid is left. A quarter of the
+    /// tokens leaves time for several times the steps, or for a larger model.
+    fn patches(self) -> impl Iterator<Item = usize> {
+        let coarser = 2 * self.patch();
+        let is_grid = self.size.is_multiple_of(coarser) && self.size / coarser >= FEWEST_PATCHES;
+        iter::once(self.patch()).chain(is_grid.then_some(coarser))
     }
 
     /// What is wrong with it.
@@ -127,9 +138,42 @@ impl Wish {
         Ok(())
     }
 
-    fn layout(self) -> TokenLayout {
-        let side = self.size / self.patch();
+    fn layout(self, patch: usize) -> TokenLayout {
+        let side = self.size / patch;
         TokenLayout::new(side, side, side)
+    }
+}
+
+/// A size of model, and the side of the patches that it sees.
+#[derive(Debug, Clone, Copy)]
+struct Choice {
+    size: Size,
+    patch: usize,
+    layout: TokenLayout,
+}
+
+impl Choice {
+    fn new(wish: Wish, size: Size, patch: usize) -> Self {
+        Self { size, patch, layout: wish.layout(patch) }
+    }
+
+    /// What there is to choose from, from the least work a step to the most.
+    fn all(wish: Wish, codes: usize, batches: [usize; 3]) -> Vec<Self> {
+        let of_size = |size| wish.patches().map(move |patch| Self::new(wish, size, patch));
+        let mut all: Vec<Self> = SIZES.into_iter().flat_map(of_size).collect();
+        let work = |choice: &Self| choice.work(codes, batches)[0];
+        all.sort_by(|one, other| work(one).total_cmp(&work(other)));
+        all
+    }
+
+    /// Multiplications of a step of each training.
+    fn work(self, codes: usize, batches: [usize; 3]) -> [f64; 3] {
+        self.size.work(self.layout, codes, batches)
+    }
+
+    /// Seconds that the token cache takes.
+    fn seconds_of_cache(self, pictures: usize, pace: f64) -> f64 {
+        self.size.seconds_of_cache(self.layout, pictures, pace)
     }
 }
 
@@ -194,7 +238,7 @@ pub fn propose(
 ) -> Result<Proposal, TrainingError> {
     wish.check()?;
     let pictures = data.len();
-    let (codes, layout) = (codes(pictures), wish.layout());
+    let codes = codes(pictures);
     let batches = match wish.machine {
         Machine::Cpu => BATCHES.map(|batch| batch.min(pictures.max(2))),
         Machine::Gpu => BATCHES.map(|batch| 8 * batch),
@@ -205,42 +249,43 @@ pub fn propose(
     if wish.machine == Machine::Gpu {
         let size = if pictures < 20_000 { SIZES[2] } else { SIZES[4] };
         let steps = longest.map(|steps| steps.min(200_000.0) as u64);
-        return build(wish, size, codes, batches, steps, pictures, None);
+        let choice = Choice::new(wish, size, wish.patch());
+        return build(wish, choice, codes, batches, steps, pictures, None);
     }
 
     // The machine's pace, from the second smallest model; two steps tell it well enough.
-    let pace = |size: Size| -> Result<f64, TrainingError> {
-        let proposal = build(wish, size, codes, batches, [100; 3], pictures, None)?;
+    let pace = |choice: Choice| -> Result<f64, TrainingError> {
+        let proposal = build(wish, choice, codes, batches, [100; 3], pictures, None)?;
         let trainer = StageOne::new(proposal.stage_one.clone(), Arc::clone(&data), home, device)?;
-        run::time_steps(trainer, &proposal.stage_one, 2, 20.0)
+        let seconds = run::time_steps(trainer, &proposal.stage_one, 2, 20.0)?;
+        Ok(choice.work(codes, batches)[0] / seconds)
     };
-    let timed = SIZES[1];
-    let pace_of_timed = timed.work(layout, codes, batches)[0] / pace(timed)?;
+    let pace_of_timed = pace(Choice::new(wish, SIZES[1], wish.patch()))?;
     let whole = wish.hours * 3600.0;
     // Half of it is left to learn, however many pictures there are to encode.
-    let to_learn = |size: Size, pace: f64| {
-        (whole - size.seconds_of_cache(layout, pictures, pace)).max(whole / 2.0)
+    let to_learn = |choice: Choice, pace: f64| {
+        (whole - choice.seconds_of_cache(pictures, pace)).max(whole / 2.0)
     };
     let available = machine::available_memory().unwrap_or(u64::MAX);
     let mut best = None;
-    for size in SIZES {
-        let work = size.work(layout, codes, batches);
-        let left = to_learn(size, pace_of_timed);
+    for choice in Choice::all(wish, codes, batches) {
+        let work = choice.work(codes, batches);
+        let left = to_learn(choice, pace_of_timed);
         let steps: [f64; 3] =
             std::array::from_fn(|stage| SHARES[stage] * left * pace_of_timed / work[stage]);
         let is_enough = (0..3).all(|stage| steps[stage] >= ENOUGH[stage]);
         let steps: [u64; 3] =
             std::array::from_fn(|stage| steps[stage].min(longest[stage]).max(10.0) as u64);
-        let proposal = build(wish, size, codes, batches, steps, pictures, Some(pace_of_timed))?;
+        let proposal = build(wish, choice, codes, batches, steps, pictures, Some(pace_of_timed))?;
         let fits = proposal.memory < available / 2;
         if best.is_none() || is_enough && fits {
-            best = Some((size, proposal));
+            best = Some((choice, proposal));
         }
     }
-    let Some((size, proposal)) = best else { unreachable!("there are sizes") };
+    let Some((choice, proposal)) = best else { unreachable!("there are sizes") };
     // Larger products run at another pace.
-    let work = size.work(layout, codes, batches);
-    let pace_of_chosen = work[0] / pace(size)?;
+    let work = choice.work(codes, batches);
+    let pace_of_chosen = pace(choice)?;
     let steps = [
         proposal.stage_one.schedule.steps,
         proposal.stage_two.schedule.steps,
@@ -248,8 +293,8 @@ pub fn propose(
     ]
     .map(|steps| ((steps as f64 * pace_of_chosen / pace_of_timed) as u64).max(10));
     let steps = std::array::from_fn(|stage| steps[stage].min(longest[stage] as u64));
-    let proposal = build(wish, size, codes, batches, steps, pictures, Some(pace_of_chosen))?;
-    let cache = size.seconds_of_cache(layout, pictures, pace_of_chosen);
+    let proposal = build(wish, choice, codes, batches, steps, pictures, Some(pace_of_chosen))?;
+    let cache = choice.seconds_of_cache(pictures, pace_of_chosen);
     let enough: [f64; 3] = std::array::from_fn(|stage| ENOUGH[stage].min(longest[stage]));
     let is_short = (0..3).any(|stage| (steps[stage] as f64) < 0.8 * enough[stage]);
     // The smallest share decides.
@@ -265,22 +310,25 @@ pub fn propose(
 /// Recipes of a size. `pace` is multiplications a second.
 fn build(
     wish: Wish,
-    size: Size,
+    choice: Choice,
     codes: usize,
     batches: [usize; 3],
     steps: [u64; 3],
     pictures: usize,
     pace: Option<f64>,
 ) -> Result<Proposal, TrainingError> {
-    let layout = wish.layout();
+    let Choice { size, patch, layout } = choice;
     let transformer =
         |layers| TransformerConfig { width: size.width, layers, heads: size.width / HEAD };
     // From the bundled recipes comes all that does not follow the data.
     let mut stage_one: StageOneRecipe = recipe::read("mini", &[])?;
     let mut stage_two: StageTwoRecipe = recipe::read("mini", &[])?;
     let mut generator: GeneratorRecipe = recipe::read("mini", &[])?;
+    // Time is short: none of it goes by with the mean picture.
+    stage_one.weights = Weights::Even;
+    stage_two.weights = Weights::Even;
     stage_one.architecture.image = ImageSize::square(wish.size);
-    stage_one.architecture.patch = wish.patch();
+    stage_one.architecture.patch = patch;
     stage_one.architecture.prefix = layout.prefix();
     stage_one.architecture.codes = codes;
     stage_one.architecture.encoder = transformer(size.encoder);
@@ -310,7 +358,7 @@ fn build(
         schedule.checkpoint_every = (steps / 10 / log_every).max(1) * log_every;
         schedule.samples_every = Some(schedule.checkpoint_every);
     }
-    let work = size.work(layout, codes, batches);
+    let work = choice.work(codes, batches);
     let seconds =
         pace.map(|pace| std::array::from_fn(|stage| steps[stage] as f64 * work[stage] / pace));
     let memory = memory(&stage_one, &generator, layout, codes);
@@ -488,8 +536,9 @@ mod tests {
                 let pictures = 10usize.pow(place as u32 + 1);
                 let steps = [10, 500, 20_000];
                 let codes = codes(pictures);
+                let choice = Choice::new(wish, size, wish.patches().last().unwrap());
                 let proposal =
-                    build(wish, size, codes, BATCHES, steps, pictures, Some(1e9)).unwrap();
+                    build(wish, choice, codes, BATCHES, steps, pictures, Some(1e9)).unwrap();
                 let folder = tempfile::tempdir().unwrap();
                 let out = folder.path().join("my");
                 let written = proposal.write(&out, "photos").unwrap();
@@ -518,7 +567,7 @@ mod tests {
 
     #[test]
     fn should_leave_time_for_the_cache_and_say_when_there_is_too_little() {
-        let layout = wish(32).layout();
+        let layout = wish(32).layout(4);
         let seconds = |pictures| SIZES[0].seconds_of_cache(layout, pictures, 1e10);
         assert!((seconds(20_000) / seconds(10_000) - 2.0).abs() < 1e-9);
         // Two views forwards are two thirds of one view forwards and backwards.
@@ -528,8 +577,23 @@ mod tests {
     }
 
     #[test]
+    fn should_offer_coarser_patches_where_a_grid_is_left() {
+        let sides = [(16, vec![4]), (32, vec![4]), (64, vec![4, 8]), (96, vec![8])];
+        let more = [(128, vec![8, 16]), (256, vec![16, 32]), (1024, vec![32, 64])];
+        for (side, patches) in sides.into_iter().chain(more) {
+            assert_eq!(wish(side).patches().collect::<Vec<_>>(), patches, "{side} pixels");
+        }
+        let choices = Choice::all(wish(128), 1024, BATCHES);
+        assert_eq!(choices.len(), 2 * SIZES.len());
+        let cheapest = choices[0];
+        assert_eq!((cheapest.patch, cheapest.size.width), (16, SIZES[0].width));
+        let work = |choice: &Choice| choice.work(1024, BATCHES)[0];
+        assert!(choices.is_sorted_by(|one, other| work(one) <= work(other)));
+    }
+
+    #[test]
     fn should_ask_for_more_work_of_larger_models() {
-        let layout = wish(64).layout();
+        let layout = wish(64).layout(4);
         for pair in SIZES.windows(2) {
             let [less, more] = [pair[0], pair[1]].map(|size| size.work(layout, 1024, BATCHES));
             assert!(less.iter().zip(&more).all(|(less, more)| less < more));

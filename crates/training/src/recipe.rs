@@ -7,7 +7,7 @@ use pixels::augment::Augmentation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokenizer::{
     DecoderConfig, TokenizerConfig,
-    reference::{ClusteringConfig, Positions},
+    reference::{ClusteringConfig, Positions, Weights},
 };
 
 use crate::{
@@ -111,6 +111,9 @@ pub struct StageOneRecipe {
     pub schedule: Schedule,
     /// How position tables begin.
     pub positions: Positions,
+    /// How the weights of linear layers begin.
+    #[serde(default)]
+    pub weights: Weights,
     /// The view of a picture that a step sees.
     pub augmentation: Augmentation,
     /// The codebook's online clustering.
@@ -140,6 +143,9 @@ pub struct StageTwoRecipe {
     pub schedule: Schedule,
     /// How position tables begin.
     pub positions: Positions,
+    /// How the weights of linear layers begin.
+    #[serde(default)]
+    pub weights: Weights,
     /// The view of a picture that a step sees.
     pub augmentation: Augmentation,
     /// The optimizer.

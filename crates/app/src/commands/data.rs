@@ -20,7 +20,7 @@ use pixels::{
 use crate::{
     args::ReplaceArgs,
     progress::{self, Progress},
-    tuning,
+    sheet, tuning,
 };
 
 /// Look at data, and rebuild the bundled data set
@@ -55,6 +55,9 @@ pub(crate) enum DataVerb {
         /// PNG file for pictures from all over the data set.
         #[arg(long)]
         sheet: Option<PathBuf>,
+        /// Draw each pixel of the sheet as a square of N x N pixels.
+        #[arg(long, value_name = "N", requires = "sheet", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+        scale: u16,
         /// Write the class below each picture of the sheet.
         #[arg(long, requires = "sheet")]
         captions: bool,
@@ -83,8 +86,8 @@ pub(crate) fn run(verb: &DataVerb) -> Result<()> {
         DataVerb::Crops { image, size, ten_crop, out, replace } => {
             crops(image, *size, *ten_crop, out, replace.replace)
         }
-        DataVerb::Inspect { data, sheet, captions, strict } => {
-            inspect(data, sheet.as_deref(), *captions, *strict)
+        DataVerb::Inspect { data, sheet, scale, captions, strict } => {
+            inspect(data, sheet.as_deref(), usize::from(*scale), *captions, *strict)
         }
         DataVerb::Bundle { package, out } => {
             let summary = bundle::build(package, out)?;
@@ -114,7 +117,13 @@ fn crops(image: &Path, size: usize, ten: bool, out: &Path, replace: bool) -> Res
     Ok(())
 }
 
-fn inspect(source: &str, sheet: Option<&Path>, captions: bool, strict: bool) -> Result<()> {
+fn inspect(
+    source: &str,
+    sheet: Option<&Path>,
+    scale: usize,
+    captions: bool,
+    strict: bool,
+) -> Result<()> {
     let data: Arc<dyn DataSet> = pixels::data::open(source, crate::models::home())?.into();
     if strict {
         refuse_losses(source, data.as_ref())?;
@@ -161,34 +170,15 @@ fn inspect(source: &str, sheet: Option<&Path>, captions: bool, strict: bool) -> 
     }
     progress::result(&format!("read as: {}", data.read_as()))?;
     if let Some(path) = sheet
-        && let Some(picture) = survey.contact_sheet()?
+        && !survey.shown.is_empty()
     {
-        match captions {
-            false => picture.write_png(path)?,
-            true => {
-                let classes = survey.shown.iter().map(|(index, _)| {
-                    data.classes().get(data.label(*index)).cloned().unwrap_or_default()
-                });
-                let pictures = survey.shown.iter().map(|(_, picture)| picture);
-                let sheet = Sheet {
-                    pictures: pictures
-                        .zip(classes)
-                        .map(|(picture, class)| {
-                            charts::Picture::new(
-                                class,
-                                picture.width(),
-                                picture.height(),
-                                picture.rgb(),
-                            )
-                        })
-                        .collect(),
-                    columns: SHEET_COLUMNS,
-                    ..Sheet::default()
-                };
-                let (width, height, rgb) = sheet.to_rgb()?;
-                Picture::new(width, height, rgb)?.write_png(path)?;
-            }
-        }
+        let class = |index: usize| data.classes().get(data.label(index)).filter(|_| captions);
+        let tiles = survey.shown.iter().map(|(index, picture)| {
+            sheet::tile(class(*index).map_or("", |class| &class[..]), picture)
+        });
+        let sheet =
+            Sheet { pictures: tiles.collect(), columns: SHEET_COLUMNS, scale, ..Sheet::default() };
+        sheet::picture(&sheet)?.write_png(path)?;
         progress::wrote(survey.shown.len(), "picture", path);
     } else {
         progress::did("read", survey.readable, "picture");

@@ -18,15 +18,22 @@ pub(crate) enum ExperimentVerb {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   alitok experiment ablation --out runs/ablation
+  alitok experiment ablation --plan cifar --data train.parquet --heldout test.parquet --out runs/cifar
   alitok experiment ablation --plan mine.toml --row A B --out runs/mine
   alitok experiment ablation --out runs/ablation --report-only")]
 pub(crate) struct AblationArgs {
-    /// A bundled plan (`small`), or a .toml file like those in `recipes/ablation`.
+    /// A bundled plan (`small`, or `cifar` for `--data` of one's own), or a .toml file like those in `recipes/ablation`.
     #[arg(long, default_value = "small")]
     pub(crate) plan: String,
     /// Folder of the experiment.
     #[arg(long)]
     pub(crate) out: PathBuf,
+    /// Pictures to train on, in place of the plan's; docs/data.md has the rules.
+    #[arg(long)]
+    pub(crate) data: Option<String>,
+    /// Pictures of the same classes that no training sees, in place of the plan's.
+    #[arg(long)]
+    pub(crate) heldout: Option<String>,
     /// Work on these rows only. The report has all that are finished.
     #[arg(long = "row", value_name = "NAME", num_args = 1..)]
     pub(crate) rows: Vec<String>,

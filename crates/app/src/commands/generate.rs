@@ -6,13 +6,13 @@ use clap::{ArgGroup, Args};
 use generator::{Condition, Request};
 use model::Model;
 use pipeline::{Device, Drawing, PreviewWriter, SampleWriter, class_requests, prompt_requests};
-use pixels::Picture;
 use tokenizer::DecoderKind;
 
 use crate::{
     args::{ComputeArgs, DecoderArgs, DraftsName, ModelArgs, OutputArgs, PromptArgs, SamplingArgs},
     models,
     progress::{self, Progress},
+    sheet,
 };
 
 /// Draw pictures of classes, or of what prompts say
@@ -132,11 +132,10 @@ impl Outputs<'_> {
         Ok(samples.with_grid(Box::new(move |pictures| {
             let pictures = pictures.iter().enumerate().map(|(place, picture)| {
                 let caption = sheet.pictures.get(place).map_or("", |caption| &caption.title[..]);
-                charts::Picture::new(caption, picture.width(), picture.height(), picture.rgb())
+                sheet::tile(caption, picture)
             });
             let sheet = Sheet { pictures: pictures.collect(), ..sheet.clone() };
-            let (width, height, rgb) = sheet.to_rgb().map_err(|error| error.to_string())?;
-            Picture::new(width, height, rgb).map_err(|error| error.to_string())
+            sheet::picture(&sheet).map_err(|error| error.to_string())
         })))
     }
 }

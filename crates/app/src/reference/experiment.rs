@@ -15,7 +15,9 @@ use crate::{
 pub(crate) fn run(verb: &ExperimentVerb, device: Option<Device>) -> Result<()> {
     tuning::for_training();
     let ExperimentVerb::Ablation(args) = verb;
-    let plan = experiment::read(&args.plan)?;
+    let mut plan = experiment::read(&args.plan)?;
+    plan.data = args.data.clone().unwrap_or(plan.data);
+    plan.heldout = args.heldout.clone().unwrap_or(plan.heldout);
     let laboratory = Laboratory::new(&plan, &args.out);
     laboratory.check_rows(&args.rows)?;
     let equipment = Equipment {

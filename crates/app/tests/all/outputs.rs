@@ -134,6 +134,14 @@ fn should_end_what_measures_with_how_many_and_how_long() {
     let plain = height();
     told(&scratch, &[&sheet[..], &["--captions"]].concat());
     assert!(height() > plain + 8 * 10);
+    told(&scratch, &[&sheet[..], &["--scale", "2"]].concat());
+    // Eight rows of pictures of 100 pixels at most, each twice as high; what lies between them stays.
+    assert!((plain + 8 * 64..=2 * plain).contains(&height()), "{} of {plain}", height());
+    assert!(
+        scratch
+            .refused(&["data", "inspect", "bundled:heldout", "--scale", "2"])
+            .contains("--sheet")
+    );
 }
 
 #[test]

@@ -85,6 +85,9 @@ fn should_refuse_rows_that_do_not_compare() {
     let b = "recipe = \"table-3-b\"";
     refused(b, &more("steps=5"), "A and B differ in schedule");
     refused(b, &more("architecture.codes=32"), "A and B differ");
+    let another = |set: &str| format!("{}\nanother_codebook = true", more(set));
+    assert!(read(&PLAN.replace(b, &another("architecture.codes=32"))).is_ok());
+    refused(b, &another("architecture.patch=8"), "A and B differ");
     refused(b, &more("architecture.patch=8"), "A and B differ");
     refused(b, &more("stepz=5"), "row B: recipe table-3-b: no setting is called `stepz`");
     refused("second_stage_of = \"B\"", "second_stage_of = \"G\"", "no row above it");
@@ -97,15 +100,23 @@ fn should_refuse_rows_that_do_not_compare() {
 }
 
 #[test]
-fn should_carry_a_plan_that_states_its_command() {
-    let plan = experiment::read("small").unwrap();
-    let order: Vec<String> = plan.units().iter().map(ToString::to_string).collect();
-    assert_eq!(order[..4], ["A, seed 1", "B, seed 1", "D, seed 1", "F, seed 1"]);
-    let path = fixtures::repository().join("recipes/ablation/small.toml");
-    let text = std::fs::read_to_string(path).unwrap();
-    assert!(text.contains("alitok experiment ablation --plan small --out "));
+fn should_carry_plans_that_state_their_commands() {
+    for name in ["small", "cifar"] {
+        check_bundled(name);
+    }
     let told = experiment::read("large").unwrap_err().to_string();
     assert!(told.contains("large") && told.contains("small"), "{told}");
+    let plan = experiment::read("cifar").unwrap();
+    assert!(plan.data.is_empty() && plan.heldout.is_empty(), "whose pictures is for the command");
+}
+
+fn check_bundled(name: &str) {
+    let plan = experiment::read(name).unwrap();
+    let order: Vec<String> = plan.units().iter().map(ToString::to_string).collect();
+    assert_eq!(order[..4], ["A, seed 1", "B, seed 1", "D, seed 1", "F, seed 1"]);
+    let path = fixtures::repository().join(format!("recipes/ablation/{name}.toml"));
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(&format!("alitok experiment ablation --plan {name} ")));
 
     // The sizes of Fig. 2's causal encoder follow from those of the baseline.
     let recipe = |name: &str| {

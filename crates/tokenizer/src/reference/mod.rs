@@ -16,7 +16,7 @@ pub use attention::{DecoderAttention, LocalPattern};
 pub use clustering::{Anchor, Clustering, ClusteringConfig};
 pub use decoder::{Decoder, Reconstruction};
 pub use encoder::Encoder;
-pub use initialization::{Initialization, Positions};
+pub use initialization::{Initialization, Positions, Weights};
 pub use model::{FrozenEncoder, Tokenizer};
 pub use quantizer::{COMMITMENT, Quantized, Quantizer};
 pub use resize::resize;

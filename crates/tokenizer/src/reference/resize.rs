@@ -113,7 +113,7 @@ fn interpolate(values: &[f32], old: usize, new: usize, blocks: usize, width: usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::{Initialization, Positions};
+    use crate::reference::{Initialization, Positions, Weights};
     use crate::{DecoderKind, presets};
     use burn::tensor::Device;
     use operations::parameters::{collect, load};
@@ -172,7 +172,8 @@ mod tests {
         let mut large = small.clone();
         large.image = crate::ImageSize { height: 128, width: 96 };
         large.prefix = 12;
-        let initialization = Initialization { seed: 1, positions: Positions::Random };
+        let initialization =
+            Initialization { seed: 1, positions: Positions::Random, weights: Weights::Small };
         let before = collect(&small.initialize(&initialization, &device).unwrap());
         let after = resize(before.clone(), &small, &large);
         let model = load(large.build(&device).unwrap(), after.clone()).unwrap();

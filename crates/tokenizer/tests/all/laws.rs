@@ -5,7 +5,7 @@ use operations::parameters::{collect, shapes};
 use tokenizer::{
     DecoderConfig, DecoderKind, EncoderInput, ImageSize, TokenizerConfig, TransformerConfig,
     presets,
-    reference::{Initialization, Positions, Tokenizer},
+    reference::{Initialization, Positions, Tokenizer, Weights},
 };
 use tokens::noise::{Noise, Purpose};
 
@@ -31,7 +31,8 @@ fn small() -> TokenizerConfig {
 }
 
 fn initialized(config: &TokenizerConfig) -> Tokenizer {
-    let initialization = Initialization { seed: 1, positions: Positions::Random };
+    let initialization =
+        Initialization { seed: 1, positions: Positions::Random, weights: Weights::Small };
     config.initialize(&initialization, &Device::flex()).unwrap()
 }
 
@@ -171,7 +172,8 @@ fn should_encode_and_decode_a_picture_alone_as_in_a_batch() {
 #[test]
 fn should_begin_alike_with_the_same_seed_and_differently_with_another() {
     let at = |seed| {
-        let initialization = Initialization { seed, positions: Positions::Random };
+        let initialization =
+            Initialization { seed, positions: Positions::Random, weights: Weights::Small };
         collect(&small().initialize(&initialization, &Device::flex()).unwrap())
     };
     assert_eq!(at(1), at(1));
@@ -183,6 +185,35 @@ fn should_begin_alike_with_the_same_seed_and_differently_with_another() {
     let weight = &one["encoder.patch_embedding.weight"].values;
     let variance = weight.iter().map(|v| v * v).sum::<f32>() / weight.len() as f32;
     assert!((variance.sqrt() - 0.02).abs() < 0.003);
+}
+
+#[test]
+fn should_begin_with_features_of_content_where_weights_are_even() {
+    let sizes = TransformerConfig { width: 64, layers: 2, heads: 2 };
+    let config = TokenizerConfig {
+        image: ImageSize::square(32),
+        patch: 4,
+        prefix: 8,
+        encoder: sizes,
+        causal_decoder: Some(DecoderConfig { transformer: sizes, leading: 1, prefix_head: true }),
+        bidirectional_decoder: None,
+        ..small()
+    };
+    // Each patch has a colour of its own.
+    let colors = random([8, 3, 8, 1, 8, 1], 5).expand([8, 3, 8, 4, 8, 4]);
+    let images = colors.reshape([8, 3, 32, 32]);
+    let share_of_content = |weights| {
+        let initialization = Initialization { seed: 1, positions: Positions::Sinusoid, weights };
+        let tokenizer = config.initialize(&initialization, &Device::flex()).unwrap();
+        let grid = tokenizer.encoder.forward(images.clone()).slice([0..8, 8..72]);
+        let of_place = grid.clone().mean_dim(0);
+        let varied = |x: Tensor<3>| f64::from(x.square().mean().into_scalar::<f32>());
+        let content = varied(grid.clone() - of_place);
+        content / varied(grid.clone() - grid.mean_dim(0).mean_dim(1))
+    };
+    let (small, even) = (share_of_content(Weights::Small), share_of_content(Weights::Even));
+    assert!(small < 1e-3, "{small}");
+    assert!(even > 0.1, "{even}");
 }
 
 #[test]

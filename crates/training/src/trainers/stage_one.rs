@@ -91,8 +91,9 @@ impl StageOne {
             discriminator: recipe.discriminator,
         };
         Self::prepare(stage, common, data, home, device, |_, device| {
-            let (seed, positions) = (recipe.schedule.seed, recipe.positions);
-            Ok(recipe.architecture.initialize(&Initialization { seed, positions }, device)?)
+            let StageOneRecipe { positions, weights, .. } = recipe;
+            let initialization = Initialization { seed: recipe.schedule.seed, positions, weights };
+            Ok(recipe.architecture.initialize(&initialization, device)?)
         })
     }
 

@@ -69,8 +69,8 @@ impl StageTwo {
             phases: &recipe.phases,
             discriminator: recipe.discriminator,
         };
-        let (seed, positions) = (recipe.schedule.seed, recipe.positions);
-        let initialization = Initialization { seed, positions };
+        let StageTwoRecipe { positions, weights, .. } = recipe;
+        let initialization = Initialization { seed: recipe.schedule.seed, positions, weights };
         Self::prepare(stage, common, data, home, device, |stage, device| {
             let kind = DecoderKind::Bidirectional;
             Ok(stage.config.initialize_decoder(kind, &initialization, device)?)

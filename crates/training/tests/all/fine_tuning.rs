@@ -7,7 +7,7 @@ use crate::common::{
 use burn::tensor::Device;
 use files::TensorMap;
 use operations::parameters::collect;
-use tokenizer::reference::{Initialization, Positions};
+use tokenizer::reference::{Initialization, Positions, Weights};
 use training::{
     TrainingError,
     cache::Views,
@@ -19,7 +19,8 @@ use training::{
 fn small() -> (tokenizer::TokenizerConfig, TensorMap) {
     let mut config = stage_one_recipe(1).architecture;
     config.bidirectional_decoder = Some(stage_two_recipe().decoder);
-    let initialization = Initialization { seed: 5, positions: Positions::Random };
+    let initialization =
+        Initialization { seed: 5, positions: Positions::Random, weights: Weights::Small };
     let model = config.initialize(&initialization, &Device::flex()).unwrap();
     (config, collect(&model))
 }

@@ -9,7 +9,7 @@ use crate::common::{
 use burn::tensor::Device;
 use files::TensorMap;
 use files::safetensors;
-use tokenizer::reference::{Initialization, Positions, Tokenizer};
+use tokenizer::reference::{Initialization, Positions, Tokenizer, Weights};
 use training::{
     Checkpoint, TrainingError,
     cache::Views,
@@ -131,7 +131,8 @@ fn check_some_cuts<T: Trainer>(
 }
 
 fn first_stage() -> Tokenizer {
-    let initialization = Initialization { seed: 1, positions: Positions::Random };
+    let initialization =
+        Initialization { seed: 1, positions: Positions::Random, weights: Weights::Small };
     let config = stage_one_recipe(1).architecture;
     config.initialize(&initialization, &Device::flex()).unwrap()
 }

@@ -85,6 +85,7 @@ fn recipe_tokenizer() -> tokenizer::reference::Tokenizer {
     let initialization = tokenizer::reference::Initialization {
         seed: 1,
         positions: tokenizer::reference::Positions::Random,
+        weights: tokenizer::reference::Weights::Small,
     };
     let config = stage_one_recipe(1).architecture;
     config.initialize(&initialization, &Device::flex()).unwrap()

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "data")]
 mod bundle;
+#[cfg(feature = "data")]
+mod captions;
 mod crop;
 #[cfg(feature = "data")]
 mod data;

@@ -87,10 +87,16 @@ struct Draft {
 struct Complete {
     key: String,
     place: Place,
-    /// Nothing where no member says one.
-    class: Option<Class>,
+    /// Nothing where no member says one; or why it is none.
+    class: Result<Option<Class>, Cow<'static, str>>,
     captions: Vec<String>,
     split: Option<Split>,
+}
+
+impl Complete {
+    fn class(&self) -> Option<&Class> {
+        self.class.as_ref().ok()?.as_ref()
+    }
 }
 
 impl ShardSet {
@@ -127,10 +133,10 @@ impl ShardSet {
             _ => format!("{} shards", shards.len()),
         };
         let found = || scanned.iter().flat_map(|(samples, _)| samples);
-        let mut numbering = Numbering::new(found().filter_map(|sample| sample.class.as_ref()))
+        let mut numbering = Numbering::new(found().filter_map(Complete::class))
             .map_err(|problem| PixelsError::data_set(set(), problem))?;
 
-        let has_classes = found().any(|sample| sample.class.is_some());
+        let has_classes = found().any(|sample| sample.class().is_some());
         let has_captions = found().any(|sample| !sample.captions.is_empty());
         // Captions alone make a data set, too, of one class.
         let is_of_captions = !has_classes && has_captions;
@@ -142,6 +148,14 @@ impl ShardSet {
         for (shard, (complete, of_shard)) in scanned.into_iter().enumerate() {
             ledger.append(of_shard);
             for Complete { key: name, place, class, captions, split: side } in complete {
+                // Here and not where it is read, so that all are listed in order.
+                let class = match class {
+                    Ok(class) => class,
+                    Err(reason) => {
+                        ledger.lose(&name, reason);
+                        continue;
+                    }
+                };
                 if split.is_some() && side != split {
                     continue;
                 }
@@ -406,17 +420,12 @@ impl Draft {
             return None;
         };
         // The `.cls` member goes before the description, whatever that says.
-        let class = match cls.or(json).transpose() {
-            Ok(class) => class,
-            Err(reason) => {
-                ledger.lose(&key, reason);
-                return None;
-            }
-        };
-        for name in &other_pictures {
+        let class = cls.or(json).transpose();
+        let noted = if class.is_ok() { &other_pictures[..] } else { &[] };
+        for name in noted {
             ledger.pass_over(name, "another picture of its sample, whose preferred one is taken");
         }
-        if let Some(ending) = unread {
+        if let Some(ending) = unread.filter(|_| class.is_ok()) {
             let reason = "another picture of its sample, of a kind that is not read";
             ledger.pass_over(&format!("{key}.{ending}"), reason);
         }

@@ -38,8 +38,10 @@ use self::{flat_folder::LABEL_FILES, left_out::Ledger, rules::Kind, walk::Walk};
 use crate::bundle::Split;
 use crate::{Picture, PixelsError};
 
-/// The shard of the bundled pictures, below the root of bundled things.
+/// The shards of bundled pictures, below the root of bundled things: Noto's by category, and those of
+/// three styles with captions.
 const BUNDLED: &str = "data/noto-emoji-64.tar";
+const BUNDLED_EMOJI: &str = "data/emoji-64.tar";
 
 /// A picture with its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +118,8 @@ pub trait DataSet: Send + Sync {
 /// - `bundled` (its training side) or `bundled:heldout`, which is below `home`: Noto Emoji at 64
 ///   pixels, by category. Both sides have the same classes, and no emoji is on both sides in any
 ///   skin tone or gender;
+/// - `bundled:emoji` or `bundled:emoji:heldout`: emoji of three styles with captions, by
+///   sub-category, split likewise;
 /// - a folder with one sub-folder of pictures for each class ([`ClassFolder`]);
 /// - a folder of pictures ([`FlatFolder`]), where `FOLDER@FILE` names the file of its labels;
 /// - a folder as img2dataset writes it, of complete tar shards or of folders of pictures;
@@ -133,10 +137,15 @@ pub trait DataSet: Send + Sync {
 pub fn open(source: &str, home: &Home) -> Result<Box<dyn DataSet>, PixelsError> {
     let path = Path::new(source);
     match source {
-        "bundled" | "bundled:train" => return Ok(Box::new(bundled(Split::Train, home)?)),
-        "bundled:heldout" => return Ok(Box::new(bundled(Split::HeldOut, home)?)),
+        "bundled" | "bundled:train" => return bundled(BUNDLED, Split::Train, home),
+        "bundled:heldout" => return bundled(BUNDLED, Split::HeldOut, home),
+        "bundled:emoji" | "bundled:emoji:train" => {
+            return bundled(BUNDLED_EMOJI, Split::Train, home);
+        }
+        "bundled:emoji:heldout" => return bundled(BUNDLED_EMOJI, Split::HeldOut, home),
         _ if source.starts_with("bundled:") => {
-            let problem = "its sides are `bundled` and `bundled:heldout`";
+            let problem = "bundled are `bundled` and `bundled:heldout`, and with captions \
+                           `bundled:emoji` and `bundled:emoji:heldout`";
             return Err(PixelsError::data_set(source, problem));
         }
         _ => {}
@@ -172,10 +181,10 @@ fn counted(classes: usize) -> String {
     format!("{classes} {}", if classes == 1 { "class" } else { "classes" })
 }
 
-/// One side of the bundled data set.
-fn bundled(split: Split, home: &Home) -> Result<ShardSet, PixelsError> {
-    let path = home.path(BUNDLED).map_err(|error| PixelsError::data_set("bundled", error))?;
-    ShardSet::open_split(&[path], split)
+/// One side of a bundled data set.
+fn bundled(shard: &str, split: Split, home: &Home) -> Result<Box<dyn DataSet>, PixelsError> {
+    let path = home.path(shard).map_err(|error| PixelsError::data_set("bundled", error))?;
+    Ok(Box::new(ShardSet::open_split(&[path], split)?))
 }
 
 /// Opens a folder as what its contents say that it is.

@@ -49,8 +49,8 @@ pub(crate) enum DataVerb {
     #[command(after_help = "Example:
   alitok data inspect /data/imagenet/train --sheet sheet.png")]
     Inspect {
-        /// `bundled`, `bundled:heldout`, a folder, `FOLDER@LABELS`, or a path or pattern of shards;
-        /// docs/data.md has the rules.
+        /// `bundled`, `bundled:emoji` or their other sides (`bundled:heldout`, `bundled:emoji:heldout`),
+        /// a folder, `FOLDER@LABELS`, or a path or pattern of shards; docs/data.md has the rules.
         data: String,
         /// PNG file for pictures from all over the data set.
         #[arg(long)]
@@ -62,13 +62,19 @@ pub(crate) enum DataVerb {
         #[arg(long)]
         strict: bool,
     },
-    /// Rebuild the bundled data set from the npm package emoji-datasource-google 16.0.0
-    #[command(after_help = "Example:
+    /// Rebuild a bundled data set from the npm packages that its pictures are in
+    ///
+    /// From emoji-datasource-google alone it makes the set `bundled`, Noto Emoji by category; from that,
+    /// emoji-datasource-twitter and @lobehub/fluent-emoji-3d the set `bundled:emoji`, with captions.
+    #[command(after_help = "Examples:
   npm pack emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz
-  alitok data bundle package --out data/noto-emoji-64.tar")]
+  alitok data bundle package --out data/noto-emoji-64.tar
+
+  alitok data bundle google/package twitter/package fluent/package --out data/emoji-64.tar")]
     Bundle {
-        /// The unpacked package.
-        package: PathBuf,
+        /// The unpacked package, or all three.
+        #[arg(required = true, num_args = 1..=3)]
+        packages: Vec<PathBuf>,
         /// The tar file.
         #[arg(long)]
         out: PathBuf,
@@ -86,8 +92,11 @@ pub(crate) fn run(verb: &DataVerb) -> Result<()> {
         DataVerb::Inspect { data, sheet, captions, strict } => {
             inspect(data, sheet.as_deref(), *captions, *strict)
         }
-        DataVerb::Bundle { package, out } => {
-            let summary = bundle::build(package, out)?;
+        DataVerb::Bundle { packages, out } => {
+            let summary = match &packages[..] {
+                [package] => bundle::build(package, out)?,
+                packages => bundle::build_captioned(packages, out)?,
+            };
             for class in &summary.classes {
                 let (name, train, held_out) = (&class.class, class.train, class.held_out);
                 progress::result(&format!("{name:20} {train:5} to learn {held_out:4} held out"))?;

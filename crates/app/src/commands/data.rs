@@ -14,6 +14,7 @@ use pixels::{
     crop::{center_crop, ten_crop},
     data::{LeftOut, refuse_losses},
     loader::BadSample,
+    shapes,
     survey::{Lengths, SHEET_COLUMNS, survey},
 };
 
@@ -62,6 +63,34 @@ pub(crate) enum DataVerb {
         #[arg(long)]
         strict: bool,
     },
+    /// Make a data set of coloured shapes with captions, to see whether a model binds words to pictures
+    ///
+    /// The captions are of GenEval's six tasks: one object, two objects, counting, colours, position and
+    /// attribute binding. The folder gets `train.tar`; `heldout.tar`, with other pictures of the same
+    /// combinations of words, and with combinations that nothing in `train.tar` shows, which
+    /// `heldout.txt` lists; and `prompts.jsonl`, the prompts of `heldout.tar` with their meaning.
+    #[command(after_help = "Example:
+  alitok data shapes --out shapes/
+  alitok data inspect shapes/train.tar --sheet sheet.png --captions")]
+    Shapes {
+        /// Folder for the set.
+        #[arg(long)]
+        out: PathBuf,
+        /// Pictures to learn from.
+        #[arg(long, default_value_t = shapes::DEFAULT_TRAIN)]
+        count: usize,
+        /// Held-out pictures of each task: so many of combinations in `train.tar`, so many of others.
+        #[arg(long, value_name = "COUNT", default_value_t = shapes::DEFAULT_HELD_OUT)]
+        heldout: usize,
+        /// Side of a picture, in pixels.
+        #[arg(long, default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(32..=1024))]
+        size: usize,
+        /// What prompts, places, sizes and colours come from.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        #[command(flatten)]
+        replace: ReplaceArgs,
+    },
     /// Rebuild a bundled data set from the npm packages that its pictures are in
     ///
     /// From emoji-datasource-google alone it makes the set `bundled`, Noto Emoji by category; from that,
@@ -92,6 +121,11 @@ pub(crate) fn run(verb: &DataVerb) -> Result<()> {
         DataVerb::Inspect { data, sheet, captions, strict } => {
             inspect(data, sheet.as_deref(), *captions, *strict)
         }
+        DataVerb::Shapes { out, count, heldout, size, seed, replace } => {
+            let options =
+                shapes::Options { train: *count, held_out: *heldout, size: *size, seed: *seed };
+            make_shapes(out, options, replace.replace)
+        }
         DataVerb::Bundle { packages, out } => {
             let summary = match &packages[..] {
                 [package] => bundle::build(package, out)?,
@@ -107,6 +141,18 @@ pub(crate) fn run(verb: &DataVerb) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn make_shapes(out: &Path, options: shapes::Options, replace: bool) -> Result<()> {
+    files::output::check_folder(out, replace, &|name, _| shapes::is_of_a_set(name), &[])?;
+    let total = options.pictures();
+    let mut progress = Progress::new("drawing", total as u64);
+    write_folder(out, |folder| {
+        Ok(shapes::write(folder, options, |drawn| progress.set(drawn as u64))?)
+    })?;
+    progress.finish();
+    progress::wrote(total, "picture", out);
+    Ok(())
 }
 
 fn crops(image: &Path, size: usize, ten: bool, out: &Path, replace: bool) -> Result<()> {

@@ -22,4 +22,5 @@ mod picture;
 #[cfg(feature = "data")]
 mod sets;
 #[cfg(feature = "data")]
+mod shapes;
 mod shards;

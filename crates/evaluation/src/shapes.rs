@@ -470,7 +470,9 @@ mod tests {
     fn should_find_every_wrong_picture_wrong() {
         for (prompt, scene, _) in drawn(64, 20) {
             let said = prompt.caption();
-            let fewer = checked(&prompt, &scene, |objects| drop(objects.pop()));
+            let fewer = checked(&prompt, &scene, |objects| {
+                objects.pop();
+            });
             assert_eq!(fewer, Err(Mistake::Number), "{said}");
             for &shape in Shape::ALL {
                 if prompt.things.iter().all(|thing| thing.shape != shape) {

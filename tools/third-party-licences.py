@@ -140,6 +140,12 @@ def main():
         "them): [Noto Emoji](https://github.com/googlefonts/noto-emoji), © Google and contributors, "
         "Apache-2.0; scaled to 64 pixels, composited on white and reduced to palettes. Their list "
         "comes from [emoji-data](https://github.com/iamcal/emoji-data), © Cal Henderson, MIT.\n"
+        "- **Bundled pictures with captions** (`data/emoji-64.tar`, and what models that learned from "
+        "them draw): Noto Emoji as above; [Twemoji](https://github.com/jdecked/twemoji), © 2020 "
+        "Twitter, Inc and other contributors, graphics under "
+        "[CC BY 4.0](https://creativecommons.org/licenses/by/4.0/); [Fluent "
+        "Emoji](https://github.com/microsoft/fluentui-emoji), © Microsoft Corporation, MIT; all "
+        "changed: scaled to 64 pixels, composited on white and reduced to palettes.\n"
         "- **EfficientNet-Lite0** (`models/efficientnet-lite0`): © Google and © 2020 ML Illustrated, "
         "Apache-2.0; later blocks and the classifier are left out.\n"
         "- **Roboto** (within the program, for figures): © 2011 Google, Apache-2.0; cut down to the "
@@ -149,6 +155,8 @@ def main():
     for title, path in [
         ("Apache-2.0: Noto Emoji, EfficientNet-Lite0, Roboto", "data/LICENSE"),
         ("emoji-data", "data/LICENSE-emoji-data"),
+        ("CC BY 4.0: Twemoji's graphics", "data/LICENSE-twemoji"),
+        ("Fluent Emoji", "data/LICENSE-fluent-emoji"),
         ("ImageNet's class names", "crates/tokens/assets/imagenet_classes.LICENSE"),
     ]:
         page.append(f"### {title}\n\n{fenced(read(ROOT / path))}")

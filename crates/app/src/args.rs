@@ -250,8 +250,9 @@ pub(crate) struct ShardArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
-    /// `bundled`, `bundled:heldout`, a folder with a sub-folder a class, `FOLDER@LABELS`, or (a
-    /// pattern of) tar shards or Parquet files; docs/data.md has the rules.
+    /// `bundled` or, with captions, `bundled:emoji` (their other sides: `bundled:heldout`,
+    /// `bundled:emoji:heldout`), a folder with a sub-folder a class, `FOLDER@LABELS`, or (a pattern of)
+    /// tar shards or Parquet files; docs/data.md has the rules.
     #[arg(long)]
     pub(crate) data: String,
 }

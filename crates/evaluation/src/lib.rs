@@ -6,6 +6,7 @@
 //! | [`reconstruction`] | what a tokenizer loses: PSNR, SSIM, LPIPS, rFID, use of the codebook |
 //! | [`run`] | a model by a [`protocol`], beside the published numbers, in [`parts`] that survive a kill |
 //! | [`sweep`] | the best guidance, power and temperature; the checkpoints of a run |
+//! | [`shapes`] | whether pictures of shapes show what their prompts ask for |
 //! | [`precision`] | what bf16 and int8 change |
 //! | [`analysis`] | attention, codes, predictability, reconstructions side by side |
 //!
@@ -56,6 +57,7 @@ pub mod precision;
 pub mod protocol;
 pub mod reconstruction;
 pub mod run;
+pub mod shapes;
 pub mod sweep;
 
 pub use error::EvaluationError;

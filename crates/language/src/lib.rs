@@ -28,6 +28,8 @@
 //! | `head.input.weight`, `.bias`, then GELU | `[head_hidden, width]` |
 //! | `head.output.weight`, `.bias` | `[codes, head_hidden]` |
 //!
+//! The feature `reference` adds the modules on Burn.
+//!
 //! Rotary positions turn pairs of neighbours, as the generator's do. Qwen2 pairs number i of a head
 //! with number i + head / 2, so the rows of its queries and keys are put into another order when they
 //! are read ([`names`]); their products stay the same.
@@ -39,6 +41,8 @@ mod image_side;
 pub mod names;
 pub mod presets;
 mod prompt;
+#[cfg(feature = "reference")]
+pub mod reference;
 mod rotary;
 mod text;
 

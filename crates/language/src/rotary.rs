@@ -55,6 +55,12 @@ impl Rotary {
         }
     }
 
+    /// Whether the length of a prompt matters to what a position's number turns by.
+    #[cfg(feature = "reference")]
+    pub(crate) fn depends_on_condition(&self) -> bool {
+        self.picture == PicturePositions::Grid
+    }
+
     /// The positions by which the even and the odd pairs are turned.
     fn axes(&self, condition: usize, position: usize) -> [usize; 2] {
         match (self.picture, position.checked_sub(condition)) {

@@ -1,6 +1,7 @@
 //! Data sets of labelled pictures.
 
 mod balanced;
+mod captions;
 mod class_folder;
 mod classes;
 mod flat_folder;
@@ -24,6 +25,7 @@ use std::{
 use files::Home;
 
 pub use balanced::Balanced;
+pub use captions::Captioned;
 pub use class_folder::ClassFolder;
 pub use flat_folder::FlatFolder;
 pub use left_out::LeftOut;
@@ -36,8 +38,10 @@ use self::{flat_folder::LABEL_FILES, left_out::Ledger, rules::Kind, walk::Walk};
 use crate::bundle::Split;
 use crate::{Picture, PixelsError};
 
-/// The shard of the bundled pictures, below the root of bundled things.
+/// The shards of bundled pictures, below the root of bundled things: Noto's by category, and those of
+/// three styles with captions.
 const BUNDLED: &str = "data/noto-emoji-64.tar";
+const BUNDLED_EMOJI: &str = "data/emoji-64.tar";
 
 /// A picture with its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,9 +76,15 @@ pub trait DataSet: Send + Sync {
     /// What a sample is called; reads nothing.
     fn name(&self, index: usize) -> &str;
 
-    /// What a sample shows, if the data set says so; reads nothing.
-    fn caption(&self, _index: usize) -> Option<&str> {
-        None
+    /// What a sample shows, in all the texts that the data set has of it; reads nothing. None is
+    /// empty.
+    fn captions(&self, _index: usize) -> &[String] {
+        &[]
+    }
+
+    /// The first of a sample's captions; reads nothing.
+    fn caption(&self, index: usize) -> Option<&str> {
+        self.captions(index).first().map(String::as_str)
     }
 
     /// What the source was read as, such as `class folder, 3 classes, pictures at any depth`.
@@ -108,8 +118,11 @@ pub trait DataSet: Send + Sync {
 /// - `bundled` (its training side) or `bundled:heldout`, which is below `home`: Noto Emoji at 64
 ///   pixels, by category. Both sides have the same classes, and no emoji is on both sides in any
 ///   skin tone or gender;
+/// - `bundled:emoji` or `bundled:emoji:heldout`: emoji of three styles with captions, by
+///   sub-category, split likewise;
 /// - a folder with one sub-folder of pictures for each class ([`ClassFolder`]);
 /// - a folder of pictures ([`FlatFolder`]), where `FOLDER@FILE` names the file of its labels;
+/// - a folder as img2dataset writes it, of complete tar shards or of folders of pictures;
 /// - tar shards in the WebDataset layout ([`ShardSet`]), or Parquet files with pictures in them
 ///   (`ParquetSet`, if the feature `parquet` is built in): a path, or a pattern with `*`, `?`,
 ///   `[…]`, `{a,b}` or `{000..123}`. Everything that braces stand for has to be there;
@@ -124,10 +137,15 @@ pub trait DataSet: Send + Sync {
 pub fn open(source: &str, home: &Home) -> Result<Box<dyn DataSet>, PixelsError> {
     let path = Path::new(source);
     match source {
-        "bundled" | "bundled:train" => return Ok(Box::new(bundled(Split::Train, home)?)),
-        "bundled:heldout" => return Ok(Box::new(bundled(Split::HeldOut, home)?)),
+        "bundled" | "bundled:train" => return bundled(BUNDLED, Split::Train, home),
+        "bundled:heldout" => return bundled(BUNDLED, Split::HeldOut, home),
+        "bundled:emoji" | "bundled:emoji:train" => {
+            return bundled(BUNDLED_EMOJI, Split::Train, home);
+        }
+        "bundled:emoji:heldout" => return bundled(BUNDLED_EMOJI, Split::HeldOut, home),
         _ if source.starts_with("bundled:") => {
-            let problem = "its sides are `bundled` and `bundled:heldout`";
+            let problem = "bundled are `bundled` and `bundled:heldout`, and with captions \
+                           `bundled:emoji` and `bundled:emoji:heldout`";
             return Err(PixelsError::data_set(source, problem));
         }
         _ => {}
@@ -163,10 +181,10 @@ fn counted(classes: usize) -> String {
     format!("{classes} {}", if classes == 1 { "class" } else { "classes" })
 }
 
-/// One side of the bundled data set.
-fn bundled(split: Split, home: &Home) -> Result<ShardSet, PixelsError> {
-    let path = home.path(BUNDLED).map_err(|error| PixelsError::data_set("bundled", error))?;
-    ShardSet::open_split(&[path], split)
+/// One side of a bundled data set.
+fn bundled(shard: &str, split: Split, home: &Home) -> Result<Box<dyn DataSet>, PixelsError> {
+    let path = home.path(shard).map_err(|error| PixelsError::data_set("bundled", error))?;
+    Ok(Box::new(ShardSet::open_split(&[path], split)?))
 }
 
 /// Opens a folder as what its contents say that it is.
@@ -176,6 +194,9 @@ fn open_folder(source: &str, path: &Path) -> Result<Box<dyn DataSet>, PixelsErro
     let is_picture = |name: &&String| matches!(rules::kind(name), Kind::Picture(_));
     let picture = contents.files.iter().find(is_picture);
     let folder = source.trim_end_matches('/');
+    if let Some(set) = open_downloaded(path, &contents)? {
+        return Ok(set);
+    }
 
     if let Some(picture) = picture {
         if contents.files.iter().any(|file| LABEL_FILES.contains(&file.as_str())) {
@@ -212,10 +233,55 @@ fn open_folder(source: &str, path: &Path) -> Result<Box<dyn DataSet>, PixelsErro
         return Ok(Box::new(FlatFolder::of_contents(path, contents, ledger)?));
     }
     refuse_other_labels(folder, path, &contents)?;
-    for file in walk::pictures_among(contents.files, "", &mut ledger) {
+    let mut files = contents.files;
+    let tables: Vec<String> = files.extract_if(.., |file| captions::is_table(file)).collect();
+    for file in walk::pictures_among(files, "", &mut ledger) {
         ledger.lose(&file, "it lies beside the class folders");
     }
-    Ok(Box::new(ClassFolder::of_folders(path, contents.folders, ledger)?))
+    let mut set = ClassFolder::of_folders(path, contents.folders, ledger)?;
+    match &tables[..] {
+        [] => {}
+        [table] => set.take_captions(&path.join(table))?,
+        [first, second, ..] => {
+            let problem = format!("its captions may stand in {first} or in {second}; keep one");
+            return Err(PixelsError::data_set(source, problem));
+        }
+    }
+    Ok(Box::new(set))
+}
+
+/// Opens what img2dataset wrote into a folder: tar shards, or folders of pictures, each beside a file of
+/// its statistics, which is written when the shard is complete. Nothing for another folder.
+fn open_downloaded(
+    path: &Path,
+    contents: &walk::Contents,
+) -> Result<Option<Box<dyn DataSet>>, PixelsError> {
+    let is_complete = |stem: &str| contents.files.contains(&format!("{stem}_stats.json"));
+    let tars = contents.files.iter().filter_map(|file| file.strip_suffix(".tar"));
+    let stems: Vec<&str> = match contents.folders.is_empty() {
+        true => tars.collect(),
+        false => contents.folders.iter().map(String::as_str).collect(),
+    };
+    let (complete, cut): (Vec<&str>, Vec<&str>) =
+        stems.into_iter().partition(|stem| is_complete(stem));
+    if complete.is_empty() {
+        return Ok(None);
+    }
+    let mut ledger = Ledger::default();
+    for stem in cut {
+        let reason = "a shard that img2dataset did not complete; go on with its download";
+        ledger.lose(stem, reason);
+    }
+    if contents.folders.is_empty() {
+        let shards: Vec<PathBuf> =
+            complete.iter().map(|stem| path.join(format!("{stem}.tar"))).collect();
+        return Ok(Some(Box::new(ShardSet::open_noting(&shards, ledger)?)));
+    }
+    let mut pictures = Vec::new();
+    for stem in complete {
+        pictures.extend(Walk::pictures(path, &format!("{stem}/"), &mut ledger)?);
+    }
+    Ok(Some(Box::new(FlatFolder::one_class(path, pictures, ledger)?)))
 }
 
 /// Refuses folders beside a label file that says other classes of their pictures.
@@ -230,7 +296,7 @@ fn refuse_other_labels(
     for file in &contents.files {
         let is_table = rules::ending(file).is_some_and(|end| TABLES.contains(&end.as_str()));
         let is_of_labels = LABEL_FILES.contains(&file.as_str()) || is_single && is_table;
-        if !is_of_labels {
+        if !is_of_labels || captions::is_table(file) {
             continue;
         }
         let pictures = Walk::pictures(root, "", &mut Ledger::default())?;

@@ -18,7 +18,7 @@
 //! | feature | adds |
 //! | --- | --- |
 //! | none | pictures in memory; builds for `wasm32-unknown-unknown` |
-//! | `data` (default) | [`data`]: class folders, flat folders, WebDataset shards and the bundled pictures; [`loader`], [`survey`], and [`Picture::write_png`] |
+//! | `data` (default) | [`data`]: class folders, flat folders, WebDataset shards and the bundled pictures; [`shapes`]; [`loader`], [`survey`], and [`Picture::write_png`] |
 //! | `parquet` | data sets in Parquet files, as Hugging Face stores them |
 
 pub mod augment;
@@ -35,6 +35,8 @@ pub mod loader;
 mod palette;
 mod picture;
 mod resample;
+#[cfg(feature = "data")]
+pub mod shapes;
 #[cfg(feature = "data")]
 pub mod survey;
 

@@ -30,6 +30,8 @@ pub enum Purpose {
     Selection = 10,
     /// Choosing pictures that are not learned from.
     HeldOut = 11,
+    /// Placing shapes in pictures that are made up.
+    Shapes = 14,
 }
 
 /// A seed that stands for a text: its FNV-1a hash.

@@ -12,7 +12,8 @@ use pixels::{
 };
 use serde::{Deserialize, Serialize};
 use token_cache::{
-    CacheError, CacheHeader, CacheWriter, LeftOut, Shard, exchange::TokenSource, order_checksum,
+    CacheError, CacheHeader, CacheWriter, LeftOut, Shard, caption_checksum, exchange::TokenSource,
+    order_checksum,
 };
 use tokens::CodebookIndex;
 
@@ -71,8 +72,8 @@ pub struct BuildOptions {
 }
 
 /// Encodes one shard of a data set into the cache in `folder`, going on where an earlier call was
-/// interrupted. `encode` gives the tokens of a picture at the size of the model's tokenizer, as its
-/// encoder does. `progress` is called with the pictures done and their number.
+/// interrupted. The cache keeps the data set's captions. `encode` gives the tokens of a picture at
+/// the size of the model's tokenizer, as its encoder does. `progress` is called with the pictures done and their number.
 /// Returns the pictures of the shard that could not be read, earlier calls included.
 ///
 /// # Errors
@@ -98,7 +99,8 @@ pub fn build(
         views: views.count(),
         augmentation: views.description(),
     };
-    let Some(mut writer) = writer(model, described, picture, folder, shard)? else {
+    let captions = |index: usize| data.captions(index);
+    let Some(mut writer) = writer(model, described, picture, captions, folder, shard)? else {
         return Ok(Vec::new());
     };
 
@@ -127,7 +129,9 @@ pub fn build(
             if error.is_of_the_system() {
                 return Err(TrainingError::from(error));
             }
-            Ok(writer.leave_out(data.label(index), data.name(index), &error.to_string())?)
+            let (label, name, reason) = (data.label(index), data.name(index), error.to_string());
+            // A cache without captions has none of any picture.
+            Ok(writer.leave_out_captioned(label, name, data.captions(index), &reason)?)
         })
     };
     while let Some(item) = loader.next() {
@@ -135,7 +139,8 @@ pub fn build(
         let (index, pictures) = item?;
         leave_out(loader.take_bad(), &mut writer)?;
         let tokens: Vec<_> = pictures.iter().flat_map(&mut encode).collect();
-        writer.append(data.label(index), data.name(index), &tokens)?;
+        let (label, name) = (data.label(index), data.name(index));
+        writer.append_captioned(label, name, data.captions(index), &tokens)?;
         progress(writer.len(), total);
         if writer.len() % FLUSH_EVERY == 0 {
             writer.flush()?;
@@ -172,7 +177,10 @@ pub fn import(
         views: source.views(),
         augmentation: "imported: as the program that cached them made them",
     };
-    let writer = writer(model, described, |index| source.picture(index), folder, shard)?;
+    // Other programs' caches have no place for captions.
+    let captions = |_: usize| -> &[String] { &[] };
+    let picture = |index| source.picture(index);
+    let writer = writer(model, described, picture, captions, folder, shard)?;
     let Some(mut writer) = writer else { return Ok(()) };
     let range = shard.range(source.len());
     let total = range.len();
@@ -198,12 +206,14 @@ fn writer<'a>(
     model: &Model,
     described: Described<'_>,
     picture: impl Fn(usize) -> (usize, &'a str),
+    captions: impl Fn(usize) -> &'a [String],
     folder: &Path,
     shard: Shard,
 ) -> Result<Option<CacheWriter>, TrainingError> {
     let config = &model.config.tokenizer;
     let tensors = model.tokenizer_tensors()?;
     let Described { classes, pictures, views, augmentation } = described;
+    let has_captions = (0..pictures).any(|picture| !captions(picture).is_empty());
     let header = CacheHeader {
         layout: config.layout(),
         codes: config.codes,
@@ -213,9 +223,11 @@ fn writer<'a>(
         tokenizer: tokenizer_digest(&tensors),
         pictures,
         order: order_checksum((0..pictures).map(&picture)),
-        captions: None,
+        captions: has_captions.then(|| caption_checksum((0..pictures).map(&captions))),
     };
-    let writer = match CacheWriter::create_or_resume(folder, header, shard, picture) {
+    let captions = |index: usize| captions(index).to_vec();
+    let writer = CacheWriter::create_or_resume_captioned(folder, header, shard, picture, captions);
+    let writer = match writer {
         // A job that is started again after its work was done.
         Err(CacheError::Complete { .. }) => return Ok(None),
         writer => writer?,

@@ -14,6 +14,7 @@ use pixels::{
     crop::{center_crop, ten_crop},
     data::{LeftOut, refuse_losses},
     loader::BadSample,
+    shapes,
     survey::{Lengths, SHEET_COLUMNS, survey},
 };
 
@@ -49,8 +50,8 @@ pub(crate) enum DataVerb {
     #[command(after_help = "Example:
   alitok data inspect /data/imagenet/train --sheet sheet.png")]
     Inspect {
-        /// `bundled`, `bundled:heldout`, a folder, `FOLDER@LABELS`, or a path or pattern of shards;
-        /// docs/data.md has the rules.
+        /// `bundled`, `bundled:emoji` or their other sides (`bundled:heldout`, `bundled:emoji:heldout`),
+        /// a folder, `FOLDER@LABELS`, or a path or pattern of shards; docs/data.md has the rules.
         data: String,
         /// PNG file for pictures from all over the data set.
         #[arg(long)]
@@ -65,13 +66,47 @@ pub(crate) enum DataVerb {
         #[arg(long)]
         strict: bool,
     },
-    /// Rebuild the bundled data set from the npm package emoji-datasource-google 16.0.0
+    /// Make a data set of coloured shapes with captions, to see whether a model binds words to pictures
+    ///
+    /// The captions are of GenEval's six tasks: one object, two objects, counting, colours, position and
+    /// attribute binding. The folder gets `train.tar`; `heldout.tar`, with other pictures of the same
+    /// combinations of words, and with combinations that nothing in `train.tar` shows, which
+    /// `heldout.txt` lists; and `prompts.jsonl`, the prompts of `heldout.tar` with their meaning.
     #[command(after_help = "Example:
+  alitok data shapes --out shapes/
+  alitok data inspect shapes/train.tar --sheet sheet.png --captions")]
+    Shapes {
+        /// Folder for the set.
+        #[arg(long)]
+        out: PathBuf,
+        /// Pictures to learn from.
+        #[arg(long, default_value_t = shapes::DEFAULT_TRAIN)]
+        count: usize,
+        /// Held-out pictures of each task: so many of combinations in `train.tar`, so many of others.
+        #[arg(long, value_name = "COUNT", default_value_t = shapes::DEFAULT_HELD_OUT)]
+        heldout: usize,
+        /// Side of a picture, in pixels.
+        #[arg(long, default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(32..=1024))]
+        size: usize,
+        /// What prompts, places, sizes and colours come from.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        #[command(flatten)]
+        replace: ReplaceArgs,
+    },
+    /// Rebuild a bundled data set from the npm packages that its pictures are in
+    ///
+    /// From emoji-datasource-google alone it makes the set `bundled`, Noto Emoji by category; from that,
+    /// emoji-datasource-twitter and @lobehub/fluent-emoji-3d the set `bundled:emoji`, with captions.
+    #[command(after_help = "Examples:
   npm pack emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz
-  alitok data bundle package --out data/noto-emoji-64.tar")]
+  alitok data bundle package --out data/noto-emoji-64.tar
+
+  alitok data bundle google/package twitter/package fluent/package --out data/emoji-64.tar")]
     Bundle {
-        /// The unpacked package.
-        package: PathBuf,
+        /// The unpacked package, or all three.
+        #[arg(required = true, num_args = 1..=3)]
+        packages: Vec<PathBuf>,
         /// The tar file.
         #[arg(long)]
         out: PathBuf,
@@ -89,8 +124,16 @@ pub(crate) fn run(verb: &DataVerb) -> Result<()> {
         DataVerb::Inspect { data, sheet, scale, captions, strict } => {
             inspect(data, sheet.as_deref(), usize::from(*scale), *captions, *strict)
         }
-        DataVerb::Bundle { package, out } => {
-            let summary = bundle::build(package, out)?;
+        DataVerb::Shapes { out, count, heldout, size, seed, replace } => {
+            let options =
+                shapes::Options { train: *count, held_out: *heldout, size: *size, seed: *seed };
+            make_shapes(out, options, replace.replace)
+        }
+        DataVerb::Bundle { packages, out } => {
+            let summary = match &packages[..] {
+                [package] => bundle::build(package, out)?,
+                packages => bundle::build_captioned(packages, out)?,
+            };
             for class in &summary.classes {
                 let (name, train, held_out) = (&class.class, class.train, class.held_out);
                 progress::result(&format!("{name:20} {train:5} to learn {held_out:4} held out"))?;
@@ -101,6 +144,18 @@ pub(crate) fn run(verb: &DataVerb) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn make_shapes(out: &Path, options: shapes::Options, replace: bool) -> Result<()> {
+    files::output::check_folder(out, replace, &|name, _| shapes::is_of_a_set(name), &[])?;
+    let total = options.pictures();
+    let mut progress = Progress::new("drawing", total as u64);
+    write_folder(out, |folder| {
+        Ok(shapes::write(folder, options, |drawn| progress.set(drawn as u64))?)
+    })?;
+    progress.finish();
+    progress::wrote(total, "picture", out);
+    Ok(())
 }
 
 fn crops(image: &Path, size: usize, ten: bool, out: &Path, replace: bool) -> Result<()> {

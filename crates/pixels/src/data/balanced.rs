@@ -62,8 +62,8 @@ impl DataSet for Balanced {
         self.data.name(self.chosen[index])
     }
 
-    fn caption(&self, index: usize) -> Option<&str> {
-        self.data.caption(self.chosen[index])
+    fn captions(&self, index: usize) -> &[String] {
+        self.data.captions(self.chosen[index])
     }
 
     fn read_as(&self) -> String {

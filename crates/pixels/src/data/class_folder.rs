@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    DataSet,
+    DataSet, captions,
     classes::{Class, Numbering, normalized},
+    labels,
     left_out::{Ledger, LeftOut},
     walk::{self, Contents, Walk},
 };
@@ -32,13 +33,15 @@ const SIDES: [&str; 13] = [
 
 /// Pictures in folders: the sub-folders, sorted by name, are the classes, and the pictures at any
 /// depth below them, sorted by folder and name, are the samples, as for torchvision's `ImageFolder`.
-/// Links are followed. Folders that are all called by WordNet identifiers of ImageNet's classes
+/// Links are followed. A caption may stand in a `.txt` file beside its picture. Folders that are all called by WordNet identifiers of ImageNet's classes
 /// (`n01440764`) give their titles (`tench`) as the names of the classes.
 #[derive(Debug, Clone)]
 pub struct ClassFolder {
     root: PathBuf,
     classes: Vec<String>,
-    samples: Vec<(usize, String)>,
+    labels: Vec<usize>,
+    names: Vec<String>,
+    captions: Vec<Vec<String>>,
     left_out: Vec<LeftOut>,
 }
 
@@ -95,7 +98,7 @@ impl ClassFolder {
         }
         let classes: Vec<Class> = by_class.keys().cloned().map(Class::Name).collect();
         let classes = Numbering::new(classes.iter()).map_err(problem)?.classes;
-        let mut samples = Vec::new();
+        let (mut labels, mut names) = (Vec::new(), Vec::new());
         for (label, folder) in by_class.values().enumerate() {
             let mut of_class = Ledger::default();
             let pictures = Walk::pictures(root, &format!("{folder}/"), &mut of_class)?;
@@ -110,15 +113,30 @@ impl ClassFolder {
                 )));
             }
             ledger.append(of_class);
-            samples.extend(pictures.into_iter().map(|file| (label, file)));
+            labels.resize(labels.len() + pictures.len(), label);
+            names.extend(pictures);
         }
-        Ok(Self { root: root.to_path_buf(), classes, samples, left_out: ledger.finish() })
+        let captions = captions::beside(root, &names, &mut ledger);
+        let (root, left_out) = (root.to_path_buf(), ledger.finish());
+        Ok(Self { root, classes, labels, names, captions, left_out })
+    }
+
+    /// Takes the captions of a table that lies beside the class folders.
+    pub(crate) fn take_captions(&mut self, table: &Path) -> Result<(), PixelsError> {
+        // A picture that it does not list has no caption, and is a sample all the same.
+        let found = labels::read(table, &self.root, &self.names, &mut Ledger::default())?;
+        for (captions, found) in self.captions.iter_mut().zip(found.captions) {
+            if !found.is_empty() {
+                *captions = found;
+            }
+        }
+        Ok(())
     }
 }
 
 impl DataSet for ClassFolder {
     fn len(&self) -> usize {
-        self.samples.len()
+        self.labels.len()
     }
 
     fn classes(&self) -> &[String] {
@@ -126,15 +144,19 @@ impl DataSet for ClassFolder {
     }
 
     fn label(&self, index: usize) -> usize {
-        self.samples[index].0
+        self.labels[index]
     }
 
     fn name(&self, index: usize) -> &str {
-        &self.samples[index].1
+        &self.names[index]
+    }
+
+    fn captions(&self, index: usize) -> &[String] {
+        &self.captions[index]
     }
 
     fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
-        Picture::read(self.root.join(&self.samples[index].1))
+        Picture::read(self.root.join(&self.names[index]))
     }
 
     fn read_as(&self) -> String {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    DataSet,
+    DataSet, captions,
     classes::normalized,
     labels,
     left_out::{Ledger, LeftOut},
@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{Picture, PixelsError};
 
-/// Names of label files that are found in a folder by themselves.
-pub(crate) const LABEL_FILES: [&str; 9] = [
+/// Names of files of classes, or of captions, that are found in a folder by themselves.
+pub(crate) const LABEL_FILES: [&str; 14] = [
     "labels.txt",
     "labels.csv",
     "labels.tsv",
@@ -22,11 +22,19 @@ pub(crate) const LABEL_FILES: [&str; 9] = [
     "val.txt",
     "LOC_val_solution.csv",
     "imagenet_2012_validation_synset_labels.txt",
+    "captions.tsv",
+    "captions.csv",
+    "captions.txt",
+    "captions.json",
+    "captions.jsonl",
 ];
 /// The devkit's file, whose numbers follow an order of their own.
 const DEVKIT_FILE: &str = "ILSVRC2012_validation_ground_truth.txt";
 
 /// Pictures in one folder, sorted by name, or at any depth below it where there is a label file.
+///
+/// A picture's caption may stand in a `.txt` file of its name beside it. Files called `captions`
+/// (`.tsv`, `.csv`, `.txt`, `.json` or `.jsonl`) are tables of captions, any number a picture.
 ///
 /// A label file is a table with a line for each picture, with its path and its class, or has the
 /// classes alone, a line each, in the order of the sorted pictures. `docs/data.md` has the rules.
@@ -43,7 +51,7 @@ pub struct FlatFolder {
 struct Entry {
     label: usize,
     name: String,
-    caption: Option<String>,
+    captions: Vec<String>,
 }
 
 impl FlatFolder {
@@ -100,18 +108,19 @@ impl FlatFolder {
     pub(crate) fn one_class(
         root: &Path,
         pictures: Vec<String>,
-        ledger: Ledger,
+        mut ledger: Ledger,
     ) -> Result<Self, PixelsError> {
         if pictures.is_empty() {
             return Err(no_pictures(root, &ledger));
         }
         let class = own_name(root);
         let read_as = format!("pictures of the one class `{class}`");
-        let entry = |name| Entry { label: 0, name, caption: None };
+        let captions = captions::beside(root, &pictures, &mut ledger);
+        let entry = |(name, captions)| Entry { label: 0, name, captions };
         Ok(Self {
             root: root.to_path_buf(),
             classes: vec![class],
-            samples: pictures.into_iter().map(entry).collect(),
+            samples: pictures.into_iter().zip(captions).map(entry).collect(),
             read_as,
             left_out: ledger.finish(),
         })
@@ -126,13 +135,17 @@ impl FlatFolder {
         if pictures.is_empty() {
             return Err(no_pictures(root, &ledger));
         }
+        let mut beside = captions::beside(root, &pictures, &mut ledger);
         let labels = labels::read(file, root, &pictures, &mut ledger)?;
         let labels::Labels { classes, labels, mut captions, reading, .. } = labels;
         let entries = labels.into_iter().zip(&mut pictures).zip(&mut captions);
         let samples: Vec<Entry> = entries
-            .filter_map(|((label, name), caption)| {
-                let (name, caption) = (std::mem::take(name), caption.take());
-                Some(Entry { label: label?, name, caption })
+            .zip(&mut beside)
+            .filter_map(|(((label, name), captions), beside)| {
+                let name = std::mem::take(name);
+                // The table goes before the text files.
+                let captions = if captions.is_empty() { beside } else { captions };
+                Some(Entry { label: label?, name, captions: std::mem::take(captions) })
             })
             .collect();
         if samples.is_empty() {
@@ -196,8 +209,8 @@ impl DataSet for FlatFolder {
         &self.samples[index].name
     }
 
-    fn caption(&self, index: usize) -> Option<&str> {
-        self.samples[index].caption.as_deref()
+    fn captions(&self, index: usize) -> &[String] {
+        &self.samples[index].captions
     }
 
     fn picture(&self, index: usize) -> Result<Picture, PixelsError> {

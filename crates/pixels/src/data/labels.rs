@@ -9,6 +9,7 @@ use csv_core::ReadRecordResult;
 use serde_json::Value;
 
 use super::{
+    captions,
     classes::{Class, NO_CLASS, Numbering, normalized},
     left_out::Ledger,
     rules::{self, Kind},
@@ -65,9 +66,6 @@ const LABELS: [&str; 20] = [
     "y",
     "tag",
 ];
-/// Names of columns with what a picture shows.
-const CAPTIONS: [&str; 4] = ["caption", "text", "description", "prompt"];
-
 const NOT_LISTED: &str = "not in the label file";
 const MISSING: &str = "in the label file, but not in the folder";
 
@@ -77,7 +75,8 @@ pub(crate) struct Labels {
     pub(crate) classes: Vec<String>,
     /// Of each picture that was given, in the same order; nothing where it has no class.
     pub(crate) labels: Vec<Option<usize>>,
-    pub(crate) captions: Vec<Option<String>>,
+    /// Of each picture; none where the file has none.
+    pub(crate) captions: Vec<Vec<String>>,
     /// How the file was read, such as `comma-separated, with a heading`.
     pub(crate) reading: String,
     /// Whether its lines name pictures, and do not only follow their order.
@@ -91,6 +90,8 @@ struct Table {
     heading: Option<Vec<String>>,
     rows: Vec<Vec<String>>,
     reading: String,
+    /// Whether it is of captions, and a column is of classes only if it is called so.
+    is_of_captions: bool,
 }
 
 /// Reads the classes of `pictures`, which are paths below `root`. What the file lists and is not
@@ -114,10 +115,12 @@ pub(crate) fn read(
     let text = text(&bytes).map_err(problem)?;
     let matcher = Matcher::new(root, pictures);
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    let table = match ending.as_deref() {
+    let mut table = match ending.as_deref() {
         Some("json" | "jsonl" | "ndjson") => from_json(text).map_err(problem)?,
         _ => from_text(text, &matcher, pictures.len()),
     };
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    table.is_of_captions = name.is_some_and(|name| captions::is_table(&name));
     assign(table, &matcher, pictures, ledger).map_err(problem)
 }
 
@@ -277,14 +280,14 @@ fn from_text(text: &str, matcher: &Matcher, pictures: usize) -> Table {
         for (delimiter, reading) in DELIMITERS {
             if text.as_bytes().contains(&delimiter) && (quoting || text.contains('"')) {
                 let rows = separated(text, delimiter, quoting);
-                offer(Table { heading: None, rows, reading: reading.to_owned() });
+                offer(Table { rows, reading: reading.to_owned(), ..Table::default() });
             }
         }
     }
     let lines = text.split(['\n', '\r']).map(str::trim);
     let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
     let rows = lines.iter().map(|line| at_blanks(line, matcher)).collect();
-    offer(Table { heading: None, rows, reading: "separated by blanks".to_owned() });
+    offer(Table { rows, reading: "separated by blanks".to_owned(), ..Table::default() });
     match best {
         Some((fits, table)) if fits != [0; 2] => table,
         best => {
@@ -293,7 +296,8 @@ fn from_text(text: &str, matcher: &Matcher, pictures: usize) -> Table {
                 rows.first().is_some_and(|row| heads_classes(row)) && rows.len() == pictures + 1;
             // One class a line, if it could be that, or what the message will speak of.
             if rows.len() == pictures || headed || best.is_none() {
-                return Table { heading: None, rows, reading: "one class a line".to_owned() };
+                let reading = "one class a line".to_owned();
+                return Table { rows, reading, ..Table::default() };
             }
             best.map(|(_, table)| table).unwrap_or_default()
         }
@@ -435,7 +439,7 @@ fn from_json(text: &str) -> Result<Table, String> {
     });
     let rows = rows.collect();
     let heading = (!heading.is_empty()).then_some(heading);
-    Ok(Table { heading, rows, reading: reading.to_owned() })
+    Ok(Table { heading, rows, reading: reading.to_owned(), ..Table::default() })
 }
 
 fn pair((file, class): (&String, &Value)) -> Value {
@@ -457,7 +461,7 @@ fn assign(
     pictures: &[String],
     ledger: &mut Ledger,
 ) -> Result<Labels, String> {
-    let Table { heading, mut rows, reading } = table;
+    let Table { heading, mut rows, reading, is_of_captions } = table;
     let fits = |cell: &String| matcher.find(cell) != Fit::Nothing;
     let width = rows.iter().map(Vec::len).max().unwrap_or(0).min(MAX_COLUMNS);
     // Most whole names, then most different pictures: a column of numbers may look like names
@@ -482,13 +486,19 @@ fn assign(
             (file_column, most) = (column, (whole, different.len()));
         }
     }
+    if most == (0, 0) && is_of_captions {
+        return Err(format!("none of its {} lines names one of the pictures", rows.len()));
+    }
     if most == (0, 0) {
         return one_class_a_line(rows, &reading, pictures);
     }
 
     let from_format = heading.is_some();
     let heading = heading.or_else(|| take_heading(&mut rows, file_column, &fits));
-    let columns = Columns::find(heading.as_deref(), file_column, width)?;
+    let columns = match is_of_captions {
+        true => Columns::of_captions(heading.as_deref(), file_column, width)?,
+        false => Columns::find(heading.as_deref(), file_column, width)?,
+    };
     let mut reading = match heading.is_some() && !from_format {
         true => format!("{reading}, with a heading"),
         false => reading,
@@ -519,6 +529,7 @@ fn assign(
             }
         }
     }
+    let mut captions = vec![Vec::new(); pictures.len()];
     let class = |row: usize| {
         let cell = columns.class.and_then(|column| rows[row].get(column));
         class_text(cell.map_or("", String::as_str))
@@ -535,11 +546,12 @@ fn assign(
                 class(first),
                 class(number)
             ));
+        } else if let Some(cell) = columns.caption.and_then(|column| rows[number].get(column)) {
+            captions[index].extend(captions::of_cell(cell));
         }
     }
     if columns.class.is_none() {
         let labels = chosen.iter().map(|row| row.map(|_| 0)).collect();
-        let captions = captions(&chosen, &rows, columns.caption);
         note_unlisted(&chosen, pictures, ledger);
         let class = matcher.root.last().cloned().unwrap_or_else(|| "pictures".to_owned());
         return Ok(Labels {
@@ -567,18 +579,7 @@ fn assign(
             }
         });
     }
-    let captions = captions(&chosen, &rows, columns.caption);
     Ok(Labels { classes: numbering.classes, labels, captions, reading, names_pictures: true })
-}
-
-fn captions(
-    chosen: &[Option<(u8, usize)>],
-    rows: &[Vec<String>],
-    column: Option<usize>,
-) -> Vec<Option<String>> {
-    let caption = |row: usize| column.and_then(|column| rows[row].get(column)).cloned();
-    let captions = chosen.iter().map(|row| row.and_then(|(_, row)| caption(row)));
-    captions.map(|caption| caption.filter(|caption| !caption.is_empty())).collect()
 }
 
 fn note_unlisted(chosen: &[Option<(u8, usize)>], pictures: &[String], ledger: &mut Ledger) {
@@ -630,7 +631,7 @@ fn one_class_a_line(
         })
         .collect::<Result<_, _>>()?;
     let reading = "one class a line, in the order of the sorted pictures".to_owned();
-    let captions = vec![None; pictures.len()];
+    let captions = vec![Vec::new(); pictures.len()];
     Ok(Labels { classes: numbering.classes, labels, captions, reading, names_pictures: false })
 }
 
@@ -663,7 +664,7 @@ fn take_heading(
     let is_known = |cell: &String| {
         let cell = cell.to_lowercase();
         let cell = cell.as_str();
-        FILES.contains(&cell) || LABELS.contains(&cell) || CAPTIONS.contains(&cell)
+        FILES.contains(&cell) || LABELS.contains(&cell) || captions::NAMES.contains(&cell)
     };
     let is_file = |row: &Vec<String>| {
         row.get(file_column)
@@ -682,6 +683,33 @@ struct Columns {
 }
 
 impl Columns {
+    /// Those of a table of captions, whose column may have any name.
+    fn of_captions(
+        heading: Option<&[String]>,
+        file_column: usize,
+        width: usize,
+    ) -> Result<Self, String> {
+        let Some(heading) = heading else {
+            let caption = Some(file_column + 1).filter(|&column| column < width);
+            let caption = caption.ok_or("it lists pictures without captions behind them")?;
+            return Ok(Self { class: None, caption: Some(caption) });
+        };
+        let called = |names: &[&str], column: &usize| {
+            names.contains(&heading[*column].trim().to_lowercase().as_str())
+        };
+        let others = || (0..heading.len()).filter(|&column| column != file_column);
+        let class = others().find(|column| called(&LABELS, column));
+        let named =
+            captions::NAMES.iter().find_map(|name| others().find(|column| called(&[name], column)));
+        let caption = named.or_else(|| {
+            let mut unknown =
+                others().filter(|column| Some(*column) != class && !called(&FILES, column));
+            unknown.next().filter(|_| unknown.next().is_none())
+        });
+        let problem = "it has no column `caption` or `text`";
+        Ok(Self { class, caption: Some(caption.ok_or(problem)?) })
+    }
+
     fn find(heading: Option<&[String]>, file_column: usize, width: usize) -> Result<Self, String> {
         let Some(heading) = heading else {
             // The column behind the file's; before it, if there is none behind.
@@ -698,7 +726,7 @@ impl Columns {
                 columns.find(|&column| heading[column].trim().to_lowercase() == **name)
             })
         };
-        let (class, caption) = (find(&LABELS), find(&CAPTIONS));
+        let (class, caption) = (find(&LABELS), find(&captions::NAMES));
         if class.is_some() {
             return Ok(Self { class, caption });
         }

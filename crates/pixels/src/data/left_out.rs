@@ -24,12 +24,29 @@ pub(crate) struct Ledger {
     groups: Vec<LeftOut>,
     /// What belongs to the source without being a sample: its label file.
     ignored: Option<String>,
+    /// Text files beside pictures of the same name, which hold their captions.
+    texts: Vec<String>,
 }
 
 impl Ledger {
     /// One in which nothing of this name is noted.
     pub(crate) fn ignoring(name: String) -> Self {
-        Self { groups: Vec::new(), ignored: Some(name) }
+        Self { ignored: Some(name), ..Self::default() }
+    }
+
+    /// One in which this is noted already.
+    pub(crate) fn of(groups: &[LeftOut]) -> Self {
+        Self { groups: groups.to_vec(), ..Self::default() }
+    }
+
+    /// Notes text files beside pictures of the same name.
+    pub(crate) fn add_texts(&mut self, texts: impl IntoIterator<Item = String>) {
+        self.texts.extend(texts);
+    }
+
+    /// The text files beside pictures that were met since this was asked last.
+    pub(crate) fn take_texts(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.texts)
     }
 
     /// Notes a sample that is lost.
@@ -64,6 +81,7 @@ impl Ledger {
 
     /// Adds what was noted elsewhere, behind what is here.
     pub(crate) fn append(&mut self, other: Self) {
+        self.texts.extend(other.texts);
         for group in other.groups {
             let of_reason = |known: &&mut LeftOut| {
                 known.reason == group.reason && known.is_sample == group.is_sample

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::{
-    DataSet,
+    DataSet, captions,
     classes::{Class, NO_CLASS, Numbering, normalized},
     left_out::{Ledger, LeftOut},
 };
@@ -54,13 +54,14 @@ const LABELS: [&str; 10] = [
     "class_label",
     "species",
 ];
-const CAPTIONS: [&str; 4] = ["caption", "text", "description", "prompt"];
+/// The class of pictures that have captions alone.
+const ONE_CLASS: &str = "pictures";
 
 /// Parquet files with a column of encoded pictures (a struct with `bytes`, as Hugging Face writes
 /// it, or a binary column, called `image`, `img`, `jpg` and so on, or the only one of its kind) and
 /// one of classes (`label`, `labels`, `class` and so on: whole numbers or names). Names of numbered
-/// classes are taken from the metadata that Hugging Face writes. A caption may stand in `caption` or
-/// `text`; samples are called as in `image.path`, or by file and row.
+/// classes are taken from the metadata that Hugging Face writes. Captions may stand in `caption` or
+/// `text`, where a list holds several; files with captions and without classes are of one class. Samples are called as in `image.path`, or by file and row.
 ///
 /// Opening reads everything but the pictures. These are read a row group at a time, and the last
 /// group is kept, so reading in order is fast and reading at random reads a whole group a picture.
@@ -88,7 +89,7 @@ struct Entry {
     row: usize,
     name: String,
     label: usize,
-    caption: Option<String>,
+    captions: Vec<String>,
 }
 
 /// What one file says of its samples.
@@ -103,8 +104,9 @@ struct Row {
     group: usize,
     row: usize,
     name: String,
-    class: Class,
-    caption: Option<String>,
+    /// Nothing where the file has no column of classes.
+    class: Option<Class>,
+    captions: Vec<String>,
 }
 
 /// A column's values, row by row.
@@ -117,7 +119,8 @@ enum Column {
 /// The columns that are read, by their numbers.
 struct Columns {
     picture: usize,
-    label: usize,
+    /// Nothing where there are captions alone.
+    label: Option<usize>,
     path: Option<usize>,
     caption: Option<usize>,
 }
@@ -150,7 +153,14 @@ impl ParquetSet {
                 return Err(PixelsError::data_set(file.display(), problem));
             }
         }
-        let found = listed.iter().flat_map(|listed| &listed.rows).map(|row| &row.class);
+        let found = listed.iter().flat_map(|listed| &listed.rows);
+        // Files without a column of classes have one of captions.
+        let lacking = found.clone().filter(|row| row.class.is_none()).count();
+        if lacking > 0 && lacking < found.clone().count() {
+            let text = "some of its files have a column of classes and some have captions alone";
+            return Err(problem(text.to_owned()));
+        }
+        let found = found.filter_map(|row| row.class.as_ref());
         let numbering = Numbering::new(found.clone()).map_err(problem)?;
         let numbers = found.clone().any(|class| matches!(class, Class::Number(_)));
         let classes = match titles {
@@ -162,14 +172,15 @@ impl ParquetSet {
                     numbering.classes.len() - 1
                 )));
             }
+            _ if lacking > 0 => vec![ONE_CLASS.to_owned()],
             _ => numbering.classes.clone(),
         };
         let mut samples = Vec::new();
         for (file, listed) in listed.iter_mut().enumerate() {
             ledger.append(std::mem::take(&mut listed.left_out));
-            for Row { group, row, name, class, caption } in std::mem::take(&mut listed.rows) {
-                let label = numbering.label(&class);
-                samples.push(Entry { file, group, row, name, label, caption });
+            for Row { group, row, name, class, captions } in std::mem::take(&mut listed.rows) {
+                let label = class.map_or(0, |class| numbering.label(&class));
+                samples.push(Entry { file, group, row, name, label, captions });
             }
         }
         if samples.is_empty() {
@@ -342,12 +353,34 @@ fn columns(path: &Path, metadata: &ParquetMetaData) -> Result<Columns, PixelsErr
     let declared = class_label(metadata).map(|(name, _)| name);
     let wanted = declared.iter().map(String::as_str).chain(LABELS);
     let label = wanted.into_iter().find_map(|name| fields.iter().find(|f| f.name() == name));
-    let label = label.ok_or_else(|| {
-        problem(format!(
-            "it has no column of classes (`label`, `labels` or `class`); its columns are {}",
-            column_names(metadata)
-        ))
-    })?;
+    let path = parent.map(|parent| format!("{parent}.path"));
+    let path = path
+        .as_deref()
+        .and_then(|path| named(path).filter(|&at| at != picture && is_binary(&schema.column(at))));
+    let is_caption = |name: &str, at: usize, label: Option<usize>| {
+        let column = schema.column(at);
+        let is_flat_or_list = match column.max_rep_level() {
+            0 => column.path().string() == name,
+            levels => levels == 1 && column.path().parts().first().is_some_and(|part| part == name),
+        };
+        let is_bytes = column.physical_type() == Physical::BYTE_ARRAY;
+        at != picture && Some(at) != label && is_flat_or_list && is_bytes
+    };
+    let caption = |label: Option<usize>| {
+        let mut names = captions::NAMES.iter();
+        names.find_map(|name| (0..schema.num_columns()).find(|&at| is_caption(name, at, label)))
+    };
+    let Some(label) = label else {
+        let caption = caption(None);
+        let Some(caption) = caption else {
+            return Err(problem(format!(
+                "it has neither a column of classes (`label`, `labels` or `class`) nor one of \
+                 captions (`caption` or `text`); its columns are {}",
+                column_names(metadata)
+            )));
+        };
+        return Ok(Columns { picture, label: None, path, caption: Some(caption) });
+    };
     let odd = |what: &str| {
         problem(format!(
             "its column `{}` holds {what}, and a class is a whole number or a name; convert it",
@@ -370,14 +403,8 @@ fn columns(path: &Path, metadata: &ParquetMetaData) -> Result<Columns, PixelsErr
     if let Some(what) = odd_label(&schema.column(label)) {
         return Err(odd(&what));
     }
-    let texts = |names: &[&str]| {
-        let is_column = |at: &usize| *at != label && *at != picture;
-        let found = names.iter().find_map(|name| named(name).filter(is_column));
-        found.filter(|&at| is_binary(&schema.column(at)))
-    };
-    let path = parent.map(|parent| format!("{parent}.path"));
-    let path = path.as_deref().and_then(|path| texts(&[path]));
-    Ok(Columns { picture, label, path, caption: texts(&CAPTIONS) })
+    let (label, path) = (Some(label), path.filter(|&path| path != label));
+    Ok(Columns { picture, label, path, caption: caption(label) })
 }
 
 /// What a column of classes holds that is none.
@@ -484,6 +511,73 @@ fn values(
     })
 }
 
+/// The texts of a column in a row group, row by row: one, or those of a list.
+fn read_captions(
+    path: &Path,
+    reader: &SerializedFileReader<File>,
+    group: usize,
+    column: usize,
+) -> Result<Vec<Vec<String>>, PixelsError> {
+    let description = reader.metadata().file_metadata().schema_descr().column(column);
+    if description.max_rep_level() == 0 {
+        return Ok(match read_column(path, reader, group, column)? {
+            Column::Bytes(texts) => {
+                let captions =
+                    |bytes: Option<ByteArray>| captions::of_texts(bytes.as_ref().and_then(text));
+                texts.into_iter().map(captions).collect()
+            }
+            _ => Vec::new(),
+        });
+    }
+    guarded(|| lists(reader, group, column)).map_err(damaged(path))
+}
+
+/// The texts of a column of lists.
+fn lists(
+    reader: &SerializedFileReader<File>,
+    group: usize,
+    column: usize,
+) -> Result<Vec<Vec<String>>, ParquetError> {
+    let description = reader.metadata().file_metadata().schema_descr().column(column);
+    let full = description.max_def_level();
+    let group = reader.get_row_group(group)?;
+    let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
+    let pages = group.get_column_page_reader(column)?;
+    let pages = Box::new(CheckedPages { pages, has_dictionary: false });
+    let ColumnReader::ByteArrayColumnReader(mut reader) = get_column_reader(description, pages)
+    else {
+        return Err(ParquetError::General("a column of captions holds no texts".to_owned()));
+    };
+    let (mut definitions, mut repetitions, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    let mut read = 0;
+    while read < rows {
+        let (records, ..) = reader.read_records(
+            rows - read,
+            Some(&mut definitions),
+            Some(&mut repetitions),
+            &mut values,
+        )?;
+        if records == 0 {
+            return Err(ParquetError::General(format!("row {read} of {rows} is missing")));
+        }
+        read += records;
+    }
+    let mut values = values.iter();
+    let mut lists: Vec<Vec<String>> = Vec::new();
+    for (definition, repetition) in definitions.into_iter().zip(repetitions) {
+        if repetition == 0 {
+            lists.push(Vec::new());
+        }
+        // Less than full is an empty list, or a missing one or entry.
+        if definition == full
+            && let (Some(list), Some(value)) = (lists.last_mut(), values.next())
+        {
+            list.extend(captions::of_texts(text(value)));
+        }
+    }
+    Ok(lists)
+}
+
 fn text(bytes: &ByteArray) -> Option<String> {
     bytes.as_utf8().ok().map(str::to_owned)
 }
@@ -534,11 +628,27 @@ fn list(path: &Path) -> Result<Listed, PixelsError> {
                 _ => Ok(None),
             }
         };
-        let (names, captions) = (texts(paths)?, texts(caption)?);
+        let names = texts(paths)?;
+        let mut captions = match caption {
+            Some(column) => read_captions(path, &reader, group, column)?,
+            None => Vec::new(),
+        };
         let missing = without_picture(path, &reader, group, picture)?;
         let class_of = |number: Option<i64>| number.map_or(Err(NO_CLASS), Class::number);
-        let classes: Vec<Result<Class, &'static str>> =
-            match read_column(path, &reader, group, label)? {
+        let column = match label {
+            Some(label) => Some(read_column(path, &reader, group, label)?),
+            None => None,
+        };
+        let rows_here = metadata.row_group(group).num_rows().max(0) as usize;
+        let classes: Vec<Result<Option<Class>, &'static str>> = match column {
+            // Each row needs a caption or a class.
+            None => (0..rows_here)
+                .map(|row| match captions.get(row).is_some_and(|captions| !captions.is_empty()) {
+                    true => Ok(None),
+                    false => Err(captions::NO_CAPTION),
+                })
+                .collect(),
+            Some(column) => match column {
                 Column::Numbers(numbers) => numbers.into_iter().map(class_of).collect(),
                 Column::Bytes(names) => names
                     .iter()
@@ -556,8 +666,12 @@ fn list(path: &Path) -> Result<Listed, PixelsError> {
                         let name = truth.map(|truth| if truth { "true" } else { "false" });
                         name.map_or(Err(NO_CLASS), Class::name)
                     })
-                    .collect(),
-            };
+                    .collect::<Vec<Result<Class, &'static str>>>(),
+            }
+            .into_iter()
+            .map(|class| class.map(Some))
+            .collect(),
+        };
         for (row, class) in classes.into_iter().enumerate() {
             let of = |texts: &Option<Vec<Option<ByteArray>>>| {
                 texts.as_ref().and_then(|texts| texts.get(row)?.as_ref().and_then(text))
@@ -570,7 +684,10 @@ fn list(path: &Path) -> Result<Listed, PixelsError> {
             match class {
                 _ if is_missing == Some(&true) => left_out.lose(&name, "no picture"),
                 Err(reason) => left_out.lose(&name, reason),
-                Ok(class) => rows.push(Row { group, row, name, class, caption: of(&captions) }),
+                Ok(class) => {
+                    let captions = captions.get_mut(row).map(std::mem::take).unwrap_or_default();
+                    rows.push(Row { group, row, name, class, captions });
+                }
             }
         }
     }
@@ -617,8 +734,8 @@ impl DataSet for ParquetSet {
         &self.samples[index].name
     }
 
-    fn caption(&self, index: usize) -> Option<&str> {
-        self.samples[index].caption.as_deref()
+    fn captions(&self, index: usize) -> &[String] {
+        &self.samples[index].captions
     }
 
     fn picture(&self, index: usize) -> Result<Picture, PixelsError> {

@@ -56,8 +56,8 @@ impl DataSet for Part {
         self.whole.name(self.indices[index])
     }
 
-    fn caption(&self, index: usize) -> Option<&str> {
-        self.whole.caption(self.indices[index])
+    fn captions(&self, index: usize) -> &[String] {
+        self.whole.captions(self.indices[index])
     }
 
     fn read_as(&self) -> String {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::{
-    DataSet,
+    DataSet, captions,
     classes::{Class, NO_CLASS, Numbering},
     left_out::{Ledger, LeftOut},
     rules::{self, Kind},
@@ -27,12 +27,15 @@ const BLOCK: u64 = 512;
 const MAX_TEXT: u64 = 1 << 20;
 /// Bytes behind the end mark in which a second tar file is looked for.
 const MAX_PADDING: u64 = 1 << 20;
+/// The class of pictures that have captions alone.
+const ONE_CLASS: &str = "pictures";
 
 /// Pictures in tar files: members whose names are equal up to the first dot behind the last slash
 /// make one sample, wherever they stand in their shard. `.jpg`, `.jpeg`, `.png`, `.webp` or another
 /// picture that is read holds the picture, the first of these where there are several. The class is
-/// the number or name in `.cls`, or else that under `class` or `label` in `.json`; a caption may
-/// stand in `.txt`, or else under `caption` in `.json`.
+/// the number or name in `.cls`, or else that under `class` or `label` in `.json`; a caption
+/// may stand in `.txt`, or else under `caption` or `text` in `.json`, where a list holds several. Where no
+/// sample has a class and some have captions, as in what img2dataset writes, all are of one class.
 ///
 /// Opening reads headers and texts; pictures are read one by one, by their place in the file.
 #[derive(Debug, Clone)]
@@ -51,7 +54,7 @@ struct Entry {
     size: usize,
     name: String,
     label: usize,
-    caption: Option<String>,
+    captions: Vec<String>,
 }
 
 /// Where a picture lies in a shard.
@@ -74,19 +77,26 @@ struct Draft {
     other_pictures: Vec<String>,
     cls: Option<Result<Class, Cow<'static, str>>>,
     json: Option<Result<Class, Cow<'static, str>>>,
-    txt: Option<String>,
-    caption: Option<String>,
+    txt: Vec<String>,
+    captions: Vec<String>,
     split: Option<Split>,
 }
 
-/// A sample that lacks nothing.
+/// A sample that lacks nothing, save maybe a class.
 #[derive(Debug)]
 struct Complete {
     key: String,
     place: Place,
-    class: Class,
-    caption: Option<String>,
+    /// Nothing where no member says one; or why it is none.
+    class: Result<Option<Class>, Cow<'static, str>>,
+    captions: Vec<String>,
     split: Option<Split>,
+}
+
+impl Complete {
+    fn class(&self) -> Option<&Class> {
+        self.class.as_ref().ok()?.as_ref()
+    }
 }
 
 impl ShardSet {
@@ -122,20 +132,47 @@ impl ShardSet {
             [shard] => shard.display().to_string(),
             _ => format!("{} shards", shards.len()),
         };
-        let found = scanned.iter().flat_map(|(samples, _)| samples);
-        let numbering = Numbering::new(found.map(|sample| &sample.class))
+        let found = || scanned.iter().flat_map(|(samples, _)| samples);
+        let mut numbering = Numbering::new(found().filter_map(Complete::class))
             .map_err(|problem| PixelsError::data_set(set(), problem))?;
+
+        let has_classes = found().any(|sample| sample.class().is_some());
+        let has_captions = found().any(|sample| !sample.captions.is_empty());
+        // Captions alone make a data set, too, of one class.
+        let is_of_captions = !has_classes && has_captions;
+        if is_of_captions {
+            numbering.classes = vec![ONE_CLASS.to_owned()];
+        }
 
         let mut samples = Vec::new();
         for (shard, (complete, of_shard)) in scanned.into_iter().enumerate() {
             ledger.append(of_shard);
-            for Complete { key: name, place, class, caption, split: side } in complete {
+            for Complete { key: name, place, class, captions, split: side } in complete {
+                // Here and not where it is read, so that all are listed in order.
+                let class = match class {
+                    Ok(class) => class,
+                    Err(reason) => {
+                        ledger.lose(&name, reason);
+                        continue;
+                    }
+                };
                 if split.is_some() && side != split {
                     continue;
                 }
-                let label = numbering.label(&class);
+                let label = match class {
+                    Some(class) => numbering.label(&class),
+                    None if !is_of_captions => {
+                        ledger.lose(&name, NO_CLASS);
+                        continue;
+                    }
+                    None if captions.is_empty() => {
+                        ledger.lose(&name, captions::NO_CAPTION);
+                        continue;
+                    }
+                    None => 0,
+                };
                 let (offset, size) = (place.offset, place.size as usize);
-                samples.push(Entry { shard, offset, size, name, label, caption });
+                samples.push(Entry { shard, offset, size, name, label, captions });
             }
         }
         if samples.is_empty() {
@@ -346,8 +383,8 @@ impl Draft {
                         let said = |field: &&str| map.get(*field).filter(|said| !said.is_null());
                         let class = ["class", "label", "cls"].iter().find_map(said);
                         self.json = class.map(|value| Class::json(value).map_err(Cow::Borrowed));
-                        self.caption =
-                            map.get("caption").and_then(Value::as_str).map(str::to_owned);
+                        let captions = captions::NAMES.iter().find_map(said);
+                        self.captions = captions.map(captions::of_json).unwrap_or_default();
                         // Only in the bundled shard; other data sets may mean anything by it.
                         let split = map.get("split").cloned();
                         self.split = split.and_then(|split| serde_json::from_value(split).ok());
@@ -356,7 +393,7 @@ impl Draft {
                     Err(reason) => self.json = Some(Err(format!("its .json {reason}").into())),
                 }
             }
-            ("txt", Ok(text)) => self.txt = Some(text.trim().to_owned()),
+            ("txt", Ok(text)) => self.txt = captions::of_texts([text]),
             (_, Err(reason)) => return Err(reason.to_owned()),
             _ => {}
         }
@@ -365,7 +402,7 @@ impl Draft {
 
     /// The sample, if it lacks nothing; else it is noted why.
     fn complete(self, ledger: &mut Ledger) -> Option<Complete> {
-        let Self { key, endings, picture, other_pictures, cls, json, txt, caption, split } = self;
+        let Self { key, endings, picture, other_pictures, cls, json, txt, captions, split } = self;
         let unread = endings.iter().find(|end| rules::kind_of_ending(end) == Kind::OtherPicture);
         let Some(place) = picture else {
             match unread {
@@ -383,21 +420,17 @@ impl Draft {
             return None;
         };
         // The `.cls` member goes before the description, whatever that says.
-        let class = match cls.or(json).unwrap_or(Err(NO_CLASS.into())) {
-            Ok(class) => class,
-            Err(reason) => {
-                ledger.lose(&key, reason);
-                return None;
-            }
-        };
-        for name in &other_pictures {
+        let class = cls.or(json).transpose();
+        let noted = if class.is_ok() { &other_pictures[..] } else { &[] };
+        for name in noted {
             ledger.pass_over(name, "another picture of its sample, whose preferred one is taken");
         }
-        if let Some(ending) = unread {
+        if let Some(ending) = unread.filter(|_| class.is_ok()) {
             let reason = "another picture of its sample, of a kind that is not read";
             ledger.pass_over(&format!("{key}.{ending}"), reason);
         }
-        Some(Complete { key, place, class, caption: txt.or(caption), split })
+        let captions = if txt.is_empty() { captions } else { txt };
+        Some(Complete { key, place, class, captions, split })
     }
 }
 
@@ -418,8 +451,8 @@ impl DataSet for ShardSet {
         &self.samples[index].name
     }
 
-    fn caption(&self, index: usize) -> Option<&str> {
-        self.samples[index].caption.as_deref()
+    fn captions(&self, index: usize) -> &[String] {
+        &self.samples[index].captions
     }
 
     fn picture(&self, index: usize) -> Result<Picture, PixelsError> {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    captions,
     left_out::Ledger,
     rules::{self, Kind},
 };
@@ -68,9 +69,12 @@ fn is_folder(entry: &DirEntry) -> std::io::Result<bool> {
     Ok(kind.is_dir())
 }
 
-/// Notes those of these files that are no pictures, and returns the others.
+/// Notes those of these files that are no pictures, and returns the others. Text files beside pictures of
+/// the same name are noted as such.
 pub(crate) fn pictures_among(files: Vec<String>, below: &str, ledger: &mut Ledger) -> Vec<String> {
     let mut pictures = files;
+    let texts = captions::take_texts(&mut pictures);
+    ledger.add_texts(texts.into_iter().map(|name| format!("{below}{name}")));
     pictures.retain(|name| {
         let is_picture = matches!(rules::kind(name), Kind::Picture(_));
         if !is_picture {

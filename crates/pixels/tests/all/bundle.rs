@@ -12,9 +12,18 @@ fn sides() -> [Box<dyn DataSet>; 2] {
     ["bundled", "bundled:heldout"].map(|source| data::open(source, &home()).unwrap())
 }
 
+/// Those of the captioned set.
+fn captioned_sides() -> [Box<dyn DataSet>; 2] {
+    ["bundled:emoji", "bundled:emoji:heldout"].map(|source| data::open(source, &home()).unwrap())
+}
+
 /// Fails if a group, found by the name and caption of its members, stands on both sides.
 fn assert_undivided(group: impl Fn(&str, &str) -> String) {
-    let [train, held_out] = sides().map(|side| -> BTreeMap<String, String> {
+    assert_sides_undivided(sides(), group);
+}
+
+fn assert_sides_undivided(sides: [Box<dyn DataSet>; 2], group: impl Fn(&str, &str) -> String) {
+    let [train, held_out] = sides.map(|side| -> BTreeMap<String, String> {
         (0..side.len())
             .map(|index| {
                 let (name, caption) = (side.name(index), side.caption(index).unwrap());
@@ -96,6 +105,68 @@ fn should_have_the_size_and_classes_that_it_is_known_for() {
     assert_eq!(dog.picture.rgb()[..3], [255; 3]);
 }
 
+/// The code points in a name of the captioned set, and the style.
+fn codes_and_style(name: &str) -> (&str, &str) {
+    name.split_once('_').unwrap()
+}
+
+#[test]
+fn should_hold_out_the_same_emoji_in_every_style() {
+    assert_sides_undivided(captioned_sides(), |name, _| codes_and_style(name).0.to_owned());
+    let tones = ["1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff", "fe0f"];
+    assert_sides_undivided(captioned_sides(), |name, _| {
+        let codes = codes_and_style(name).0.split('-').filter(|code| !tones.contains(code));
+        codes.collect::<Vec<_>>().join("-")
+    });
+    // So a tokenizer that learned from the set by category has not seen what is held out here.
+    let [train, held_out] = sides();
+    let names = |side: &dyn DataSet| -> BTreeSet<String> {
+        (0..side.len()).map(|index| side.name(index).to_owned()).collect()
+    };
+    let by_category = [names(&*train), names(&*held_out)];
+    for (side, known) in captioned_sides().iter().zip(&by_category) {
+        for index in 0..side.len() {
+            let codes = codes_and_style(side.name(index)).0;
+            assert!(known.contains(codes), "{codes} is on another side of `bundled`");
+        }
+    }
+    let [train, held_out] = captioned_sides().map(|side| -> BTreeSet<Vec<u8>> {
+        (0..side.len()).map(|index| side.picture(index).unwrap().into_rgb()).collect()
+    });
+    assert!(held_out.is_disjoint(&train));
+}
+
+#[test]
+fn should_have_the_captions_and_sub_categories_that_it_is_known_for() {
+    let shard = home().path("data/emoji-64.tar").unwrap();
+    assert!(std::fs::metadata(shard).unwrap().len() <= 30_000_000);
+    let [train, held_out] = captioned_sides();
+    assert_eq!((train.len(), held_out.len()), (9923, 766));
+    assert_eq!(train.classes(), held_out.classes());
+    assert_eq!(train.classes().len(), 98);
+    assert!(train.classes().contains(&"food-fruit".to_owned()));
+    for side in [&train, &held_out] {
+        for index in 0..side.len() {
+            let captions = side.captions(index);
+            assert!(captions.len() >= 3, "{captions:?}");
+            let style = codes_and_style(side.name(index)).1;
+            assert!(captions[0].to_lowercase().ends_with(&format!(", {style}")), "{captions:?}");
+            let words = BTreeSet::from_iter(captions);
+            assert_eq!(words.len(), captions.len(), "{captions:?}");
+        }
+    }
+    let apple = "1f34e_fluent";
+    let apple = (0..train.len()).find(|&index| train.name(index) == apple).unwrap();
+    assert_eq!(train.classes()[train.label(apple)], "food-fruit");
+    assert_eq!(
+        train.captions(apple),
+        ["a red apple, Fluent", "food fruit: red apple, Fluent", "apple, Fluent", "a red apple"]
+    );
+    let picture = train.picture(apple).unwrap();
+    assert_eq!((picture.width(), picture.height()), (64, 64));
+    assert_eq!(picture.rgb()[..3], [255; 3]);
+}
+
 /// A package of two emoji, one of them with two skin tones, and two that are not to be bundled.
 fn write_package(folder: &Path) -> Picture {
     let rgb = (0..64 * 64).flat_map(|pixel| [(pixel % 64 * 4) as u8, (pixel / 64 * 4) as u8, 9]);
@@ -161,5 +232,64 @@ fn should_leave_nothing_behind_when_the_package_is_not_whole() {
     write_package(folder.path());
     std::fs::remove_file(folder.path().join("img/google/64/1f436.png")).unwrap();
     assert!(error().contains("1f436.png"));
+    assert!(!out.exists());
+}
+
+/// The three packages of the captioned set, of the emoji that [`write_package`] knows and a flag.
+fn write_packages(folder: &Path) -> [std::path::PathBuf; 3] {
+    let packages = ["google", "twitter", "fluent"].map(|name| folder.join(name));
+    let [google, twitter, fluent] = &packages;
+    let smooth = write_package(google);
+    let names = ["emoji-datasource-google", "emoji-datasource-twitter", "@lobehub/fluent-emoji-3d"];
+    for (package, name) in packages.iter().zip(names) {
+        std::fs::create_dir_all(package).unwrap();
+        let about = format!(r#"{{"name": "{name}", "version": "1"}}"#);
+        std::fs::write(package.join("package.json"), about).unwrap();
+    }
+    let list = r#"[
+        {"name": "DOG FACE", "category": "Animals & Nature", "subcategory": "animal-mammal",
+         "short_names": ["dog"], "unified": "1F436", "image": "1f436.png",
+         "has_img_google": true, "has_img_twitter": true},
+        {"name": "Peru Flag", "category": "Flags", "subcategory": "country-flag",
+         "short_names": ["flag-pe"], "unified": "1F1F5-1F1EA", "image": "1f44b.png",
+         "has_img_google": true, "has_img_twitter": false}
+    ]"#;
+    std::fs::write(google.join("emoji.json"), list).unwrap();
+    let images = twitter.join("img/twitter/64");
+    std::fs::create_dir_all(&images).unwrap();
+    smooth.write_png(images.join("1f436.png")).unwrap();
+    std::fs::create_dir_all(fluent.join("assets")).unwrap();
+    for name in ["1f436", "1f1f5-1f1ea"] {
+        let webp = smooth.encode_webp().unwrap();
+        std::fs::write(fluent.join(format!("assets/{name}.webp")), webp).unwrap();
+    }
+    packages
+}
+
+#[test]
+fn should_build_the_captioned_shard_from_three_packages_in_any_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let [google, twitter, fluent] = write_packages(folder.path());
+    let out = folder.path().join("out.tar");
+    let build = |packages: &[std::path::PathBuf]| bundle::build_captioned(packages, &out);
+    build(&[google.clone(), twitter.clone(), fluent.clone()]).unwrap();
+    let bytes = std::fs::read(&out).unwrap();
+    build(&[fluent.clone(), google.clone(), twitter.clone()]).unwrap();
+    assert_eq!(bytes, std::fs::read(&out).unwrap());
+
+    // Twemoji has no picture of the flag, and Fluent's is not its own.
+    let set = data::open(out.to_str().unwrap(), &home()).unwrap();
+    let names: Vec<&str> = (0..set.len()).map(|index| set.name(index)).collect();
+    assert_eq!(names, ["1f1f5-1f1ea_noto", "1f436_noto", "1f436_twemoji", "1f436_fluent"]);
+    assert_eq!(set.classes(), ["animal-mammal", "country-flag"]);
+    assert_eq!(set.caption(2), Some("a dog face, Twemoji"));
+
+    std::fs::remove_file(&out).unwrap();
+    let refused = |packages: &[std::path::PathBuf]| build(packages).unwrap_err().to_string();
+    assert!(refused(&[google.clone(), fluent.clone()]).contains("twitter is missing"));
+    assert!(refused(&[google.clone(), google.clone(), fluent]).contains("given twice"));
+    std::fs::write(twitter.join("package.json"), r#"{"name": "left-pad"}"#).unwrap();
+    assert!(refused(&[google.clone(), twitter]).contains("left-pad"));
+    assert!(refused(&[google, folder.path().into()]).contains("package.json"));
     assert!(!out.exists());
 }

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "data")]
 mod bundle;
+#[cfg(feature = "data")]
+mod captions;
 mod crop;
 #[cfg(feature = "data")]
 mod data;
@@ -20,4 +22,5 @@ mod picture;
 #[cfg(feature = "data")]
 mod sets;
 #[cfg(feature = "data")]
+mod shapes;
 mod shards;

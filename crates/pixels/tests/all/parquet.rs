@@ -60,6 +60,23 @@ fn should_find_columns_by_type_by_name_and_by_hugging_faces_metadata() {
 }
 
 #[test]
+fn should_read_several_captions_of_a_picture_with_classes_or_without() {
+    let expected: [&[&str]; 6] =
+        [&["a dog", "asleep"], &["a cat"], &[], &[], &["one", "two", "three"], &["a bird"]];
+    let set = open(&fixture("data_sets/caption_lists.parquet")).unwrap();
+    let found: Vec<_> = (0..set.len()).map(|index| set.captions(index)).collect();
+    assert_eq!(found, expected);
+    assert_eq!(set.classes().len(), 3);
+
+    let set = open(&fixture("data_sets/captions_alone.parquet")).unwrap();
+    let found: Vec<_> = (0..set.len()).map(|index| set.captions(index)).collect();
+    assert_eq!(found, [expected[0], expected[1], expected[4], expected[5]]);
+    assert_eq!((set.classes(), set.label(3)), (&["pictures".to_owned()][..], 0));
+    assert_eq!(listing(set.as_ref())[3].2, 6);
+    assert_eq!(left_out(set.as_ref()), [("no caption", true, 2, vec!["2.png", "3.png"])]);
+}
+
+#[test]
 fn should_name_an_odd_type_of_a_label() {
     for (kind, part) in [
         ("float64", "fractions"),

@@ -1,8 +1,11 @@
 //! The views of a picture in a token cache.
 
+use std::sync::Arc;
+
 use crate::common::{data, stage_one, stage_one_recipe};
 use burn::tensor::Device;
 use model::Model;
+use pixels::{DataSet, Picture, PixelsError};
 use token_cache::{Shard, TokenCache};
 use training::{
     cache::{BuildOptions, Views, build},
@@ -35,4 +38,61 @@ fn should_cache_a_picture_and_its_mirror_image() {
         });
         assert_eq!(views(&cache, index), wanted);
     }
+}
+
+/// The toy data set, with two captions of every third picture, and none of the others.
+struct Told {
+    pictures: Arc<dyn DataSet>,
+    captions: [String; 2],
+}
+
+impl DataSet for Told {
+    fn len(&self) -> usize {
+        self.pictures.len()
+    }
+    fn classes(&self) -> &[String] {
+        self.pictures.classes()
+    }
+    fn label(&self, index: usize) -> usize {
+        self.pictures.label(index)
+    }
+    fn name(&self, index: usize) -> &str {
+        self.pictures.name(index)
+    }
+    fn captions(&self, index: usize) -> &[String] {
+        if index % 3 == 0 { &self.captions } else { &[] }
+    }
+    fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
+        match index {
+            6 => Err(PixelsError::Damaged { name: "g".into(), reason: "cut".into() }),
+            _ => self.pictures.picture(index),
+        }
+    }
+}
+
+#[test]
+fn should_keep_the_captions_of_a_data_set_those_of_unreadable_pictures_too() {
+    let folder = tempfile::tempdir().unwrap();
+    stage_one(&stage_one_recipe(1)).export(&folder.path().join("model")).unwrap();
+    let model = Model::read(folder.path().join("model")).unwrap();
+    let captions = ["a pattern".to_owned(), "dots,\nmany of them".to_owned()];
+    let told: Arc<dyn DataSet> = Arc::new(Told { pictures: data(), captions });
+    let length = model.config.tokenizer.layout().len();
+    let path = folder.path().join("cache");
+    for shard in 0..2 {
+        let shard = Shard::new(shard, 2).unwrap();
+        let options = BuildOptions { views: Views::Center, shard, strict: false };
+        build(&told, &model, |_| vec![0; length], &path, options, |_, _| {}).unwrap();
+    }
+    let cache = TokenCache::open(&path).unwrap();
+    for index in 0..told.len() {
+        assert_eq!(cache.captions(index).unwrap(), told.captions(index));
+    }
+    assert!(cache.verify().is_empty());
+
+    // A data set without captions has a cache of the form without.
+    let path = folder.path().join("plain");
+    let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict: false };
+    build(&data(), &model, |_| vec![0; length], &path, options, |_, _| {}).unwrap();
+    assert_eq!(TokenCache::open(&path).unwrap().header().captions, None);
 }

@@ -257,6 +257,46 @@ fn should_have_the_gradients_that_the_losses_change_by() {
     }
 }
 
+/// `tests/fixtures/text_tiny_gradients.py` says what was recorded.
+#[test]
+fn should_have_the_gradients_that_pytorch_has() {
+    let recorded = Tensors::open("text_tiny_gradients.safetensors");
+    let expected = Tensors::open("text_tiny/expected.safetensors");
+    let (model, prompts_of) = tiny(&Device::flex().autodiff());
+    let texts = prompts();
+    let examples: Vec<(Vec<usize>, Vec<CodebookIndex>)> = (0..2)
+        .map(|index| {
+            let [ids, _] = halves(&prompts_of.condition(&texts[index]).unwrap());
+            let tokens = expected.integers(&format!("greedy.{index}.1"));
+            (ids, tokens.iter().map(|&token| token as u16).collect())
+        })
+        .collect();
+    let sequences: Vec<Sequence<'_>> =
+        examples.iter().map(|(prompt, codes)| Sequence { prompt, codes }).collect();
+    assert_ne!(examples[0].0.len(), examples[1].0.len(), "one is followed by padding");
+    let losses = losses(&model, &sequences, Some(&[0.7, 0.3]), None);
+    for (name, loss) in [("picture", &losses.picture), ("text", losses.text.as_ref().unwrap())] {
+        let (got, of) = (values(loss.clone())[0], recorded.floats(name).values[0]);
+        assert!((got - of).abs() < 1e-5 * of, "{name}: {got}, expected {of}");
+    }
+    let gradients = GradientsParams::from_grads(losses.weighted(0.5).backward(), &model);
+    let gradients = parameters::gradients(&model, &gradients);
+    let names = recorded.names();
+    assert_eq!(names.len(), 2 + 2 * gradients.len(), "of every parameter a norm and some values");
+    for (name, gradient) in &gradients {
+        let norm = recorded.floats(&format!("{name}.norm")).values[0];
+        let got = gradient.values.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt() as f32;
+        assert!((got - norm).abs() < 2e-5 * norm, "{name}: norm {got}, expected {norm}");
+        let every = names.iter().find_map(|all| all.strip_prefix(&format!("{name}.every.")));
+        let every = every.unwrap();
+        let expected = recorded.floats(&format!("{name}.every.{every}")).values;
+        let got: Vec<f32> =
+            gradient.values.iter().step_by(every.parse().unwrap()).copied().collect();
+        let difference = largest_difference(&got, &expected);
+        assert!(difference < 2e-5 * norm, "{name}: {difference} of {norm}");
+    }
+}
+
 #[test]
 fn should_have_the_same_gradients_on_a_tape() {
     let device = Device::flex().autodiff();

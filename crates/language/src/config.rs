@@ -75,6 +75,10 @@ pub struct ControlTokens {
 }
 
 impl ControlTokens {
+    /// Their names in Qwen2's vocabulary: padding, then those that begin and end a message and a picture.
+    pub const NAMES: [&str; 5] =
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"];
+
     fn all(&self) -> [(&'static str, usize); 5] {
         [
             ("control.message_start", self.message_start),

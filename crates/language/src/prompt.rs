@@ -78,6 +78,32 @@ impl Prompts {
         Ok(Condition::Prompt(Arc::new(Prompt { text, ids, unconditional })))
     }
 
+    /// The prompt of a caption that a model learns from: as [`condition`](Self::condition), but one that
+    /// would have more than `most` ids loses the end of its text.
+    ///
+    /// # Errors
+    /// If the text is empty, or `most` has no room for the form of a prompt.
+    pub fn caption(&self, text: &str, most: usize) -> Result<Prompt, PromptError> {
+        if text.trim().is_empty() {
+            return Err(PromptError::Empty);
+        }
+        let (mut ids, end) = self.parts(text);
+        let most = most.min(self.most);
+        let Some(room) = most.checked_sub(end.len()).filter(|&room| room > 1) else {
+            let start = text.chars().take(40).collect();
+            return Err(PromptError::TooLong { start, ids: ids.len() + end.len(), most });
+        };
+        ids.truncate(room);
+        ids.extend(end);
+        let unconditional = self.unconditional(ids.len());
+        Ok(Prompt { text: text.to_owned(), ids, unconditional })
+    }
+
+    /// The words that the form of a prompt puts around a text, as they are split into ids.
+    pub fn spelled(text: &str) -> [String; 3] {
+        [format!("user\n{text}"), "\n".to_owned(), "assistant\n".to_owned()]
+    }
+
     /// The condition of a picture of no prompt: both halves of guidance are the unconditional one of a
     /// prompt of one word, so guidance changes nothing.
     pub fn no_condition(&self) -> Condition {
@@ -94,15 +120,22 @@ impl Prompts {
     }
 
     fn ids(&self, text: &str) -> Vec<usize> {
-        let control = &self.control;
+        let (mut ids, end) = self.parts(text);
+        ids.extend(end);
+        ids
+    }
+
+    /// The ids up to the end of the text, and those behind it.
+    fn parts(&self, text: &str) -> (Vec<usize>, Vec<usize>) {
+        let (control, [message, between, answer]) = (&self.control, Self::spelled(text));
         let mut ids = vec![control.message_start];
         // As one piece: what is merged may reach over its middle.
-        ids.extend(self.tokenizer.encode(&format!("user\n{text}")));
-        ids.push(control.message_end);
-        ids.extend(self.tokenizer.encode("\n"));
-        ids.push(control.message_start);
-        ids.extend(self.tokenizer.encode("assistant\n"));
-        ids.push(control.picture_start);
-        ids
+        ids.extend(self.tokenizer.encode(&message));
+        let mut end = vec![control.message_end];
+        end.extend(self.tokenizer.encode(&between));
+        end.push(control.message_start);
+        end.extend(self.tokenizer.encode(&answer));
+        end.push(control.picture_start);
+        (ids, end)
     }
 }

@@ -3,6 +3,7 @@
 //! The crate `tokenizers` reads every kind of such files, but compiled with it, Burn is compiled a
 //! second time (decision 8); Qwen's kind is one expression and one table of merges.
 
+mod learning;
 mod merges;
 mod split;
 
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use unicode_normalization::UnicodeNormalization;
 
 use self::merges::Merges;
+use crate::ControlTokens;
 
 /// Largest `tokenizer.json`, in bytes. Qwen2's has 7 million.
 const MOST_BYTES: u64 = 1 << 27;
@@ -135,6 +137,9 @@ impl Merge {
 }
 
 impl TextTokenizer {
+    /// Ids of the smallest vocabulary: the bytes, and the control tokens of a prompt.
+    pub const SMALLEST: usize = 256 + ControlTokens::NAMES.len();
+
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
@@ -219,6 +224,19 @@ impl TextTokenizer {
     /// The id of a token that is no text, such as `<|im_start|>`.
     pub fn added_token(&self, content: &str) -> Option<usize> {
         self.added.get(content).map(|&id| id as usize)
+    }
+
+    /// The control tokens of a prompt, if the vocabulary has them all.
+    pub fn control_tokens(&self) -> Option<ControlTokens> {
+        let [padding, start, end, picture_start, picture_end] =
+            ControlTokens::NAMES.map(|name| self.added_token(name));
+        Some(ControlTokens {
+            message_start: start?,
+            message_end: end?,
+            picture_start: picture_start?,
+            picture_end: picture_end?,
+            padding: padding?,
+        })
     }
 
     /// The tokens that are no text, and their ids.

@@ -125,6 +125,23 @@ fn should_refuse_prompts_that_are_empty_or_too_long() {
 }
 
 #[test]
+fn should_cut_the_text_of_a_caption_that_is_too_long_and_nothing_else() {
+    let (folder, config) = open();
+    let writer = Prompts::new(folder.tokenizer.into(), &config);
+    let Condition::Prompt(whole) = writer.condition("a red apple on a table").unwrap() else {
+        panic!("a prompt")
+    };
+    let count = whole.ids.len();
+    assert_eq!(writer.caption("a red apple on a table", count).unwrap(), *whole);
+    let cut = writer.caption("a red apple on a table", count - 2).unwrap();
+    let end = whole.ids.iter().rposition(|&id| id == config.control.message_end).unwrap();
+    assert_eq!(cut.ids, [&whole.ids[..end - 2], &whole.ids[end..]].concat());
+    assert_eq!(cut.unconditional, whole.unconditional[2..]);
+    assert!(matches!(writer.caption("a", 3), Err(PromptError::TooLong { most: 3, .. })));
+    assert_eq!(writer.caption(" ", 100), Err(PromptError::Empty));
+}
+
+#[test]
 fn should_read_a_config_of_transformers_4_and_5_and_of_llava() {
     let five = fs::read_to_string(fixture("text_tiny/config.json")).unwrap();
     let expected = Qwen2Config::parse(&five).unwrap();

@@ -228,7 +228,9 @@ fn should_have_the_gradients_that_the_losses_change_by() {
     for tied in [false, true] {
         let config = small(tied, PicturePositions::Grid);
         let model = noisy(&config, &device);
-        let loss = |model: &LanguageModel| losses(model, &[FIRST, SECOND], None).weighted(0.5);
+        let loss = |model: &LanguageModel| {
+            losses(model, &[FIRST, SECOND], Some(&[0.7, 0.3]), None).weighted(0.5)
+        };
         let gradients = GradientsParams::from_grads(loss(&model).backward(), &model);
         let gradients = parameters::gradients(&model, &gradients);
         assert_eq!(gradients.len(), parameters::shapes(&model).len(), "every parameter has one");
@@ -255,15 +257,56 @@ fn should_have_the_gradients_that_the_losses_change_by() {
     }
 }
 
+/// `tests/fixtures/text_tiny_gradients.py` says what was recorded.
+#[test]
+fn should_have_the_gradients_that_pytorch_has() {
+    let recorded = Tensors::open("text_tiny_gradients.safetensors");
+    let expected = Tensors::open("text_tiny/expected.safetensors");
+    let (model, prompts_of) = tiny(&Device::flex().autodiff());
+    let texts = prompts();
+    let examples: Vec<(Vec<usize>, Vec<CodebookIndex>)> = (0..2)
+        .map(|index| {
+            let [ids, _] = halves(&prompts_of.condition(&texts[index]).unwrap());
+            let tokens = expected.integers(&format!("greedy.{index}.1"));
+            (ids, tokens.iter().map(|&token| token as u16).collect())
+        })
+        .collect();
+    let sequences: Vec<Sequence<'_>> =
+        examples.iter().map(|(prompt, codes)| Sequence { prompt, codes }).collect();
+    assert_ne!(examples[0].0.len(), examples[1].0.len(), "one is followed by padding");
+    let losses = losses(&model, &sequences, Some(&[0.7, 0.3]), None);
+    for (name, loss) in [("picture", &losses.picture), ("text", losses.text.as_ref().unwrap())] {
+        let (got, of) = (values(loss.clone())[0], recorded.floats(name).values[0]);
+        assert!((got - of).abs() < 1e-5 * of, "{name}: {got}, expected {of}");
+    }
+    let gradients = GradientsParams::from_grads(losses.weighted(0.5).backward(), &model);
+    let gradients = parameters::gradients(&model, &gradients);
+    let names = recorded.names();
+    assert_eq!(names.len(), 2 + 2 * gradients.len(), "of every parameter a norm and some values");
+    for (name, gradient) in &gradients {
+        let norm = recorded.floats(&format!("{name}.norm")).values[0];
+        let got = gradient.values.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt() as f32;
+        assert!((got - norm).abs() < 2e-5 * norm, "{name}: norm {got}, expected {norm}");
+        let every = names.iter().find_map(|all| all.strip_prefix(&format!("{name}.every.")));
+        let every = every.unwrap();
+        let expected = recorded.floats(&format!("{name}.every.{every}")).values;
+        let got: Vec<f32> =
+            gradient.values.iter().step_by(every.parse().unwrap()).copied().collect();
+        let difference = largest_difference(&got, &expected);
+        assert!(difference < 2e-5 * norm, "{name}: {difference} of {norm}");
+    }
+}
+
 #[test]
 fn should_have_the_same_gradients_on_a_tape() {
     let device = Device::flex().autodiff();
     let model = noisy(&small(false, PicturePositions::Grid), &device);
-    let plain = losses(&model, &[FIRST, SECOND], None).weighted(0.5).backward();
+    let plain = losses(&model, &[FIRST, SECOND], Some(&[0.7, 0.3]), None).weighted(0.5).backward();
     let plain = parameters::gradients(&model, &GradientsParams::from_grads(plain, &model));
     for keep in [Keep::Inputs, Keep::Activations] {
         let mut tape = Tape::new(keep);
-        let loss = losses(&model, &[FIRST, SECOND], Some(&mut tape)).weighted(0.5);
+        let loss =
+            losses(&model, &[FIRST, SECOND], Some(&[0.7, 0.3]), Some(&mut tape)).weighted(0.5);
         let mut sums = TensorMap::new();
         tape.backward(loss, |part, _| {
             let part = GradientsParams::from_grads(part, &model);
@@ -281,5 +324,43 @@ fn should_have_the_same_gradients_on_a_tape() {
             let difference = largest_difference(&sums[name].values, &plain.values);
             assert!(difference < 1e-5, "{keep:?}, {name}: {difference}");
         }
+    }
+}
+
+#[test]
+fn should_take_the_means_of_sequences_whatever_is_beside_them() {
+    let model = noisy(&small(true, PicturePositions::Sequence), &Device::flex());
+    let of = |sequences: &[Sequence<'_>], weights: &[f64]| {
+        let losses = losses(&model, sequences, Some(weights), None);
+        [losses.picture, losses.accuracy, losses.text.unwrap()].map(|loss| values(loss)[0])
+    };
+    let both = of(&[FIRST, SECOND], &[0.7, 0.3]);
+    let (first, second) = (of(&[FIRST], &[1.0]), of(&[SECOND], &[1.0]));
+    for (measure, shares) in [[0.5, 0.5], [0.5, 0.5], [0.7, 0.3]].into_iter().enumerate() {
+        let mean = shares[0] * first[measure] + shares[1] * second[measure];
+        assert!((both[measure] - mean).abs() < 1e-5, "{measure}: {both:?} {mean}");
+    }
+    // A prompt that does not count changes nothing, and is looked at only where no other is.
+    assert_eq!(of(&[FIRST, SECOND], &[0.0, 0.0])[2], 0.0);
+    assert!((of(&[FIRST, SECOND], &[0.0, 1.0])[2] - second[2]).abs() < 1e-5);
+    let without = losses(&model, &[FIRST], None, None);
+    assert!(without.text.is_none());
+}
+
+#[test]
+fn should_leave_the_gradients_of_a_half_that_is_frozen_away() {
+    let device = Device::flex().autodiff();
+    let model = noisy(&small(false, PicturePositions::Sequence), &device);
+    let gradients = |frozen: &LanguageModel| {
+        let loss = losses(frozen, &[FIRST, SECOND], None, None).weighted(0.0).backward();
+        parameters::gradients(&model, &GradientsParams::from_grads(loss, &model))
+    };
+    let all = gradients(&model);
+    for (trains, section) in
+        [([false, true], "image_side."), ([true, false], "language."), ([true, true], "")]
+    {
+        let some = gradients(&model.clone().training(trains[0], trains[1]));
+        let expected: Vec<_> = all.iter().filter(|(name, _)| name.starts_with(section)).collect();
+        assert_eq!(some.iter().collect::<Vec<_>>(), expected, "{section}");
     }
 }

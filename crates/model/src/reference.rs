@@ -1,12 +1,13 @@
 //! A model loaded into the modules on Burn, the reference.
 
 use burn::tensor::Device;
-use files::ParameterError;
+use files::{HostTensor, ParameterError};
 use generator::reference::Generator;
+use language::reference::LanguageModel;
 use operations::parameters::load;
 use tokenizer::reference::Tokenizer;
 
-use crate::{CONFIG, GENERATOR, Model, ModelError, TOKENIZER};
+use crate::{CONFIG, GENERATOR, LANGUAGE, Model, ModelError, TOKENIZER};
 
 impl Model {
     /// The tokenizer, with every decoder that the model has.
@@ -29,6 +30,32 @@ impl Model {
         let generator = config.build(device).map_err(|error| self.wrong(&error))?;
         load(generator, self.generator_tensors()?)
             .map_err(|problems| self.unfit(GENERATOR, problems))
+    }
+
+    /// The language model with its image side.
+    ///
+    /// # Errors
+    /// If the model has none, a file is damaged, or a tensor is missing, superfluous or mis-shaped.
+    pub fn language_model(&self, device: &Device) -> Result<LanguageModel, ModelError> {
+        let config = self.language_config()?;
+        let mut tokenizer = self.tokenizer_tensors()?;
+        let expected = vec![config.codes, config.code_size];
+        let name = "quantizer.codebook".to_owned();
+        let codebook = match tokenizer.remove(&name) {
+            Some(codebook) if codebook.shape == expected => codebook,
+            Some(HostTensor { shape: got, .. }) => {
+                let problem = ParameterError::Shape { name, expected, got };
+                return Err(self.unfit(TOKENIZER, vec![problem]));
+            }
+            None => {
+                let problem = ParameterError::Missing { name, expected };
+                return Err(self.unfit(TOKENIZER, vec![problem]));
+            }
+        };
+        let model = config.build(codebook, device).map_err(|error| self.wrong(&error))?;
+        model
+            .load(self.language_tensors()?, self.image_side_tensors()?)
+            .map_err(|problems| self.unfit(LANGUAGE, problems))
     }
 
     fn wrong(&self, error: &dyn std::error::Error) -> ModelError {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use engine::{Drafts, LanguageModel, Pool, Precision, language_model::LanguageWeights};
+use files::safetensors::TensorFile;
+use language::LanguageConfig;
 use model::Model;
 use tokenizer::{DecoderKind, TokenizerConfig};
 
@@ -175,16 +177,31 @@ impl Compute {
         model: &Model,
         with_text: bool,
     ) -> Result<LanguageModel, PipelineError> {
-        let config = model.language_config()?;
+        let files = [model.language_file()?, model.image_side_file()?];
+        self.language_model_of(model.language_config()?, files, model, with_text)
+    }
+
+    /// A language model whose weights are in these files, those of `language.safetensors` and of
+    /// `image_side.safetensors`, for the tokenizer of a model.
+    ///
+    /// # Errors
+    /// As [`language_model`](Self::language_model).
+    pub fn language_model_of(
+        &self,
+        config: &LanguageConfig,
+        [language, image_side]: [TensorFile; 2],
+        tokenizer: &Model,
+        with_text: bool,
+    ) -> Result<LanguageModel, PipelineError> {
         if self.device != Device::Cpu {
             return Err(DeviceError::Prompts { device: self.device }.into());
         }
         let parameters = config.language_parameters() + config.image_side_parameters();
         self.check_memory("language model", parameters)?;
         let weights = LanguageWeights {
-            language: model.language_file()?.into(),
-            image_side: model.image_side_file()?.into(),
-            tokenizer: model.tokenizer_file()?.into(),
+            language: language.into(),
+            image_side: image_side.into(),
+            tokenizer: tokenizer.tokenizer_file()?.into(),
         };
         let load = if with_text { LanguageModel::load_with_text } else { LanguageModel::load };
         Ok(load(&weights, config, self.precision, Arc::clone(&self.pool))?)

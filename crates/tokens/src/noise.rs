@@ -30,6 +30,10 @@ pub enum Purpose {
     Selection = 10,
     /// Choosing pictures that are not learned from.
     HeldOut = 11,
+    /// Choosing one of a picture's captions.
+    Caption = 12,
+    /// Dropping a caption.
+    CaptionDropout = 13,
     /// Placing shapes in pictures that are made up.
     Shapes = 14,
 }

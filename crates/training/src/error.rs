@@ -35,6 +35,9 @@ pub enum TrainingError {
     /// The generator's architecture cannot be built.
     #[error("the generator's architecture: {0}")]
     Generator(#[from] generator::ConfigError),
+    /// The language model's architecture cannot be built.
+    #[error(transparent)]
+    Language(#[from] language::ConfigError),
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
     File {

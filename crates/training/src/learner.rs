@@ -1,5 +1,7 @@
 //! A module in training: parameters, moments, and the moving average of the parameters.
 
+use std::ops::Range;
+
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     optim::GradientsParams,
@@ -14,6 +16,7 @@ use operations::{
 use crate::{
     TrainingError,
     checkpoint::{Checkpoint, join, put},
+    measures::Measures,
     optimizer::{AdamW, AdamWConfig},
     parallel::Split,
     schedule::{ComputePrecision, Schedule},
@@ -45,13 +48,25 @@ impl<M: Module> Learner<M> {
         optimizer: AdamWConfig,
         schedule: &Schedule,
     ) -> Result<Self, TrainingError> {
+        Self::with_groups(prefix, module, optimizer, schedule, &[""])
+    }
+
+    /// As [`new`](Self::new), with parameters in groups that have learning rates of their own, see
+    /// [`AdamW::with_groups`].
+    pub(crate) fn with_groups(
+        prefix: &'static str,
+        module: M,
+        optimizer: AdamWConfig,
+        schedule: &Schedule,
+        groups: &[&str],
+    ) -> Result<Self, TrainingError> {
         let computes = |device: &Device| device.supports_dtype(FloatDType::BF16);
         if schedule.precision == ComputePrecision::Bf16 && !module.devices().iter().all(computes) {
             return Err(TrainingError::Precision("bf16"));
         }
         Ok(Self {
             prefix,
-            optimizer: AdamW::new(optimizer, &module),
+            optimizer: AdamW::with_groups(optimizer, &module, groups),
             average: schedule.ema_decay.map(|decay| Average { decay, module: module.valid() }),
             precision: schedule.precision,
             activation_checkpointing: schedule.activation_checkpointing,
@@ -78,10 +93,48 @@ impl<M: Module> Learner<M> {
     /// The module as it computes one micro-batch: in the recipe's precision. Gradients reach the
     /// parameters of [`module`](Self::module).
     pub(crate) fn computing(&self) -> M {
+        self.computing_part(|module| module)
+    }
+
+    /// As [`computing`](Self::computing), with what `part` leaves of the gradients.
+    fn computing_part(&self, part: impl FnOnce(M) -> M) -> M {
+        // First: only parameters themselves can be frozen.
+        let module = part(self.module().clone());
         match self.precision {
-            ComputePrecision::F32 => self.module().clone(),
-            ComputePrecision::Bf16 => operations::precision::in_bf16(self.module().clone()),
+            ComputePrecision::F32 => module,
+            ComputePrecision::Bf16 => operations::precision::in_bf16(module),
         }
+    }
+
+    /// Makes an optimizer step on the mean loss over all micro-batches of all ranks, at a learning rate
+    /// for each group. `part` freezes what has no gradients in this step. `loss` is given the module as
+    /// it computes, a tape if the forward pass is cut, and the samples of a micro-batch; it returns
+    /// what is minimized, and what is measured. Returns the mean measures and the norm of the
+    /// gradients before clipping.
+    pub(crate) fn learn(
+        &mut self,
+        split: &Split,
+        rates: &[f64],
+        part: impl Fn(M) -> M,
+        mut loss: impl for<'a> FnMut(
+            &'a M,
+            Option<&mut Tape<'a>>,
+            Range<usize>,
+        ) -> Result<(Tensor<1>, Measures), TrainingError>,
+    ) -> Result<Measures, TrainingError> {
+        let mut gradients = split.gradients();
+        let mut measured = Vec::new();
+        for samples in split.micro_batches() {
+            let model = self.computing_part(&part);
+            let mut tape = split.tape(self.activation_checkpointing);
+            let (loss, measures) = loss(&model, tape.as_mut(), samples)?;
+            measured.push(measures);
+            gradients.add(self.module(), loss, tape);
+        }
+        let gradients = gradients.mean(self.module())?;
+        let mut measures = split.mean_measures(measured)?;
+        measures.push(("gradient_norm", self.step_groups(rates, gradients)));
+        Ok(measures)
     }
 
     /// Where a micro-batch's forward pass is cut, if it is.
@@ -104,8 +157,13 @@ impl<M: Module> Learner<M> {
 
     /// Makes an optimizer step. Returns the norm of the gradients before clipping.
     pub(crate) fn step(&mut self, rate: f64, gradients: GradientsParams) -> f64 {
+        self.step_groups(&[rate], gradients)
+    }
+
+    /// As [`step`](Self::step), with a learning rate for each group.
+    fn step_groups(&mut self, rates: &[f64], gradients: GradientsParams) -> f64 {
         let module = self.module.take().expect(PRESENT);
-        let (module, norm) = self.optimizer.step(rate, module, gradients);
+        let (module, norm) = self.optimizer.step_groups(rates, module, gradients);
         if let Some(average) = &mut self.average {
             average.follow(&module, self.optimizer.updates());
         }
@@ -126,6 +184,11 @@ impl<M: Module> Learner<M> {
             put(tensors, &self.name("average"), collect(&average.module));
         }
         checkpoint.numbers.insert(self.name("updates"), self.optimizer.updates() as f64);
+        for (group, updates) in
+            self.optimizer.group_updates().filter(|(group, _)| !group.is_empty())
+        {
+            checkpoint.numbers.insert(self.name(&format!("updates.{group}")), updates as f64);
+        }
     }
 
     /// Takes them from a checkpoint.
@@ -139,6 +202,12 @@ impl<M: Module> Learner<M> {
         let updates = checkpoint.number(&self.name("updates"))? as u64;
         let state = checkpoint.take(&self.name("optimizer"));
         self.optimizer.restore(updates, state).map_err(problem)?;
+        let groups: Vec<String> =
+            self.optimizer.group_updates().map(|(group, _)| group.to_owned()).collect();
+        for group in groups.iter().filter(|group| !group.is_empty()) {
+            let updates = checkpoint.number(&self.name(&format!("updates.{group}")))?;
+            self.optimizer.restore_group(group, updates as u64);
+        }
         if let Some(average) = &mut self.average {
             let tensors = checkpoint.take(&format!("{}average", self.prefix));
             average.module = loaded(average.module.clone(), tensors)?;

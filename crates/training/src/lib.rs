@@ -1,4 +1,4 @@
-//! Training: recipes, the three trainers, losses, optimizer, schedules, checkpoints and
+//! Training: recipes, the trainers, losses, optimizer, schedules, checkpoints and
 //! telemetry.
 //!
 //! A [`Recipe`](recipe::Recipe) says what to do, a [`Trainer`](run::Trainer) does one step, and
@@ -14,7 +14,7 @@
 //! - `schedule`
 //! - `error`
 //! - `telemetry`, `perceptual`, `checkpoint`, `export`, `parallel`
-//! - `phases`
+//! - `phases`, `stages`
 //! - `recipe`
 //! - `loader`, `learner`
 //! - `samples`, `cache`, `objective`
@@ -44,6 +44,7 @@ pub mod recipe;
 pub mod run;
 mod samples;
 pub mod schedule;
+pub mod stages;
 pub mod telemetry;
 pub mod trainers;
 mod validation;

@@ -1,6 +1,6 @@
 //! AdamW with decay groups and a global gradient norm, its state kept by parameter name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
@@ -40,8 +40,8 @@ pub struct AdamWConfig {
 pub enum Decay {
     /// Every parameter, as the released tokenizer training does.
     All,
-    /// Neither tensors of fewer than two dimensions nor the generator's embedding, as the
-    /// released generator training does.
+    /// Neither tensors of fewer than two dimensions nor the embedding of a generator or language
+    /// model, as the released generator training does.
     Matrices,
 }
 
@@ -49,13 +49,20 @@ impl Decay {
     fn applies(self, identity: &Identity) -> bool {
         match self {
             Self::All => true,
-            Self::Matrices => identity.shape.len() >= 2 && identity.name != "embedding.weight",
+            Self::Matrices => {
+                let mut path = identity.name.rsplit('.');
+                let is_embedding =
+                    path.next() == Some("weight") && path.next() == Some("embedding");
+                identity.shape.len() >= 2 && !is_embedding
+            }
         }
     }
 }
 
 struct Moments {
     name: String,
+    /// Place of its group.
+    group: usize,
     decays: bool,
     transposed: bool,
     shape: Vec<usize>,
@@ -63,16 +70,40 @@ struct Moments {
     square: Tensor<1>,
 }
 
+/// Parameters that are updated at one learning rate, or not at all.
+struct Group {
+    /// Their names begin with it.
+    name: String,
+    /// Updates that they have had: those of a step in which they have no gradient do not count.
+    updates: u64,
+}
+
 /// The optimizer of one module. It finds parameters by identity and keeps its state by name.
 pub struct AdamW {
     config: AdamWConfig,
     updates: u64,
+    groups: Vec<Group>,
     moments: HashMap<ParamId, Moments>,
 }
 
 impl AdamW {
     /// An optimizer that has seen nothing yet.
     pub fn new<M: Module>(config: AdamWConfig, module: &M) -> Self {
+        Self::with_groups(config, module, &[""])
+    }
+
+    /// One whose parameters are in groups, each with a learning rate of its own. A parameter belongs to
+    /// the first group that its name begins with.
+    ///
+    /// # Panics
+    /// If a parameter belongs to none.
+    pub fn with_groups<M: Module>(config: AdamWConfig, module: &M, groups: &[&str]) -> Self {
+        let group_of = |name: &str| {
+            let place = groups.iter().position(|group| name.starts_with(group));
+            place.unwrap_or_else(|| panic!("{name} belongs to one of {groups:?}"))
+        };
+        let groups = groups.iter().map(|&name| Group { name: name.to_owned(), updates: 0 });
+        let groups = groups.collect();
         let device = module.devices().into_iter().next().unwrap_or_default().inner();
         let moments = identities(module)
             .into_iter()
@@ -80,6 +111,7 @@ impl AdamW {
                 let count = identity.shape.iter().product::<usize>();
                 let moments = Moments {
                     decays: config.decay.applies(&identity),
+                    group: group_of(&identity.name),
                     name: identity.name,
                     transposed: identity.transposed,
                     shape: identity.shape,
@@ -89,7 +121,7 @@ impl AdamW {
                 (identity.id, moments)
             })
             .collect();
-        Self { config, updates: 0, moments }
+        Self { config, updates: 0, groups, moments }
     }
 
     /// Euclidean norm of all gradients together.
@@ -116,7 +148,8 @@ impl AdamW {
         sums.values.iter().map(|&sum| f64::from(sum)).sum::<f64>().sqrt()
     }
 
-    /// Makes one update. Parameters without a gradient stay as they are.
+    /// Makes one update, of all groups at one learning rate. Parameters without a gradient stay as
+    /// they are.
     ///
     /// Returns the module and the norm of its gradients before clipping.
     pub fn step<M: Module>(
@@ -125,11 +158,32 @@ impl AdamW {
         module: M,
         gradients: GradientsParams,
     ) -> (M, f64) {
+        let rates = vec![rate; self.groups.len()];
+        self.step_groups(&rates, module, gradients)
+    }
+
+    /// As [`step`](Self::step), with a learning rate for each group.
+    ///
+    /// # Panics
+    /// If there are not as many rates as groups.
+    pub fn step_groups<M: Module>(
+        &mut self,
+        rates: &[f64],
+        module: M,
+        gradients: GradientsParams,
+    ) -> (M, f64) {
+        assert_eq!(rates.len(), self.groups.len(), "a rate for each group");
+        let mut updated =
+            Updated { optimizer: self, gradients: &gradients, groups: HashSet::new() };
+        module.visit(&mut updated);
+        for group in updated.groups {
+            self.groups[group].updates += 1;
+        }
         let norm = Self::gradient_norm(&module, &gradients);
         // As `torch.nn.utils.clip_grad_norm_`, its 1e-6 included.
         let scale = self.config.clip.map_or(1.0, |clip| (clip / (norm + 1e-6)).min(1.0));
         self.updates += 1;
-        let mut update = Update { optimizer: self, rate, scale, gradients };
+        let mut update = Update { optimizer: self, rates, scale, gradients };
         (module.map(&mut update), norm)
     }
 
@@ -161,12 +215,25 @@ impl AdamW {
         self.updates
     }
 
+    /// The groups, and how many updates each has had.
+    pub fn group_updates(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.groups.iter().map(|group| (group.name.as_str(), group.updates))
+    }
+
+    /// Takes up how many updates a group has had, which [`restore`](Self::restore) takes to be all.
+    pub fn restore_group(&mut self, name: &str, updates: u64) {
+        if let Some(group) = self.groups.iter_mut().find(|group| group.name == name) {
+            group.updates = updates;
+        }
+    }
+
     /// Takes up a recorded state.
     ///
     /// # Errors
     /// What is missing, too much or of another shape.
     pub fn restore(&mut self, updates: u64, mut state: TensorMap) -> Result<(), String> {
         self.updates = updates;
+        self.groups.iter_mut().for_each(|group| group.updates = updates);
         for moments in self.moments.values_mut() {
             let mut inside = |prefix: &str, device: &burn::tensor::Device| {
                 let name = format!("{prefix}.{}", moments.name);
@@ -192,9 +259,26 @@ impl AdamW {
     }
 }
 
+/// Finds the groups of which a parameter has a gradient.
+struct Updated<'a> {
+    optimizer: &'a AdamW,
+    gradients: &'a GradientsParams,
+    groups: HashSet<usize>,
+}
+
+impl ModuleVisitor for Updated<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.gradients.get::<D>(param.id).is_some()
+            && let Some(moments) = self.optimizer.moments.get(&param.id)
+        {
+            self.groups.insert(moments.group);
+        }
+    }
+}
+
 struct Update<'a> {
     optimizer: &'a mut AdamW,
-    rate: f64,
+    rates: &'a [f64],
     scale: f64,
     gradients: GradientsParams,
 }
@@ -204,22 +288,23 @@ impl ModuleMapper for Update<'_> {
         let Some(gradient) = self.gradients.remove::<D>(param.id) else {
             return param;
         };
-        let updates = self.optimizer.updates as f64;
         let config = self.optimizer.config;
         let moments = self
             .optimizer
             .moments
             .get_mut(&param.id)
             .expect("the optimizer was made for this module");
+        let updates = self.optimizer.groups[moments.group].updates as f64;
+        let rate = self.rates[moments.group];
         let count = gradient.shape().num_elements();
         let coefficients = Coefficients {
             scale: self.scale,
             beta_1: config.beta_1,
             beta_2: config.beta_2,
             epsilon: config.epsilon,
-            rate: self.rate / (1.0 - config.beta_1.powf(updates)),
+            rate: rate / (1.0 - config.beta_1.powf(updates)),
             root: (1.0 - config.beta_2.powf(updates)).sqrt(),
-            keep: 1.0 - if moments.decays { self.rate * config.weight_decay } else { 0.0 },
+            keep: 1.0 - if moments.decays { rate * config.weight_decay } else { 0.0 },
         };
         param.map(|tensor| {
             let requires_gradient = tensor.is_require_grad();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     discriminator::DiscriminatorConfig,
     perceptual::PerceptualNetwork,
-    schedule::{LearningRates, Schedule, WarmupCosine},
+    schedule::{LearningRates, OwnRate, Schedule},
     validation::{RecipeError, require},
 };
 
@@ -95,14 +95,16 @@ pub(crate) fn at(phases: &[Phase], step: u64) -> Option<&Phase> {
     phases.iter().rev().find(|phase| phase.from <= step)
 }
 
+impl Phase {
+    fn own_rate(&self) -> OwnRate {
+        let Self { from, learning_rate, final_learning_rate, warmup_steps, .. } = *self;
+        OwnRate { from, peak: learning_rate, last: final_learning_rate, warmup: warmup_steps }
+    }
+}
+
 /// The learning rate over a run of several phases.
 pub(crate) fn learning_rates(schedule: &Schedule, phases: &[Phase]) -> LearningRates {
-    let own = phases.iter().filter_map(|phase| {
-        let peak = phase.learning_rate?;
-        let last = phase.final_learning_rate.unwrap_or(peak);
-        Some((phase.from, WarmupCosine { peak, last, warmup: phase.warmup_steps, steps: 0 }))
-    });
-    LearningRates::new(schedule.learning_rates(), own)
+    LearningRates::of_parts(schedule.learning_rates(), phases.iter().map(Phase::own_rate))
 }
 
 /// Checks what the types cannot.
@@ -111,25 +113,13 @@ pub(crate) fn validate(
     phases: &[Phase],
     discriminator: Option<&DiscriminatorRecipe>,
 ) -> Result<(), RecipeError> {
+    let rates: Vec<OwnRate> = phases.iter().map(Phase::own_rate).collect();
+    OwnRate::validate(&rates, schedule.steps, "phases")?;
     let fine = |value: f64| value >= 0.0 && value.is_finite();
-    let ascending = phases.windows(2).all(|pair| pair[0].from < pair[1].from);
-    require(ascending, "phases", "must begin one after another: let `from` rise")?;
-    let within = phases.iter().all(|phase| phase.from < schedule.steps);
-    require(
-        within,
-        "phases",
-        "must all begin before the last step: lower `from` or raise `steps`",
-    )?;
     for phase in phases {
         let terms = &phase.perceptual;
         let weights = terms.iter().map(|term| term.weight).chain([phase.adversarial]);
         require(weights.into_iter().all(fine), "phases", "must have weights of at least 0")?;
-        let rates = [phase.learning_rate, phase.final_learning_rate];
-        let problem = "must have learning rates of at least 0";
-        require(rates.into_iter().flatten().all(fine), "phases", problem)?;
-        let alone = phase.final_learning_rate.is_some() || phase.warmup_steps > 0;
-        let problem = "must have a `learning_rate` where they have a final one or a warm-up";
-        require(phase.learning_rate.is_some() || !alone, "phases", problem)?;
     }
     let mut adversarial = phases.iter().filter(|phase| phase.adversarial > 0.0);
     let Some(discriminator) = discriminator else {

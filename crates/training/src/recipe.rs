@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use generator::SamplingConfig;
+use language::{MOST_PROMPT_IDS, PicturePositions, TextTokenizer};
 use pixels::augment::Augmentation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokenizer::{
@@ -16,12 +17,13 @@ use crate::{
     optimizer::AdamWConfig,
     phases::{self, DiscriminatorRecipe, Phase},
     schedule::{LearningRates, Schedule},
+    stages::{self, Stage},
     validation::require,
 };
 
 pub use crate::validation::RecipeError;
 
-/// Which of the three trainings a recipe is for.
+/// Which training a recipe is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Training {
     /// Encoder, codebook and first decoder.
@@ -30,10 +32,12 @@ pub enum Training {
     StageTwo,
     /// The generator.
     Generator,
+    /// A language model that reads prompts.
+    Text,
 }
 
 impl Training {
-    const ALL: [Self; 3] = [Self::StageOne, Self::StageTwo, Self::Generator];
+    const ALL: [Self; 4] = [Self::StageOne, Self::StageTwo, Self::Generator, Self::Text];
 
     /// What it makes, in words.
     const fn describe(self) -> &'static str {
@@ -41,6 +45,7 @@ impl Training {
             Self::StageOne => "a tokenizer's stage 1",
             Self::StageTwo => "a tokenizer's stage 2",
             Self::Generator => "a generator",
+            Self::Text => "a text model",
         }
     }
 
@@ -50,6 +55,7 @@ impl Training {
             Self::StageOne => "tokenizer_stage_1",
             Self::StageTwo => "tokenizer_stage_2",
             Self::Generator => "generator",
+            Self::Text => "text",
         }
     }
 }
@@ -190,6 +196,56 @@ pub struct GeneratorRecipe {
     pub sampling: SamplingConfig,
 }
 
+/// Size of a language model that begins at random; the rest of its architecture comes from the token
+/// cache, its vocabulary from the captions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LanguageSize {
+    /// Ids of text, those of the bytes and the control tokens included. Those that the captions are too
+    /// few for are not used.
+    pub vocabulary: usize,
+    /// Width of a token, and of what is hidden in adaptor and head.
+    pub width: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Number of attention heads.
+    pub heads: usize,
+    /// Number of heads of keys and values.
+    pub key_value_heads: usize,
+    /// Hidden width of the feed-forward network.
+    pub hidden: usize,
+    /// How a picture's tokens are placed.
+    #[serde(default)]
+    pub picture_positions: PicturePositions,
+}
+
+/// Recipe of a language model that draws what a prompt says (paper, appendix A.4).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TextRecipe {
+    /// Steps, batch, learning rate.
+    #[serde(flatten)]
+    pub schedule: Schedule,
+    /// Probability of replacing a caption by padding.
+    pub caption_dropout: f64,
+    /// Weight of the loss on the captions' text, beside that on the pictures' tokens; 0 for none.
+    pub text_weight: f64,
+    /// Ids of a prompt at most, its form included; longer captions lose their end.
+    pub most_prompt_ids: usize,
+    /// What is drawn every `samples_every` steps; the first captions if there are none.
+    #[serde(default)]
+    pub prompts: Vec<String>,
+    /// Which half learns, and how fast, from which step on.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
+    /// The optimizer.
+    pub optimizer: AdamWConfig,
+    /// Size of a model that begins at random; none for one that goes on from a language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<LanguageSize>,
+    /// What the model folder recommends for sampling.
+    pub sampling: SamplingConfig,
+}
+
 impl Recipe for StageOneRecipe {
     const TRAINING: Training = Training::StageOne;
     fn schedule(&self) -> &Schedule {
@@ -245,6 +301,37 @@ impl Recipe for GeneratorRecipe {
         require((0.0..1.0).contains(&self.dropout), "dropout", problem)?;
         let problem = "must be from 0 to 1";
         require((0.0..=1.0).contains(&self.class_dropout), "class_dropout", problem)?;
+        require(self.sampling.validate().is_ok(), "sampling", "has a value out of range")
+    }
+}
+
+impl Recipe for TextRecipe {
+    const TRAINING: Training = Training::Text;
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+    fn learning_rates(&self) -> LearningRates {
+        stages::learning_rates(&self.schedule, &self.stages)
+    }
+    fn validate(&self) -> Result<(), RecipeError> {
+        self.schedule.validate()?;
+        validate_optimizer(&self.optimizer)?;
+        stages::validate(&self.schedule, &self.stages)?;
+        let problem = "must be from 0 to 1";
+        require((0.0..=1.0).contains(&self.caption_dropout), "caption_dropout", problem)?;
+        let weight = self.text_weight;
+        let problem = "must be a number of at least 0";
+        require(weight >= 0.0 && weight.is_finite(), "text_weight", problem)?;
+        let problem = "must be at least 16: the form of a prompt alone takes several";
+        require(self.most_prompt_ids >= 16, "most_prompt_ids", problem)?;
+        let problem = "must be at most 4096";
+        require(self.most_prompt_ids <= MOST_PROMPT_IDS, "most_prompt_ids", problem)?;
+        let empty = self.prompts.iter().any(|prompt| prompt.trim().is_empty());
+        require(!empty, "prompts", "must not be empty texts")?;
+        let vocabulary = self.architecture.map(|size| size.vocabulary);
+        let problem = "must be at least 261: the bytes, and the control tokens of a prompt";
+        let fits = vocabulary.is_none_or(|size| size >= TextTokenizer::SMALLEST);
+        require(fits, "architecture.vocabulary", problem)?;
         require(self.sampling.validate().is_ok(), "sampling", "has a value out of range")
     }
 }

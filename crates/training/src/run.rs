@@ -1,4 +1,4 @@
-//! The loop that all three trainers share.
+//! The loop that all trainers share.
 
 use std::{
     collections::BTreeMap,
@@ -86,7 +86,7 @@ fn check_inputs(
     Ok(())
 }
 
-/// One of the three trainings.
+/// One of the trainings.
 pub trait Trainer {
     /// Talks to the other processes of this training.
     fn communicator(&self) -> &dyn Communicator;

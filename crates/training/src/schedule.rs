@@ -179,6 +179,44 @@ impl WarmupCosine {
     }
 }
 
+/// The learning rate of a part of a run, where it has one of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct OwnRate {
+    /// First step of the part.
+    pub(crate) from: u64,
+    /// Rate at the end of the warm-up; without it, the rate goes on as before.
+    pub(crate) peak: Option<f64>,
+    /// Rate that the cosine reaches when another part sets its own, or at the end; `peak` if not set.
+    pub(crate) last: Option<f64>,
+    /// Steps of linear warm-up.
+    pub(crate) warmup: u64,
+}
+
+impl OwnRate {
+    /// Checks the parts of a run, which the recipe calls `key`.
+    pub(crate) fn validate(
+        parts: &[Self],
+        steps: u64,
+        key: &'static str,
+    ) -> Result<(), RecipeError> {
+        let fine = |value: f64| value >= 0.0 && value.is_finite();
+        let ascending = parts.windows(2).all(|pair| pair[0].from < pair[1].from);
+        require(ascending, key, "must begin one after another: let `from` rise")?;
+        let within = parts.iter().all(|part| part.from < steps);
+        let problem = "must all begin before the last step: lower `from` or raise `steps`";
+        require(within, key, problem)?;
+        for part in parts {
+            let rates = [part.peak, part.last];
+            let problem = "must have learning rates of at least 0";
+            require(rates.into_iter().flatten().all(fine), key, problem)?;
+            let alone = part.last.is_some() || part.warmup > 0;
+            let problem = "must have a `learning_rate` where they have a final one or a warm-up";
+            require(part.peak.is_some() || !alone, key, problem)?;
+        }
+        Ok(())
+    }
+}
+
 /// The learning rate over a run: one schedule after another.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LearningRates {
@@ -201,6 +239,16 @@ impl LearningRates {
             end = *first;
         }
         Self { parts }
+    }
+
+    /// The schedule of the whole run, and those of its parts.
+    pub(crate) fn of_parts(whole: WarmupCosine, parts: impl IntoIterator<Item = OwnRate>) -> Self {
+        let own = |OwnRate { from, peak, last, warmup }| {
+            let peak = peak?;
+            let last = last.unwrap_or(peak);
+            Some((from, WarmupCosine { peak, last, warmup, steps: 0 }))
+        };
+        Self::new(whole, parts.into_iter().filter_map(own))
     }
 
     /// The rate of a step, counted from 0.

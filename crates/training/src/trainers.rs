@@ -1,14 +1,19 @@
-//! The three trainers: both stages of the tokenizer, and the generator.
+//! The trainers: both stages of the tokenizer, the generator, and the language model that reads
+//! prompts.
 
+mod cached;
 mod generator;
 mod image;
 mod stage_one;
 mod stage_two;
+mod text;
 
+pub use cached::CachedPictures;
 pub use generator::{ClassesKept, GeneratorTrainer};
 pub use image::{ImageTrainer, Stage};
 pub use stage_one::{FirstStage, StageOne};
 pub use stage_two::{SecondStage, StageTwo};
+pub use text::TextTrainer;
 
 /// Numbers that blocks leave for the backward pass of one sequence of this length: about sixteen rows a
 /// block, and its attention; or only what enters each block, where the rest is computed again.

@@ -21,14 +21,21 @@ const PROTOCOLS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/protocols
 enum Kind {
     TokenizerRecipe,
     GeneratorRecipe,
+    TextRecipe,
     Class,
     Model,
     Protocol,
 }
 
 impl Kind {
-    const ALL: [Self; 5] =
-        [Self::TokenizerRecipe, Self::GeneratorRecipe, Self::Class, Self::Model, Self::Protocol];
+    const ALL: [Self; 6] = [
+        Self::TokenizerRecipe,
+        Self::GeneratorRecipe,
+        Self::TextRecipe,
+        Self::Class,
+        Self::Model,
+        Self::Protocol,
+    ];
 
     /// What the argument of a verb takes.
     fn of(verb: &str, argument: &Arg) -> Option<Self> {
@@ -36,6 +43,7 @@ impl Kind {
             argument.get_action().takes_values() && argument.get_possible_values().is_empty();
         match argument.get_long().filter(|_| free)? {
             "recipe" if verb == "generator" => Some(Self::GeneratorRecipe),
+            "recipe" if verb == "text" => Some(Self::TextRecipe),
             "recipe" => Some(Self::TokenizerRecipe),
             "class" => Some(Self::Class),
             "model" => Some(Self::Model),
@@ -50,6 +58,7 @@ impl Kind {
         match self {
             Self::TokenizerRecipe => "_alitok_tokenizer_recipes",
             Self::GeneratorRecipe => "_alitok_generator_recipes",
+            Self::TextRecipe => "_alitok_text_recipes",
             Self::Class => "_alitok_classes",
             Self::Model => "_alitok_models",
             Self::Protocol => "_alitok_protocols",
@@ -67,6 +76,7 @@ impl Kind {
         match self {
             Self::TokenizerRecipe => recipes(|training| training.starts_with("tokenizer_")),
             Self::GeneratorRecipe => recipes(|training| training == "generator"),
+            Self::TextRecipe => recipes(|training| training == "text"),
             // A program that was moved away from the bundled model knows no classes.
             Self::Class => {
                 models::open("mini").map_or_else(|_| Vec::new(), |model| model.classes.to_vec())

@@ -6,11 +6,12 @@ use clap::{Args, Subcommand};
 
 use crate::args::DataArgs;
 
-/// Train a tokenizer or a generator
+/// Train a tokenizer, a generator, or a model of words
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrainVerb {
     Tokenizer(TrainTokenizerArgs),
     Generator(TrainGeneratorArgs),
+    Text(TrainTextArgs),
 }
 
 /// Train a tokenizer: its encoder and first decoder, or its second decoder
@@ -57,6 +58,26 @@ pub(crate) struct TrainGeneratorArgs {
     pub(crate) run: RunArgs,
 }
 
+/// Train a language model that draws what a caption says
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alitok train text --data photos/ --model mini --recipe mini-text --out runs/words
+  alitok import --language Qwen2-0.5B --tokenizer models/alitok-512 --out models/words
+  alitok train text --data runs/cache --model models/words --recipe paper-text --out runs/words")]
+pub(crate) struct TrainTextArgs {
+    /// Pictures with captions (docs/data.md says how they are given), or a token cache of them. The
+    /// tokens of pictures are cached in the run's folder first.
+    #[arg(long)]
+    pub(crate) data: String,
+    /// `mini`, or a run or model folder. One with a language model goes on from it; of any other the
+    /// tokenizer is taken, and a language model of the recipe's size begins at random. A token cache
+    /// has a tokenizer of its own.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// A bundled recipe (`mini`, `quick`, or one of the paper's such as `paper` and `paper-b`; the
@@ -76,8 +97,8 @@ pub(crate) struct RunArgs {
     /// nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Data that are not trained on, as `--data` or, for a generator, a token cache; the recipe's
-    /// `evaluate_every` says when the loss on them is measured.
+    /// Data that are not trained on, as `--data` or, for a generator or a text model, a token cache; the
+    /// recipe's `evaluate_every` says when the loss on them is measured.
     #[arg(long, value_name = "DATA")]
     pub(crate) heldout: Option<String>,
     /// Hold a share of the pictures out, such as 0.05, and measure the loss on them. Their names decide,

@@ -95,6 +95,20 @@ fn run_build(args: &CacheBuildArgs, device: Option<Device>) -> Result<()> {
     Ok(())
 }
 
+/// Caches the tokens of a data set's centre crops in `folder`, or goes on with it, or finds it done.
+pub(crate) fn center(source: &str, model: &Model, folder: &Path, strict: bool) -> Result<()> {
+    let data = sources::open(source, strict)?;
+    let encoder = ComputeArgs::default().compute(None)?.encoder(model)?;
+    let encode = |picture: &Picture| {
+        encoder.encode(picture).expect("the cache fits pictures to the tokenizer's size")
+    };
+    let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict };
+    let mut progress = Progress::new("caching", data.len() as u64);
+    build(&data, model, encode, folder, options, |done, _| progress.set(done as u64))?;
+    progress.finish();
+    Ok(())
+}
+
 /// How long it takes to encode so many views, from the first pictures that can be read.
 fn time_of(
     data: &dyn DataSet,

@@ -1,21 +1,28 @@
 //! `alitok train`
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use burn::tensor::Device;
 use generator::GeneratorConfig;
+use model::{Model, tokenizer_digest};
 use token_cache::TokenCache;
 use tokenizer::TokenizerConfig;
 use training::{
     communicator::Communicator,
-    recipe::{self, GeneratorRecipe, GeneratorSize, Recipe, StageOneRecipe, StageTwoRecipe},
+    recipe::{
+        self, GeneratorRecipe, GeneratorSize, Recipe, StageOneRecipe, StageTwoRecipe, TextRecipe,
+    },
     run::{Begin, Trainer},
-    trainers::{GeneratorTrainer, StageOne, StageTwo},
+    trainers::{CachedPictures, GeneratorTrainer, StageOne, StageTwo, TextTrainer},
 };
 
 use crate::{
-    commands::train::{RunArgs, TrainGeneratorArgs, TrainTokenizerArgs, TrainVerb},
+    commands::train::{RunArgs, TrainGeneratorArgs, TrainTextArgs, TrainTokenizerArgs, TrainVerb},
     interrupt, models, progress,
     reference::{
         communicator::communicator,
@@ -36,6 +43,7 @@ pub(crate) fn run(verb: &TrainVerb, device: Option<pipeline::Device>) -> Result<
         TrainVerb::Tokenizer(args) if args.stage == 1 => stage_one(args, device, &processes),
         TrainVerb::Tokenizer(args) => stage_two(args, device, &processes),
         TrainVerb::Generator(args) => generator(args, device, &processes),
+        TrainVerb::Text(args) => text(args, device, &processes),
     };
     if let Err(error) = &ended
         && processes.ranks() > 1
@@ -174,6 +182,72 @@ fn generator(args: &TrainGeneratorArgs, device: &Device, processes: &Processes) 
         trainer = trainer.hold_out(share)?;
     }
     train(trainer, &recipe, &args.run, processes)
+}
+
+fn text(args: &TrainTextArgs, device: &Device, processes: &Processes) -> Result<()> {
+    let mut recipe: TextRecipe = recipe::read(&args.run.recipe, &args.run.overrides)?;
+    let model = args.model.as_deref().map(models::open).transpose()?;
+    let from = model.as_ref().filter(|model| model.config.language.is_some());
+    if from.is_some() && !sets(&args.run.overrides, "architecture") {
+        recipe.architecture = None;
+    }
+    let cache = cached(args, &args.data, "cache", model.as_ref(), processes)?;
+    let mut pictures = CachedPictures::open(&cache, &recipe.schedule)?.strict(args.run.strict);
+    if let Some(heldout) = &args.run.heldout {
+        let heldout = cached(args, heldout, "heldout-cache", model.as_ref(), processes)?;
+        pictures = pictures.with_heldout(&heldout)?;
+    }
+    if let Some(share) = args.run.heldout_share {
+        pictures = pictures.hold_out(share)?;
+    }
+    let trainer = TextTrainer::new(recipe.clone(), pictures, from, device)?
+        .with_communicator(Arc::clone(processes))?;
+    train(trainer, &recipe, &args.run, processes)
+}
+
+/// The token cache that is named, or that of the pictures that are named, which is made in the run's
+/// folder.
+fn cached(
+    args: &TrainTextArgs,
+    source: &str,
+    name: &str,
+    model: Option<&Model>,
+    processes: &Processes,
+) -> Result<PathBuf> {
+    if Path::new(source).join(training::cache::TOKENIZER).join("config.json").is_file() {
+        if let Some(model) = model {
+            let digest = tokenizer_digest(&model.tokenizer_tensors()?);
+            TokenCache::open(Path::new(source))?.check_tokenizer(&digest)?;
+        }
+        return Ok(source.into());
+    }
+    let model = model.context(
+        "--model is needed: its tokenizer makes the tokens of the pictures; a token cache would have \
+         one of its own",
+    )?;
+    let folder = args.run.out.join(name);
+    let is_made = folder.join(training::cache::TOKENIZER).exists();
+    ensure!(
+        !args.run.dry_run || is_made,
+        "--dry-run writes nothing, and the tokens of {source} are not cached yet; `alitok cache build \
+         --data {source} --model {} --out CACHE` does that, then give --data CACHE",
+        args.model.as_deref().unwrap_or_default()
+    );
+    if args.run.dry_run {
+        return Ok(folder);
+    }
+    if processes.rank() == 0 {
+        let run = args.run.out.join("recipe.toml");
+        ensure!(
+            args.run.resume || args.run.extend || !run.exists(),
+            "{} already holds a run; give --resume to continue it, or another --out",
+            args.run.out.display()
+        );
+        super::cache::center(source, model, &folder, args.run.strict)?;
+    }
+    // The others find it whole.
+    processes.barrier()?;
+    Ok(folder)
 }
 
 fn train<T: Trainer, R: Recipe>(

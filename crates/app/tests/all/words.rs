@@ -163,3 +163,47 @@ fn should_refuse_folders_that_make_no_model() {
     made.ok(&[&fresh[..], &["--precision", "bf16"]].concat());
     made.ok(&["generate", "--model", "fresh", "--prompt", "a", "--out", "fresh.png"]);
 }
+
+#[test]
+fn should_train_words_from_pictures_or_a_cache_and_draw_them() {
+    const SMALL: [&str; 9] = [
+        "--set",
+        "steps=2",
+        "batch=4",
+        "log_every=1",
+        "checkpoint_every=1",
+        "warmup_steps=1",
+        "samples_every=2",
+        "precision=f32",
+        "architecture={vocabulary=300,width=16,layers=1,heads=2,key_value_heads=1,hidden=24}",
+    ];
+    let scratch = Scratch::new();
+    let train = ["train", "text", "--recipe", "mini-text", "--data"];
+    let with = |more: &[&'static str]| [&train[..], more, &SMALL].concat();
+    // Nothing may be written, and nothing is cached yet.
+    let pictures = ["bundled:heldout", "--model", "mini", "--out", "run"];
+    let refused = scratch.refused(&with(&[&pictures[..], &["--dry-run"]].concat()));
+    assert!(refused.contains("alitok cache build --data bundled:heldout"), "{refused}");
+    assert!(!scratch.path("run").exists());
+    let refused = scratch.refused(&with(&["bundled:heldout", "--out", "run"]));
+    assert!(refused.contains("--model is needed"), "{refused}");
+
+    scratch.ok(&with(&pictures));
+    let generate = ["generate", "--model", "run", "--prompt", "a red apple", "--seed", "1"];
+    scratch.ok(&[&generate[..], &["--out", "one.safetensors"]].concat());
+    // A run that is there is not begun again, and its cache is as good as its pictures.
+    let refused = scratch.refused(&with(&pictures));
+    assert!(refused.contains("--resume"), "{refused}");
+    let cached = ["run/cache", "--heldout-share", "0.1", "--out", "again"];
+    let told = scratch.ok(&with(&[&cached[..], &["--dry-run"]].concat()));
+    assert!(told.contains("a language model on cached tokens and their captions"), "{told}");
+    scratch.ok(&with(&["run/cache", "--out", "same"]));
+    let same = ["generate", "--model", "same", "--prompt", "a red apple", "--seed", "1"];
+    scratch.ok(&[&same[..], &["--out", "same.safetensors"]].concat());
+    assert_eq!(scratch.read("one.safetensors"), scratch.read("same.safetensors"));
+    // It goes on from a model of words, whose size then counts.
+    let on = ["train", "text", "--recipe", "mini-text", "--data", "run/cache", "--model", "run"];
+    scratch.ok(&[&on[..], &["--out", "on"], &SMALL[..8]].concat());
+    let refused = scratch.refused(&[&on[..], &["--out", "other"], &SMALL].concat());
+    assert!(refused.contains("leave one of them away"), "{refused}");
+}

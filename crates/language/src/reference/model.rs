@@ -186,6 +186,19 @@ impl LanguageModel {
         }
     }
 
+    /// The same model, of which only these halves have gradients: what is frozen costs no work then.
+    #[must_use]
+    pub fn training(self, language: bool, image_side: bool) -> Self {
+        let Self { language: of_text, image_side: of_pictures, config, rotary, codebook } = self;
+        Self {
+            language: if language { of_text } else { of_text.no_grad() },
+            image_side: if image_side { of_pictures } else { of_pictures.no_grad() },
+            config,
+            rotary,
+            codebook,
+        }
+    }
+
     /// The last hidden vectors, behind the last norm. Position i of a sequence predicts what stands at
     /// i + 1. Sequences that are shorter than the longest are followed by padding, which no position
     /// of theirs sees.

@@ -1,54 +1,38 @@
 //! Training of the generator on cached tokens.
 
-use std::{
-    fmt,
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, ops::Range, path::Path, sync::Arc};
 
 use burn::{
     module::Module,
     tensor::{Device, Int, Tensor, TensorData},
 };
-use charts::Sheet;
 use files::safetensors::StorageFormat;
 use files::{HostTensor, TensorMap};
 use generator::{
-    Condition, GeneratorConfig, Request,
+    Condition, GeneratorConfig,
     reference::{
         Dropout, Generator,
         loss::{accuracy, cross_entropy},
     },
 };
-use model::{ClassNames, Model, ModelConfig, ModelContents, tensors_digest, tokenizer_digest};
+use model::{ClassNames, ModelConfig, ModelContents, tensors_digest};
 use operations::{parameters::collect, tape::Tape};
-use pipeline::Drawing;
-use pixels::{
-    Picture,
-    data::{is_held_out, labels_by_name},
-};
-use token_cache::{CacheError, TokenCache};
-use tokenizer::{DecoderKind, ImageSize};
-use tokens::{
-    CodebookIndex, Vocabulary,
-    noise::{Noise, Purpose},
-};
+use pixels::{Picture, data::labels_by_name};
+use tokens::{Vocabulary, noise::Purpose};
 
 use crate::{
     TrainingError,
     checkpoint::Checkpoint,
     communicator::{Alone, Communicator, ParallelError},
     learner::Learner,
-    loader::Order,
     measures::{Measures, scalar},
     parallel::Split,
     plan::Scope,
     recipe::GeneratorRecipe,
     run::{Step, Trainer, check_parameters},
-    samples::{COLUMNS, sheet},
+    samples::COLUMNS,
     telemetry::BadPicture,
-    trainers::{BEGAN_WITH, block_activations},
+    trainers::{BEGAN_WITH, block_activations, cached::CachedPictures},
 };
 
 /// Trains the generator to predict each token from its class and the tokens before it (paper,
@@ -57,31 +41,14 @@ pub struct GeneratorTrainer {
     recipe: GeneratorRecipe,
     split: Split,
     device: Device,
-    cache: Arc<TokenCache>,
-    tokenizer: PathBuf,
-    order: Order,
+    pictures: CachedPictures,
     config: GeneratorConfig,
     learner: Learner<Generator>,
     initial: Option<String>,
-    /// The records that are learned from, by their place in the cache.
-    learned: Vec<usize>,
     classes_kept: Option<ClassesKept>,
-    heldout: Option<HeldoutTokens>,
-    strict: bool,
-    bad: Vec<BadPicture>,
-    /// Side of the patch that a token stands for, in pixels.
-    patch: usize,
-}
-
-/// Cached tokens to evaluate on.
-struct HeldoutTokens {
-    cache: Arc<TokenCache>,
-    /// The records, by their place in the cache.
-    records: Vec<usize>,
-    /// The labels that its classes have in the cache that is trained on.
-    labels: Vec<Option<usize>>,
-    /// What they are, for the record of a run.
-    description: String,
+    /// The labels that the classes of the pictures to evaluate on have in the cache that is learned
+    /// from.
+    heldout_labels: Vec<Option<usize>>,
 }
 
 impl GeneratorTrainer {
@@ -94,22 +61,15 @@ impl GeneratorTrainer {
         cache: &Path,
         device: &Device,
     ) -> Result<Self, TrainingError> {
-        let tokenizer = cache.join(crate::cache::TOKENIZER);
-        let cache = Arc::new(TokenCache::open(cache)?);
-        let made_by = Model::read(&tokenizer)?;
-        let tensors = made_by.tokenizer_tensors()?;
-        cache.check_tokenizer(&tokenizer_digest(&tensors))?;
-        if cache.is_empty() {
-            return Err(TrainingError::Data("the token cache holds no pictures".into()));
-        }
-        let names = ClassNames::new(cache.header().classes.clone());
+        let pictures = CachedPictures::open(cache, &recipe.schedule)?;
+        let header = pictures.header();
+        let names = ClassNames::new(header.classes.clone());
         if let Some((name, [first, second])) = names.duplicate() {
             return Err(TrainingError::Data(format!(
                 "classes {first} and {second} of the token cache are both called `{name}`, so \
                  nobody could ask for one of them; rename one in the data and build the cache again"
             )));
         }
-        let header = cache.header();
         let config = GeneratorConfig {
             layout: header.layout,
             codes: header.codes,
@@ -125,20 +85,14 @@ impl GeneratorTrainer {
         let model = config.initialize(recipe.schedule.seed, &device)?;
         Ok(Self {
             learner: Learner::new("", model, recipe.optimizer, &recipe.schedule)?,
-            order: Order::new(recipe.schedule.seed, cache.len()),
             split: Split::new(Arc::new(Alone), &recipe.schedule)?,
-            learned: (0..cache.len()).collect(),
             recipe,
             device,
-            cache,
-            tokenizer,
+            pictures,
             config,
             initial: None,
             classes_kept: None,
-            heldout: None,
-            strict: false,
-            bad: Vec::new(),
-            patch: made_by.config.tokenizer.patch,
+            heldout_labels: Vec::new(),
         })
     }
 
@@ -168,7 +122,7 @@ impl GeneratorTrainer {
         mut tensors: TensorMap,
     ) -> Result<Self, TrainingError> {
         self.initial = Some(tensors_digest(&tensors));
-        let names = &self.cache.header().classes;
+        let names = &self.pictures.header().classes;
         let matching = classes.matching(names);
         let new = names.iter().zip(&matching).filter(|(_, old)| old.is_none());
         self.classes_kept = Some(ClassesKept {
@@ -195,7 +149,7 @@ impl GeneratorTrainer {
     /// could not be read, if `strict`; otherwise another picture takes its place.
     #[must_use]
     pub fn strict(mut self, strict: bool) -> Self {
-        self.strict = strict;
+        self.pictures = self.pictures.strict(strict);
         self
     }
 
@@ -205,11 +159,11 @@ impl GeneratorTrainer {
     /// # Errors
     /// If the cache cannot be read, or was made by another tokenizer or of other classes.
     pub fn with_heldout(mut self, cache: &Path) -> Result<Self, TrainingError> {
-        let heldout = Arc::new(TokenCache::open(cache)?);
-        heldout.check_tokenizer(&self.cache.header().tokenizer)?;
+        self.pictures = self.pictures.with_heldout(cache)?;
+        let Some(heldout) = self.pictures.heldout_cache() else { return Ok(self) };
         // By name, since a side may lack classes of the other, or have them in another order.
         let header = heldout.header();
-        let labels = labels_by_name(&header.classes, &self.cache.header().classes);
+        let labels = labels_by_name(&header.classes, &self.pictures.header().classes);
         for index in 0..heldout.len() {
             let label = heldout.label(index)?;
             if labels.get(label).copied().flatten().is_none() {
@@ -220,9 +174,7 @@ impl GeneratorTrainer {
                 )));
             }
         }
-        let records = (0..heldout.len()).collect();
-        let description = describe(&heldout);
-        self.heldout = Some(HeldoutTokens { cache: heldout, records, labels, description });
+        self.heldout_labels = labels;
         Ok(self)
     }
 
@@ -232,86 +184,10 @@ impl GeneratorTrainer {
     /// # Errors
     /// If that leaves nothing to learn from or to evaluate on, or names cannot be read.
     pub fn hold_out(mut self, share: f64) -> Result<Self, TrainingError> {
-        let names = self.cache.names()?;
-        let (records, learned): (Vec<usize>, Vec<usize>) =
-            (0..names.len()).partition(|&record| is_held_out(&names[record], share));
-        if records.is_empty() || learned.is_empty() {
-            return Err(TrainingError::Data(format!(
-                "a share of {share} holds none or all of {} pictures out; give one between 0 and 1, such \
-                 as 0.05",
-                names.len()
-            )));
-        }
-        self.order = Order::new(self.recipe.schedule.seed, learned.len());
-        let description = format!("{} of them", records.len());
-        let cache = Arc::clone(&self.cache);
-        let labels = (0..cache.header().classes.len()).map(Some).collect();
-        (self.learned, self.heldout) =
-            (learned, Some(HeldoutTokens { cache, records, labels, description }));
+        self.pictures = self.pictures.hold_out(share)?;
+        self.heldout_labels = (0..self.config.classes).map(Some).collect();
         Ok(self)
     }
-
-    /// Class identifiers `[count]` and tokens `[count, length]` of samples of a step.
-    fn batch(
-        &mut self,
-        address: u64,
-        samples: Range<usize>,
-    ) -> Result<(Tensor<1, Int>, Tensor<2, Int>), TrainingError> {
-        let schedule = self.recipe.schedule;
-        let vocabulary = self.config.vocabulary();
-        let (mut classes, mut tokens) = (Vec::new(), Vec::new());
-        for sample in samples.map(|sample| sample as u64) {
-            let noise = |purpose| Noise::new(schedule.seed, purpose, address, sample);
-            let view = noise(Purpose::Augmentation).below(self.cache.header().views);
-            let index = self.index(address * schedule.batch as u64 + sample, view)?;
-            let record = self.cache.record(index, view)?;
-            let dropped = noise(Purpose::ClassDropout).uniform() < self.recipe.class_dropout;
-            classes.push(if dropped {
-                vocabulary.unconditional() as i64
-            } else {
-                class(&vocabulary, record.label)?
-            });
-            tokens.extend(record.tokens().map(i64::from));
-        }
-        Ok(self.tensors(classes, tokens, &self.device))
-    }
-
-    /// The picture at a position of the order, or the one that takes its place.
-    fn index(&mut self, position: u64, view: usize) -> Result<usize, TrainingError> {
-        const MOST_TRIES: u64 = 1000;
-        let mut index = self.learned[self.order.at(position)];
-        for tries in 0..MOST_TRIES {
-            match self.cache.record(index, view) {
-                Err(error @ CacheError::LeftOut { .. }) if !self.strict => {
-                    let name = format!("number {index} of the token cache");
-                    self.bad.push(BadPicture { name, reason: error.to_string() });
-                    index = self.learned[self.order.instead(position, tries)];
-                }
-                _ => break,
-            }
-        }
-        Ok(index)
-    }
-
-    /// Class identifiers `[count]` and tokens `[count, length]`.
-    fn tensors(
-        &self,
-        classes: Vec<i64>,
-        tokens: Vec<i64>,
-        device: &Device,
-    ) -> (Tensor<1, Int>, Tensor<2, Int>) {
-        let count = classes.len();
-        let shape = [count, self.config.layout.len()];
-        (
-            Tensor::from_data(TensorData::new(classes, [count]), device),
-            Tensor::from_data(TensorData::new(tokens, shape), device),
-        )
-    }
-}
-
-/// What a token cache is, for the record of a run.
-fn describe(cache: &TokenCache) -> String {
-    format!("{} pictures of tokenizer {}", cache.len(), cache.header().tokenizer)
 }
 
 /// The input embedding among a generator's parameters.
@@ -385,6 +261,44 @@ fn class(vocabulary: &Vocabulary, label: usize) -> Result<i64, TrainingError> {
     Ok(class as i64)
 }
 
+/// Class identifiers `[count]` and tokens `[count, length]` of samples of a step.
+fn batch(
+    pictures: &mut CachedPictures,
+    recipe: &GeneratorRecipe,
+    vocabulary: &Vocabulary,
+    address: u64,
+    samples: Range<usize>,
+    device: &Device,
+) -> Result<(Tensor<1, Int>, Tensor<2, Int>), TrainingError> {
+    let (mut classes, mut tokens) = (Vec::new(), Vec::new());
+    for sample in samples {
+        let (index, view) = pictures.sample(address, sample)?;
+        let record = pictures.record(index, view)?;
+        let mut noise = pictures.noise(Purpose::ClassDropout, address, sample);
+        classes.push(if noise.uniform() < recipe.class_dropout {
+            vocabulary.unconditional() as i64
+        } else {
+            class(vocabulary, record.label)?
+        });
+        tokens.extend(record.tokens().map(i64::from));
+    }
+    Ok(tensors(classes, tokens, device))
+}
+
+/// Class identifiers `[count]` and tokens `[count, length]`.
+fn tensors(
+    classes: Vec<i64>,
+    tokens: Vec<i64>,
+    device: &Device,
+) -> (Tensor<1, Int>, Tensor<2, Int>) {
+    let count = classes.len();
+    let shape = [count, tokens.len() / count];
+    (
+        Tensor::from_data(TensorData::new(classes, [count]), device),
+        Tensor::from_data(TensorData::new(tokens, shape), device),
+    )
+}
+
 /// Logits of every token, given the class and the tokens before it.
 ///
 /// # Shapes
@@ -404,24 +318,13 @@ fn predict<'a>(
 impl Trainer for GeneratorTrainer {
     fn scope(&self) -> Scope {
         let GeneratorConfig { layout, codes, width, layers, heads, .. } = self.config;
-        let header = self.cache.header();
         let again = self.recipe.schedule.activation_checkpointing;
         let blocks = block_activations(layers, width, heads, layout.len(), again);
         // Logits, their probabilities and the gradients of both.
         let logits = layout.len().saturating_mul(3 * codes);
-        let side = |extent: usize| extent * self.patch;
-        Scope {
-            trains: "a generator on cached tokens".to_owned(),
-            pictures: self.cache.len(),
-            learned: self.learned.len(),
-            classes: header.classes.len(),
-            heldout: self.heldout.as_ref().map(|heldout| heldout.records.len()),
-            image: (side(layout.columns()), side(layout.rows())),
-            tokens: layout.len(),
-            parameters: self.learner.module().num_params(),
-            activations: blocks.saturating_add(logits),
-            warnings: Vec::new(),
-        }
+        let parameters = self.learner.module().num_params();
+        let trains = "a generator on cached tokens";
+        self.pictures.scope(trains, parameters, blocks.saturating_add(logits))
     }
 
     fn communicator(&self) -> &dyn Communicator {
@@ -429,9 +332,7 @@ impl Trainer for GeneratorTrainer {
     }
 
     fn inputs(&self) -> Vec<(&'static str, String)> {
-        let mut inputs = vec![("token cache", describe(&self.cache))];
-        let heldout = self.heldout.as_ref().map(|heldout| heldout.description.clone());
-        inputs.extend(heldout.map(|heldout| ("held-out token cache", heldout)));
+        let mut inputs = self.pictures.inputs();
         inputs.push((BEGAN_WITH, self.initial.clone().unwrap_or_default()));
         inputs
     }
@@ -449,51 +350,48 @@ impl Trainer for GeneratorTrainer {
     }
 
     fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {
-        let mut gradients = self.split.gradients();
-        let mut parts = Vec::new();
-        for samples in self.split.micro_batches() {
-            let model = self.learner.computing();
-            let mut tape = self.learner.tape(&self.split);
-            let dropout = Dropout {
-                rate: self.recipe.dropout,
-                seed: self.recipe.schedule.seed,
-                step: step.address,
-                first_sample: samples.start as u64,
-            };
-            let (classes, tokens) = self.batch(step.address, samples)?;
-            let logits = predict(&model, classes, &tokens, Some(&dropout), tape.as_mut());
-            let loss = cross_entropy(logits.clone(), tokens.clone());
-            let accuracy = scalar(&accuracy(logits, tokens));
-            parts.push(vec![("loss", scalar(&loss)), ("accuracy", accuracy)]);
-            gradients.add(self.learner.module(), loss, tape);
-        }
-        let gradients = gradients.mean(self.learner.module())?;
-        let mut measures = self.split.mean_measures(parts)?;
-        measures.push(("gradient_norm", self.learner.step(step.learning_rate, gradients)));
-        Ok(measures)
+        let Self { recipe, split, device, pictures, config, learner, .. } = self;
+        let (vocabulary, rates) = (config.vocabulary(), [step.learning_rate]);
+        learner.learn(
+            split,
+            &rates,
+            |model| model,
+            |model, tape, samples| {
+                let dropout = Dropout {
+                    rate: recipe.dropout,
+                    seed: recipe.schedule.seed,
+                    step: step.address,
+                    first_sample: samples.start as u64,
+                };
+                let (classes, tokens) =
+                    batch(pictures, recipe, &vocabulary, step.address, samples, device)?;
+                let logits = predict(model, classes, &tokens, Some(&dropout), tape);
+                let loss = cross_entropy(logits.clone(), tokens.clone());
+                let accuracy = scalar(&accuracy(logits, tokens));
+                let measures = vec![("loss", scalar(&loss)), ("accuracy", accuracy)];
+                Ok((loss, measures))
+            },
+        )
     }
 
     fn take_bad(&mut self) -> Vec<BadPicture> {
-        std::mem::take(&mut self.bad)
+        self.pictures.take_bad()
     }
 
     fn has_heldout(&self) -> bool {
-        self.heldout.is_some()
+        self.pictures.heldout_count().is_some()
     }
 
     fn evaluate(&mut self) -> Result<f64, TrainingError> {
-        let heldout = self.heldout.as_ref().ok_or(TrainingError::NoHeldout)?;
+        let count = self.pictures.heldout_count().ok_or(TrainingError::NoHeldout)?;
         let (model, device) = (self.learner.result(), self.device.clone().inner());
         let vocabulary = self.config.vocabulary();
-        self.split.mean_over(heldout.records.len(), |samples| {
+        self.split.mean_over(count, |samples| {
             let (mut classes, mut tokens) = (Vec::new(), Vec::new());
-            for &index in &heldout.records[samples] {
-                let record = match heldout.cache.record(index, 0) {
-                    Err(CacheError::LeftOut { .. }) if !self.strict => continue,
-                    record => record?,
-                };
+            for number in samples {
+                let Some((_, record)) = self.pictures.heldout(number)? else { continue };
                 // Held against the classes when the cache was opened.
-                let label = heldout.labels.get(record.label).copied().flatten();
+                let label = self.heldout_labels.get(record.label).copied().flatten();
                 classes.push(class(&vocabulary, label.unwrap_or(record.label))?);
                 tokens.extend(record.tokens().map(i64::from));
             }
@@ -501,7 +399,7 @@ impl Trainer for GeneratorTrainer {
             if count == 0 {
                 return Ok(Vec::new());
             }
-            let (classes, tokens) = self.tensors(classes, tokens, &device);
+            let (classes, tokens) = tensors(classes, tokens, &device);
             let loss = cross_entropy(predict(&model, classes, &tokens, None, None), tokens);
             // All samples have as many tokens, so the mean of each may stand for its own.
             Ok(vec![scalar(&loss) as f32; count])
@@ -511,34 +409,11 @@ impl Trainer for GeneratorTrainer {
     /// Two rows of samples of the first classes, always from the same noise.
     fn samples(&self) -> Result<Picture, TrainingError> {
         let model = self.learner.result();
-        let columns = COLUMNS.min(self.config.classes);
-        let requests: Vec<Request> = (0..2 * columns)
-            .map(|place| Request {
-                condition: Condition::Class(place % columns),
-                seed: self.recipe.schedule.seed,
-                index: place as u64,
-                forced: Vec::new(),
-            })
-            .collect();
-        let drawing = Drawing::of(&model, &requests, &self.recipe.sampling, requests.len())
-            .map_err(|error| TrainingError::Data(error.to_string()))?;
-        let sampled = drawing.tokens().map_err(|error| TrainingError::Data(error.to_string()))?;
-        // Read each time: pictures are rare, and the decoder would take memory all the time.
-        let tokenizer = Model::read(&self.tokenizer)?.tokenizer(&model.devices()[0])?;
-        let kind = match tokenizer.config().bidirectional_decoder {
-            Some(_) => DecoderKind::Bidirectional,
-            None => DecoderKind::Causal,
-        };
-        let ImageSize { height, width } = tokenizer.config().image;
-        let picture = |tokens: Vec<CodebookIndex>| {
-            let planes = tokenizer.decode_picture(&tokens, kind)?;
-            Ok::<_, TrainingError>(Picture::from_unit_planes(width, height, &planes)?)
-        };
-        let pictures: Vec<Picture> = sampled.into_iter().map(picture).collect::<Result<_, _>>()?;
-        let classes = &self.cache.header().classes;
-        let column_names = classes.iter().take(columns).cloned().collect();
-        let row_names = vec!["first sample".to_owned(), "second sample".to_owned()];
-        sheet(&pictures, Sheet { columns, column_names, row_names, ..Sheet::default() })
+        let classes = self.pictures.header().classes.iter().take(COLUMNS);
+        let conditions =
+            classes.enumerate().map(|(label, name)| (name.clone(), Condition::Class(label)));
+        let device = &model.devices()[0];
+        self.pictures.samples(&model, conditions.collect(), &self.recipe.sampling, device)
     }
 
     fn checkpoint(&self, step: u64) -> Checkpoint {
@@ -548,13 +423,13 @@ impl Trainer for GeneratorTrainer {
     }
 
     fn export(&self, folder: &Path) -> Result<(), TrainingError> {
-        let tokenizer = Model::read(&self.tokenizer)?;
+        let tokenizer = self.pictures.made_by();
         let mut config =
             ModelConfig::new(tokenizer.config.tokenizer.clone(), Some(self.config.clone()));
         config.sampling = self.recipe.sampling;
         ModelContents {
             config: &config,
-            classes: &ClassNames::new(self.cache.header().classes.clone()),
+            classes: &ClassNames::new(self.pictures.header().classes.clone()),
             tokenizer: &tokenizer.tokenizer_tensors()?,
             generator: Some(&collect(&self.learner.result())),
             format: StorageFormat::F32,

@@ -60,7 +60,7 @@ impl DataSet for Told {
         self.pictures.name(index)
     }
     fn captions(&self, index: usize) -> &[String] {
-        if index % 3 == 0 { &self.captions } else { &[] }
+        if index.is_multiple_of(3) { &self.captions } else { &[] }
     }
     fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
         match index {

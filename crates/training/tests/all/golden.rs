@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use crate::common::{Reports, data, home, token_cache};
+use crate::common::{Reports, captioned_cache, data, home, text_trainer, token_cache};
 use burn::tensor::Device;
 use files::safetensors;
 use tokenizer::{DecoderConfig, EncoderInput, ImageSize, TransformerConfig};
@@ -20,7 +20,8 @@ use training::{
     perceptual::PerceptualNetwork,
     phases::{DiscriminatorRecipe, Phase},
     recipe::{
-        self, GeneratorRecipe, GeneratorSize, Recipe, StageOneRecipe, StageTwoRecipe, Training,
+        self, GeneratorRecipe, GeneratorSize, LanguageSize, Recipe, StageOneRecipe, StageTwoRecipe,
+        TextRecipe, Training,
     },
     run::{Begin, Trainer, run},
     schedule::Schedule,
@@ -105,6 +106,7 @@ struct Trained {
     stage_one: Vec<(StageOneRecipe, Vec<f64>)>,
     stage_two: Vec<(StageTwoRecipe, Vec<f64>)>,
     generator: Vec<(GeneratorRecipe, Vec<f64>)>,
+    text: Vec<(TextRecipe, Vec<f64>)>,
 }
 
 /// The curve of a recipe like this one, or that which `train` finds.
@@ -161,6 +163,30 @@ fn train(name: &str, training: Training, trained: &mut Trained) -> Vec<f64> {
                     recipe,
                     "generator.safetensors",
                 )
+            })
+        }
+        Training::Text => {
+            let mut recipe: TextRecipe = recipe::read(name, &[]).unwrap();
+            shrink_schedule(&mut recipe.schedule, 1e-2);
+            for (index, stage) in recipe.stages.iter_mut().enumerate() {
+                stage.from = 4 * index as u64;
+                stage.warmup_steps = 1;
+                stage.learning_rate = stage.learning_rate.map(|rate| 30.0 * rate);
+            }
+            recipe.architecture = Some(LanguageSize {
+                vocabulary: 280,
+                width: 16,
+                layers: 1,
+                heads: 2,
+                key_value_heads: 1,
+                hidden: 24,
+                picture_positions: recipe
+                    .architecture
+                    .map_or_else(Default::default, |size| size.picture_positions),
+            });
+            once(&mut trained.text, recipe, |recipe| {
+                let cache = captioned_cache();
+                curve(text_trainer(recipe, cache.path()), recipe, "language.safetensors")
             })
         }
     }

@@ -18,3 +18,4 @@ mod precision;
 mod recipes;
 mod runs;
 mod schedule;
+mod text;

@@ -153,3 +153,35 @@ fn should_go_on_from_a_recorded_state_to_the_same_bits() {
     extended.insert("mean.nobody".into(), HostTensor::new([1], vec![0.0]));
     assert!(AdamW::new(CONFIG, &halfway).restore(1, extended).is_err());
 }
+
+#[test]
+fn should_begin_a_group_that_was_frozen_as_if_it_were_new() {
+    let case = Case::open();
+    let all = || GradientsParams::from_grads(case.loss(&case.model).backward(), &case.model);
+    // The first updates leave the blocks as they are.
+    let without_blocks = || {
+        let frozen = operations::parameters::identities(&case.model);
+        let mut gradients = all();
+        for identity in frozen.iter().filter(|identity| identity.name.starts_with("blocks.")) {
+            match identity.shape.len() {
+                1 => drop(gradients.remove::<1>(identity.id)),
+                _ => drop(gradients.remove::<2>(identity.id)),
+            }
+        }
+        gradients
+    };
+    let groups = ["blocks.", ""];
+    let mut optimizer = AdamW::with_groups(CONFIG, &case.model, &groups);
+    for _ in 0..5 {
+        optimizer.step_groups(&[0.0, 1e-3], case.model.clone(), without_blocks());
+    }
+    assert_eq!(optimizer.group_updates().collect::<Vec<_>>(), [("blocks.", 0), ("", 5)]);
+    let (late, _) = optimizer.step_groups(&[1e-3, 1e-3], case.model.clone(), all());
+    let mut fresh = AdamW::new(CONFIG, &case.model);
+    let (new, _) = fresh.step(1e-3, case.model.clone(), all());
+    let (late, new) = (collect(&late), collect(&new));
+    for (name, late) in late.iter().filter(|(name, _)| name.starts_with("blocks.")) {
+        assert_eq!(late, &new[name], "{name}");
+    }
+    assert_ne!(late["norm.weight"], new["norm.weight"]);
+}

@@ -69,7 +69,7 @@ fn follow<T: Trainer>(
 
 /// Compares a batch in one piece with other cuts of it, and with activations that are computed
 /// again. `make` is given changes to the recipe.
-fn check_cuts<T: Trainer>(
+pub(crate) fn check_cuts<T: Trainer>(
     make: impl Fn(&dyn Fn(&mut Schedule), Arc<dyn Communicator>) -> T + Sync,
 ) {
     let cuts = [(1, 2, false), (2, 1, false), (2, 2, false), (1, 1, true), (2, 2, true)];

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use generator::GeneratorConfig;
 use tokenizer::{DecoderKind, TokenizerConfig, presets};
 use training::{
-    recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
+    recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe, TextRecipe},
     trainers::StageOne,
 };
 
@@ -36,10 +36,14 @@ fn check<R: Recipe + PartialEq + std::fmt::Debug>(name: &str, file: &str) {
     assert_eq!(read::<R>(name), from_file, "{name}/{file}");
     let text = std::fs::read_to_string(path).unwrap();
     let comment: String = text.lines().take_while(|line| line.starts_with('#')).collect();
-    let command = if file == "generator.toml" { "generator" } else { "tokenizer" };
+    let command = match file {
+        "generator.toml" => "generator",
+        "text.toml" => "text",
+        _ => "tokenizer",
+    };
     assert!(comment.contains(&format!("alitok train {command} ")), "{name}/{file}: no command");
     assert!(comment.contains(&format!("--recipe {name} ")), "{name}/{file}: another recipe");
-    let ours = ["mini", "mini-4096", "mini-sharp", "quick"].contains(&name);
+    let ours = ["mini", "mini-4096", "mini-sharp", "mini-text", "quick"].contains(&name);
     assert!(ours || comment.contains("Expected"), "{name}/{file}: no expected result");
     let schedule = from_file.schedule();
     assert!(schedule.warmup_steps < schedule.steps, "{name}/{file}");
@@ -55,6 +59,9 @@ fn should_carry_every_recipe_of_the_repository() {
     }
     for name in names("generator.toml") {
         check::<GeneratorRecipe>(&name, "generator.toml");
+    }
+    for name in names("text.toml") {
+        check::<TextRecipe>(&name, "text.toml");
     }
 }
 
@@ -246,4 +253,16 @@ fn should_explain_every_setting_of_every_recipe() {
         check(toml::from_str(text).unwrap(), "");
     }
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn should_train_words_as_long_as_published_adaptor_and_head_first() {
+    let recipe: TextRecipe = read("paper-text");
+    assert_eq!((recipe.schedule.steps, recipe.caption_dropout), (30_000, 0.1));
+    assert_eq!(recipe.architecture, None);
+    let trained: Vec<[bool; 2]> =
+        recipe.stages.iter().map(|stage| [stage.language > 0.0, stage.image_side > 0.0]).collect();
+    assert_eq!(trained, [[false, true], [true, true]]);
+    let rates = recipe.learning_rates();
+    assert_eq!([300, 2500].map(|step| rates.rate(step)), [1e-3, 1e-4]);
 }

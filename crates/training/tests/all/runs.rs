@@ -22,7 +22,7 @@ use training::{
     trainers::{GeneratorTrainer, StageOne, StageTwo},
 };
 
-fn model_tensors(folder: &Path, file: &str) -> TensorMap {
+pub(crate) fn model_tensors(folder: &Path, file: &str) -> TensorMap {
     safetensors::read(folder.join("model").join(file)).unwrap()
 }
 
@@ -45,7 +45,7 @@ fn tagged(bytes: &[u8]) -> Vec<u64> {
 
 /// Runs a training through, and another that is killed after three steps and resumed; both must
 /// log the same losses and leave the same bits.
-fn check_resume<T: Trainer, R: Recipe>(
+pub(crate) fn check_resume<T: Trainer, R: Recipe>(
     recipe: &R,
     file: &str,
     make: impl Fn() -> T,

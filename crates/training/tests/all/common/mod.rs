@@ -21,10 +21,10 @@ use training::{
     communicator::Communicator,
     guard::Trouble,
     plan::Scope,
-    recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},
+    recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe, TextRecipe},
     run::{Limit, Step, Trainer},
     telemetry::{BadPicture, Measures, Observer, Report},
-    trainers::StageOne,
+    trainers::{CachedPictures, StageOne, TextTrainer},
 };
 
 /// Pictures of two colours, made up on the spot.
@@ -54,6 +54,44 @@ impl DataSet for Checkers {
 
 pub(crate) fn data() -> Arc<dyn DataSet> {
     Arc::new(Checkers { classes: vec!["even".into(), "odd".into()] })
+}
+
+/// The toy data set, with one or two captions of every picture but the last.
+struct Told {
+    pictures: Arc<dyn DataSet>,
+    captions: Vec<Vec<String>>,
+}
+
+impl DataSet for Told {
+    fn len(&self) -> usize {
+        self.pictures.len()
+    }
+    fn classes(&self) -> &[String] {
+        self.pictures.classes()
+    }
+    fn label(&self, index: usize) -> usize {
+        self.pictures.label(index)
+    }
+    fn name(&self, index: usize) -> &str {
+        self.pictures.name(index)
+    }
+    fn captions(&self, index: usize) -> &[String] {
+        &self.captions[index]
+    }
+    fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
+        self.pictures.picture(index)
+    }
+}
+
+pub(crate) fn captioned_data() -> Arc<dyn DataSet> {
+    let of = |index: usize| match index {
+        9 => Vec::new(),
+        _ if index.is_multiple_of(3) => {
+            vec![format!("picture {index}"), format!("noise of all colours {index}")]
+        }
+        _ => vec![format!("the picture {index} of ten")],
+    };
+    Arc::new(Told { pictures: data(), captions: (0..10).map(of).collect() })
 }
 
 pub(crate) const SMALL: [&str; 10] = [
@@ -119,12 +157,45 @@ pub(crate) fn generator_recipe() -> GeneratorRecipe {
     recipe::read("mini", &overrides.map(String::from)).unwrap()
 }
 
+/// A toy recipe whose language model stays as it is for two of four steps.
+pub(crate) fn text_recipe() -> TextRecipe {
+    let overrides = [
+        "steps=4",
+        "batch=4",
+        "log_every=1",
+        "samples_every=2",
+        "checkpoint_every=2",
+        "warmup_steps=1",
+        "precision=f32",
+        "caption_dropout=0.3",
+        "text_weight=0.5",
+        "prompts=['picture 3','nothing']",
+        "stages=[{from=0,language=0.0,image_side=1.0},{from=2,language=0.5,image_side=1.0}]",
+        "architecture={vocabulary=280,width=16,layers=1,heads=2,key_value_heads=1,hidden=24}",
+    ];
+    recipe::read("mini-text", &overrides.map(String::from)).unwrap()
+}
+
+pub(crate) fn text_trainer(recipe: &TextRecipe, cache: &Path) -> TextTrainer {
+    let pictures = CachedPictures::open(cache, &recipe.schedule).unwrap();
+    TextTrainer::new(recipe.clone(), pictures, None, &Device::flex()).unwrap()
+}
+
 pub(crate) fn stage_one(recipe: &StageOneRecipe) -> StageOne {
     StageOne::new(recipe.clone(), data(), &home(), &Device::flex()).unwrap()
 }
 
 /// A token cache of the toy data set, made by a tokenizer that has learned nothing.
 pub(crate) fn token_cache(views: Views) -> tempfile::TempDir {
+    token_cache_of(data(), views)
+}
+
+/// A token cache of the toy data set with captions.
+pub(crate) fn captioned_cache() -> tempfile::TempDir {
+    token_cache_of(captioned_data(), Views::Mirrored)
+}
+
+fn token_cache_of(data: Arc<dyn DataSet>, views: Views) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
     stage_one(&stage_one_recipe(1)).export(&model).unwrap();
@@ -133,7 +204,7 @@ pub(crate) fn token_cache(views: Views) -> tempfile::TempDir {
     let cache = tempfile::tempdir().unwrap();
     let encode = |picture: &Picture| encoder.encode_picture(picture.to_unit_planes());
     let options = BuildOptions { views, shard: Shard::WHOLE, strict: true };
-    build(&data(), &model, encode, cache.path(), options, |_, _| {}).unwrap();
+    build(&data, &model, encode, cache.path(), options, |_, _| {}).unwrap();
     cache
 }
 

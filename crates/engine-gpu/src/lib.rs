@@ -1,0 +1,23 @@
+//! Inference on GPUs, without Burn: the generator's cached decoding in WGSL shaders on wgpu, which
+//! reaches Vulkan, Metal and Direct3D 12. `engine` is its reference, and its seams are the same: a
+//! [`Scheduler`](engine::Scheduler) drives a [`Generator`] as it drives that of the CPU.
+//!
+//! From the outside in: [`Device`] is an opened GPU, with its limits and the errors it reports;
+//! `buffer` holds memory on it; `weights` reads a model's file and lays matrices out for the
+//! products; `kernels` compiles the shaders, each one file of WGSL; [`Generator`] is one step as a
+//! list of dispatches.
+//!
+//! A sequence's logits are the same to the bit whatever other sequences are in a step: every sum is
+//! taken in an order that depends on sizes of the model alone, never on how many rows there are.
+
+mod buffer;
+pub mod device;
+pub mod generator;
+mod kernels;
+mod weights;
+
+pub use crate::{
+    device::{AdapterInfo, Device, GpuError, adapters},
+    generator::{Generator, LoadError, Session},
+    weights::Precision,
+};

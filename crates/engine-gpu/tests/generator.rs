@@ -1,5 +1,7 @@
 //! The generator on a GPU, or a software driver, beside the engine of the CPU.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
 use std::{collections::BTreeMap, io::Write, sync::Arc};
 
 use engine::{Event, JobId, Pool, Scheduler, SequenceModel, sequence::Step};

@@ -20,7 +20,7 @@ fn main(
     let own_rows = thread / LANES * 4u;
     var total: array<vec4<f32>, PANELS>;
     for (var slice = 0u; slice < SLICES; slice++) {
-        // Named zeros: without them naga before version 30 kept the sums of the slice before.
+        // Named zeros: an older naga, seen in a build of wgpu-native, kept the sums of the slice before.
         var sum = array<vec4<f32>, PANELS>();
         for (var s = 0u; s < STEPS; s++) {
             let step = slice * STEPS + s;

@@ -65,7 +65,7 @@ impl Buffer {
         let size = 4 * words as u64;
         let most = device.info().binding_bytes;
         if size > most {
-            return Err(GpuError::Memory { what: what.to_owned(), bytes: size });
+            return Err(GpuError::TooLarge { what: what.to_owned(), bytes: size, most });
         }
         let descriptor =
             wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };

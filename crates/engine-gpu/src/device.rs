@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
 };
 
+use generator::{DeviceFailure, GenerateError};
 use pollster::block_on;
 
 /// What can go wrong on a GPU.
@@ -46,12 +47,28 @@ pub enum GpuError {
         got: u64,
     },
     /// The GPU has no memory left.
-    #[error("the GPU has no memory for {what} of {bytes} bytes")]
+    #[error(
+        "the GPU has no memory for {what} of {bytes} bytes; draw fewer pictures at a time, or take a \
+         smaller precision or model"
+    )]
     Memory {
         /// What the memory was for.
         what: String,
         /// How much of it.
         bytes: u64,
+    },
+    /// A shader of this GPU cannot see so much memory at once.
+    #[error(
+        "{what} of {bytes} bytes is more than the {most} bytes that a shader of this GPU sees of one \
+         buffer; draw fewer pictures at a time, or take a smaller model"
+    )]
+    TooLarge {
+        /// What the memory was for.
+        what: String,
+        /// How much of it.
+        bytes: u64,
+        /// How much there can be.
+        most: u64,
     },
     /// wgpu refused a shader, a buffer or a command: an error of this crate.
     #[error("the GPU refused {what}: {reason}; this is an error of the engine")]
@@ -67,6 +84,17 @@ pub enum GpuError {
         /// What the driver says.
         reason: String,
     },
+}
+
+impl From<GpuError> for GenerateError {
+    fn from(error: GpuError) -> Self {
+        let failure = match error {
+            GpuError::Lost { .. } => DeviceFailure::Lost,
+            GpuError::Memory { .. } | GpuError::TooLarge { .. } => DeviceFailure::Memory,
+            _ => DeviceFailure::Refused,
+        };
+        Self::Device { failure, reason: error.to_string() }
+    }
 }
 
 /// A GPU that could be opened.
@@ -213,12 +241,8 @@ impl Device {
             }
         };
         let lost = note.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            // Dropping it is no loss.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                lost(GpuError::Lost { reason: message });
-            }
-        });
+        // It is called as well when the last handle is dropped; then nobody asks any more.
+        device.set_device_lost_callback(move |_, reason| lost(GpuError::Lost { reason }));
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             note(typed("work", 0, &error))
         }));
@@ -236,6 +260,13 @@ impl Device {
 
     pub(crate) fn queue(&self) -> &wgpu::Queue {
         &self.queue
+    }
+
+    /// Gives the GPU up, as if it had been removed. All that is on it is lost.
+    pub fn destroy(&self) {
+        self.device.destroy();
+        // Only a poll tells of it; an error of its own would say the same.
+        let _ = self.device.poll(wgpu::PollType::Poll);
     }
 
     /// The first error that was reported outside [`checked`](Self::checked).

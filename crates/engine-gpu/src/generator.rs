@@ -385,7 +385,6 @@ impl Generator {
             logits,
             read: Vec::new(),
             dispatches: 0,
-            error: None,
         })
     }
 
@@ -526,7 +525,6 @@ pub struct Session {
     /// The wanted logits of the last step.
     read: Vec<f32>,
     dispatches: usize,
-    error: Option<GpuError>,
 }
 
 impl std::fmt::Debug for Session {
@@ -544,11 +542,6 @@ impl Session {
     /// Dispatches of the last step.
     pub fn dispatches(&self) -> usize {
         self.dispatches
-    }
-
-    /// What has gone wrong in a step that a scheduler ran. From then on logits are not numbers.
-    pub fn error(&self) -> Option<&GpuError> {
-        self.error.as_ref()
     }
 
     /// Copies what slot `from` has seen to slot `to`.
@@ -595,31 +588,25 @@ impl SequenceModel for Generator {
     }
 
     fn session(&self, condition: usize, slots: usize) -> Result<Session, GenerateError> {
-        // The seam knows no other reason than memory.
-        Generator::session(self, condition, slots)
-            .map_err(|_| GenerateError::Memory { sequences: slots })
+        Ok(Generator::session(self, condition, slots)?)
     }
 
-    fn step(&self, session: &mut Session, steps: &[Step<'_>]) {
-        // The seam has no room for an error: the scheduler sees logits that are not numbers.
-        if let Err(error) = Generator::step(self, session, steps) {
-            session.read.clear();
-            session.error.get_or_insert(error);
-        }
+    fn step(&self, session: &mut Session, steps: &[Step<'_>]) -> Result<(), GenerateError> {
+        Ok(Generator::step(self, session, steps)?)
     }
 
     fn logits(&self, session: &Session, index: usize, out: &mut [f32]) {
-        if session.error.is_some() {
-            out.fill(f32::NAN);
-            return;
-        }
         out.copy_from_slice(&session.read[index * session.codes..][..session.codes]);
     }
 
-    fn share(&self, session: &mut Session, from: usize, to: usize, _: usize) {
-        if let Err(error) = session.share(from, to) {
-            session.error.get_or_insert(error);
-        }
+    fn share(
+        &self,
+        session: &mut Session,
+        from: usize,
+        to: usize,
+        _: usize,
+    ) -> Result<(), GenerateError> {
+        Ok(session.share(from, to)?)
     }
 
     fn pool(&self) -> &Pool {

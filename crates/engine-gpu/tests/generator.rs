@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, io::Write, sync::Arc};
 use engine::{Event, JobId, Pool, Scheduler, SequenceModel, sequence::Step};
 use engine_gpu::{Device, Generator, GpuError, LoadError, Precision};
 use files::safetensors::TensorFile;
-use generator::{Condition, GeneratorConfig, Request, SamplingConfig};
+use generator::{
+    Condition, DeviceFailure, GenerateError, GeneratorConfig, Request, SamplingConfig,
+};
 use tokens::CodebookIndex;
 
 /// The first GPU, or the driver on the CPU. Tests that find neither do nothing and say so.
@@ -90,7 +92,7 @@ fn logits<M: SequenceModel>(model: &M, ids: &[usize], at_once: usize) -> Vec<f32
     for (part, ids) in ids.chunks(at_once).enumerate() {
         let start = part * at_once;
         let step = Step { slot: 2, condition: 1, start, ids, logits: ids.len() };
-        model.step(&mut session, &[step]);
+        model.step(&mut session, &[step]).unwrap();
         for index in 0..ids.len() {
             let mut out = vec![0.0; codes];
             model.logits(&session, index, &mut out);
@@ -194,4 +196,49 @@ fn should_refuse_weights_of_another_architecture() {
         .unwrap_err();
     assert!(matches!(error, LoadError::Weights(_)), "{error}");
     assert!(error.to_string().contains("blocks.5."), "{error}");
+}
+
+#[test]
+fn should_fail_pictures_where_the_gpu_is_lost() {
+    let Some(device) = device() else { return };
+    let mut scheduler = Scheduler::new(gpu(&device, Precision::F32), 2).unwrap();
+    let mut ends = Vec::new();
+    let submit_all = |scheduler: &mut Scheduler<Generator>| {
+        for (request, sampling) in &requests()[..3] {
+            scheduler.submit(request.clone(), *sampling).unwrap();
+        }
+    };
+    submit_all(&mut scheduler);
+    for _ in 0..5 {
+        scheduler.step(&mut ends);
+    }
+    device.destroy();
+    ends.clear();
+    // Those that wait fail as well, and those that come after.
+    for _ in 0..2 {
+        while !scheduler.is_idle() {
+            scheduler.step(&mut ends);
+        }
+        assert_eq!(ends.len(), 3);
+        for event in ends.drain(..) {
+            let Event::Failed { error, .. } = event else { panic!("{event:?}") };
+            let GenerateError::Device { failure, reason } = error else { panic!("{error}") };
+            assert_eq!(failure, DeviceFailure::Lost);
+            assert!(reason.contains("the GPU was lost"), "{reason}");
+        }
+        submit_all(&mut scheduler);
+    }
+    let error = SequenceModel::session(scheduler.model(), 1, 1).unwrap_err();
+    assert!(matches!(error, GenerateError::Device { failure: DeviceFailure::Lost, .. }), "{error}");
+}
+
+#[test]
+fn should_say_what_is_larger_than_a_shader_can_see() {
+    let Some(device) = device() else { return };
+    let gpu = gpu(&device, Precision::F32);
+    let error = SequenceModel::session(&gpu, 1, 1 << 24).unwrap_err();
+    let GenerateError::Device { failure: DeviceFailure::Memory, reason } = error else {
+        panic!("{error}")
+    };
+    assert!(reason.contains("keys of") && reason.contains("fewer pictures"), "{reason}");
 }

@@ -34,7 +34,8 @@ pub enum Event {
         /// The whole sequence.
         tokens: Vec<CodebookIndex>,
     },
-    /// A picture's logits are not numbers; the others go on.
+    /// A picture's logits are not numbers, and the others go on; or the device that computes has
+    /// failed, which ends all that are being drawn.
     Failed {
         /// The request.
         job: JobId,
@@ -362,8 +363,28 @@ impl<M: SequenceModel> Scheduler<M> {
         if self.running.is_empty() {
             return;
         }
-        self.draft();
-        self.share();
+        match self.advance() {
+            Ok(()) => self.tell(events),
+            Err(error) => self.fail(&error, events),
+        }
+    }
+
+    /// Ends all running pictures, because what the model has seen of them is lost.
+    fn fail(&mut self, error: &GenerateError, events: &mut Vec<Event>) {
+        while !self.running.is_empty() {
+            let job = self.leave(0);
+            events.push(Event::Failed { job: job.id, error: error.clone() });
+        }
+        self.held.iter_mut().for_each(Vec::clear);
+    }
+
+    /// One pass over the weights, and the choices after it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn advance(&mut self) -> Result<(), GenerateError> {
+        self.draft()?;
+        self.share()?;
         let Self { model, session, running, places, held, .. } = self;
         let (length, most) = (model.layout().len(), model.most_positions());
         let mut logits = 0;
@@ -421,7 +442,7 @@ impl<M: SequenceModel> Scheduler<M> {
                 })
             })
             .collect();
-        model.step(session, &steps);
+        model.step(session, &steps)?;
         for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
             stream.seen += stream.reads;
             if stream.seen < stream.shared() {
@@ -431,11 +452,11 @@ impl<M: SequenceModel> Scheduler<M> {
         }
         let (choices, samplers) = (&mut self.choices, &mut self.samplers);
         choose_all(model, session, running, places, choices, samplers);
-        self.tell(events);
+        Ok(())
     }
 
     /// Gives those that have seen nothing yet what others have seen of the same condition.
-    fn share(&mut self) {
+    fn share(&mut self) -> Result<(), GenerateError> {
         let Self { model, session, running, held, .. } = self;
         for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
             let (slot, shared) = (stream.slot, stream.shared());
@@ -446,17 +467,18 @@ impl<M: SequenceModel> Scheduler<M> {
                 let other = held.iter().position(|held| held == stream.condition());
                 held[slot].clear();
                 let Some(other) = other else { continue };
-                model.share(session, other, slot, shared);
+                model.share(session, other, slot, shared)?;
                 held[slot].extend(&stream.ids[..stream.condition]);
             }
             stream.seen = shared;
         }
+        Ok(())
     }
 
     /// Finds tokens to try after those that are decided.
-    fn draft(&mut self) {
+    fn draft(&mut self) -> Result<(), GenerateError> {
         let Self { model, session, drafting, running, places, choices, samplers, .. } = self;
-        drafting.draft(model, session, running, places, choices, samplers);
+        drafting.draft(model, session, running, places, choices, samplers)
     }
 
     /// Takes the choices in and tells of rows and pictures that are whole.

@@ -46,9 +46,12 @@ pub trait SequenceModel: Send + Sync {
 
     /// Decodes the next positions of some sequences in one pass over the weights.
     ///
+    /// # Errors
+    /// If the device that computes fails. What these sequences have seen is lost then.
+    ///
     /// # Panics
     /// If a step is not one that the session has room for.
-    fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]);
+    fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]) -> Result<(), GenerateError>;
 
     /// Copies the `index`-th wanted logits of the last step, in the order of its steps, one a code.
     ///
@@ -58,9 +61,18 @@ pub trait SequenceModel: Send + Sync {
 
     /// Copies what slot `from` has seen of its first positions to slot `to`.
     ///
+    /// # Errors
+    /// If the device that computes fails.
+    ///
     /// # Panics
     /// If the session has no such slots, or fewer positions.
-    fn share(&self, session: &mut Self::Session, from: usize, to: usize, positions: usize);
+    fn share(
+        &self,
+        session: &mut Self::Session,
+        from: usize,
+        to: usize,
+        positions: usize,
+    ) -> Result<(), GenerateError>;
 
     /// Most positions that one sequence decodes in one step: at least [`POSITIONS`].
     fn most_positions(&self) -> usize {
@@ -126,8 +138,12 @@ macro_rules! through_a_pointer {
                 self.deref().session(condition, slots)
             }
 
-            fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]) {
-                self.deref().step(session, steps);
+            fn step(
+                &self,
+                session: &mut Self::Session,
+                steps: &[Step<'_>],
+            ) -> Result<(), GenerateError> {
+                self.deref().step(session, steps)
             }
 
             fn logits(&self, session: &Self::Session, index: usize, out: &mut [f32]) {
@@ -140,8 +156,8 @@ macro_rules! through_a_pointer {
                 from: usize,
                 to: usize,
                 positions: usize,
-            ) {
-                self.deref().share(session, from, to, positions);
+            ) -> Result<(), GenerateError> {
+                self.deref().share(session, from, to, positions)
             }
 
             fn most_positions(&self) -> usize {

@@ -46,6 +46,17 @@ pub enum GpuError {
         /// What there is.
         got: u64,
     },
+    /// Shaders read four numbers at a time.
+    #[error(
+        "the engine for GPUs needs heads whose width is a multiple of four and at most {most}; this \
+         model's have {got} numbers; use the device `cpu`"
+    )]
+    Head {
+        /// Numbers of a head.
+        got: usize,
+        /// Most of them.
+        most: usize,
+    },
     /// The GPU has no memory left.
     #[error(
         "the GPU has no memory for {what} of {bytes} bytes; draw fewer pictures at a time, or take a \
@@ -252,6 +263,17 @@ impl Device {
     /// What is known of it.
     pub fn info(&self) -> &AdapterInfo {
         &self.info
+    }
+
+    /// Looks whether attention can compute with heads of this width, and with it all else.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub(crate) fn check_head(&self, got: usize, most: usize) -> Result<(), GpuError> {
+        if got > most || !got.is_multiple_of(4) {
+            return Err(GpuError::Head { got, most });
+        }
+        Ok(())
     }
 
     pub(crate) fn wgpu(&self) -> &wgpu::Device {

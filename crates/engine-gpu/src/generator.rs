@@ -112,16 +112,8 @@ impl Generator {
         device: &Device,
         pool: Arc<Pool>,
     ) -> Result<Self, LoadError> {
-        if config.head() > HEAD {
-            return Err(GpuError::Limit {
-                adapter: device.info().name.clone(),
-                limit: "numbers of a head",
-                needed: config.head() as u64,
-                got: HEAD as u64,
-            }
-            .into());
-        }
-        let mut parameters = Parameters::new(file)?;
+        device.check_head(config.head(), HEAD)?;
+        let mut parameters = Parameters::new(file, |_| true)?;
         let built = Self::build(&mut parameters, config, precision, device, pool)?;
         parameters.finish()?;
         Ok(built)

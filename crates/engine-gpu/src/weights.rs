@@ -141,12 +141,17 @@ pub(crate) struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
+    /// Every tensor whose name `belongs` accepts must be used.
+    ///
     /// # Errors
     /// If the file is damaged.
-    pub(crate) fn new(file: &'a TensorFile) -> Result<Self, FileError> {
+    pub(crate) fn new(
+        file: &'a TensorFile,
+        belongs: impl Fn(&str) -> bool,
+    ) -> Result<Self, FileError> {
         let views = file.views()?;
-        let unused =
-            views.iter().map(|(name, view)| (name.clone(), view.shape().to_vec())).collect();
+        let unused = views.iter().filter(|(name, _)| belongs(name));
+        let unused = unused.map(|(name, view)| (name.clone(), view.shape().to_vec())).collect();
         Ok(Self { file, views, unused, problems: Vec::new(), strange: None })
     }
 

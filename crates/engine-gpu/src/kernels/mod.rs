@@ -158,13 +158,13 @@ pub(crate) enum Finish {
     /// The SiLU of the first matrix's sum times the second one's.
     SiluGate,
     /// Adds a bias, then takes the GELU.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the tokenizer needs it"))]
     Gelu,
 }
 
 /// The size of a product, for which its shaders are compiled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ProductShape {
+    /// Rows of `x` are filled up to a multiple of four.
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     pub(crate) precision: Precision,
@@ -177,7 +177,8 @@ pub(crate) struct ProductShape {
 #[derive(Debug, Clone)]
 pub(crate) struct ProductKernels {
     shape: ProductShape,
-    few: [(usize, Kernel); 3],
+    /// None where rows are many always.
+    few: Vec<(usize, Kernel)>,
     many: Kernel,
     norm: Option<Kernel>,
 }
@@ -189,13 +190,29 @@ const PRODUCT: &str = include_str!("product.wgsl");
 const MEAN_SQUARE: &str = include_str!("mean_square.wgsl");
 
 impl ProductKernels {
+    /// For any number of rows.
+    ///
+    /// # Errors
+    /// If the GPU refuses a shader.
     pub(crate) fn new(device: &Device, shape: ProductShape) -> Result<Self, GpuError> {
+        Self::compile(device, shape, &[1, 2, 4])
+    }
+
+    /// For many rows; few take as long.
+    ///
+    /// # Errors
+    /// If the GPU refuses a shader.
+    pub(crate) fn of_many(device: &Device, shape: ProductShape) -> Result<Self, GpuError> {
+        Self::compile(device, shape, &[])
+    }
+
+    fn compile(device: &Device, shape: ProductShape, few: &[usize]) -> Result<Self, GpuError> {
         let weights = match shape.precision {
             Precision::F32 => include_str!("weights_f32.wgsl"),
             Precision::Bf16 => include_str!("weights_bf16.wgsl"),
         };
         let constants = Constants::default()
-            .number("INPUTS4", shape.inputs / 4)
+            .number("INPUTS4", shape.inputs.div_ceil(4))
             .number("OUTPUTS", shape.outputs)
             .number("STEPS", steps(shape.inputs))
             .number(
@@ -218,7 +235,7 @@ impl ProductKernels {
             Binding::Read,
             Binding::Write,
         ];
-        let few = |rows: usize| -> Result<_, GpuError> {
+        let compile = |&rows: &usize| -> Result<_, GpuError> {
             let constants =
                 constants.clone().number("ROWS", rows).flag("NORM", shape.norm.is_some());
             let parts = [PRODUCT, weights, MEAN_SQUARE, include_str!("product_few.wgsl")];
@@ -227,7 +244,7 @@ impl ProductKernels {
         let parts = [PRODUCT, weights, include_str!("product_many.wgsl")];
         Ok(Self {
             shape,
-            few: [few(1)?, few(2)?, few(4)?],
+            few: few.iter().map(compile).collect::<Result<_, _>>()?,
             many: Kernel::new(device, "product of many rows", &constants, &parts, &bindings)?,
             norm: shape
                 .norm
@@ -252,9 +269,20 @@ pub(crate) fn norm_kernel(
     Kernel::new(device, "norm", &constants, &[MEAN_SQUARE, include_str!("norm.wgsl")], &bindings)
 }
 
+/// A layer norm of rows, from one buffer to another.
+pub(crate) fn layer_norm_kernel(
+    device: &Device,
+    width: usize,
+    epsilon: f32,
+) -> Result<Kernel, GpuError> {
+    let constants = Constants::default().number("WIDTH4", width / 4).float("EPSILON", epsilon);
+    let bindings = [Binding::Uniform, Binding::Read, Binding::Read, Binding::Read, Binding::Write];
+    Kernel::new(device, "layer norm", &constants, &[include_str!("layer_norm.wgsl")], &bindings)
+}
+
 /// Where a product reads and writes.
 pub(crate) struct ProductBuffers<'a> {
-    /// Four words: how many rows there are.
+    /// How many rows there are, and, where there is no norm, the first row read and the first written.
     pub(crate) counts: &'a Buffer,
     pub(crate) bias: &'a Buffer,
     /// Weights of the norm.
@@ -285,13 +313,13 @@ impl Product {
     ) -> Result<Self, GpuError> {
         let ProductBuffers { counts, bias, norm, x, normed, out } = *buffers;
         let weights = norm.unwrap_or(bias);
-        let first = &kernels.few[0].1;
         let mut bands = Vec::new();
         for band in &matrix.bands {
             let place = uniform(device, [band.first as u32, band.panels as u32, 0, 0])?;
             let many = if norm.is_some() { normed } else { x };
             let bind = |x: &Buffer| {
-                first.bind(device, &[counts, &place, &band.weights, bias, weights, x, out])
+                // All have the same bindings.
+                kernels.many.bind(device, &[counts, &place, &band.weights, bias, weights, x, out])
             };
             bands.push((band.panels, [bind(x)?, bind(many)?]));
         }
@@ -308,9 +336,8 @@ impl Product {
     /// Runs it for this many rows; returns the number of dispatches.
     pub(crate) fn run(&self, pass: &mut wgpu::ComputePass<'_>, rows: usize) -> usize {
         let kernels = &*self.kernels;
-        if rows < MANY {
-            let (at_once, kernel) =
-                kernels.few.iter().find(|(most, _)| rows <= *most).unwrap_or(&kernels.few[2]);
+        let fits = kernels.few.iter().find(|(most, _)| rows <= *most).or(kernels.few.last());
+        if let (true, Some((at_once, kernel))) = (rows < MANY, fits) {
             for (panels, [few, _]) in &self.bands {
                 kernel.run(pass, few, *panels, rows.div_ceil(*at_once));
             }

@@ -15,7 +15,7 @@ struct Eight {
     high: vec4<f32>,
 }
 
-@group(0) @binding(0) var<uniform> counts: vec4<u32>;      // rows in x
+@group(0) @binding(0) var<uniform> counts: vec4<u32>;      // rows, first row of x, first row of out
 @group(0) @binding(1) var<uniform> band: vec4<u32>;        // first panel, panels
 @group(0) @binding(2) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>; // [OUTPUTS]
@@ -56,7 +56,7 @@ fn gelu(value: f32) -> f32 {
 }
 
 fn finish(row: u32, output: u32, first: f32, second: f32) {
-    let place = row * OUTPUTS + output;
+    let place = (counts.z + row) * OUTPUTS + output;
     if (FINISH == FINISH_SILU_GATE) {
         out[place] = first / (1.0 + exp(-first)) * second;
     } else if (FINISH == FINISH_ADD) {

@@ -17,7 +17,7 @@ fn main(
     var inverse: array<f32, ROWS>;
     if (NORM) {
         for (var r = 0u; r < ROWS; r++) {
-            inverse[r] = inverse_norm(min(first_row + r, rows - 1u), thread);
+            inverse[r] = inverse_norm(counts.y + min(first_row + r, rows - 1u), thread);
         }
     }
     var sum: array<f32, ROWS * PARTS>;
@@ -32,7 +32,7 @@ fn main(
             second = weights_at(weight_index(panel, 1u, step, lane));
         }
         for (var r = 0u; r < ROWS; r++) {
-            let row = min(first_row + r, rows - 1u) * INPUTS4;
+            let row = (counts.y + min(first_row + r, rows - 1u)) * INPUTS4;
             var low = x[row + at.x];
             var high = x[row + at.y];
             if (NORM) {

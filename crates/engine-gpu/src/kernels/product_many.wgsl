@@ -30,7 +30,7 @@ fn main(
                 let i = 2u * step + half;
                 var value = vec4(0.0);
                 if (i < INPUTS4 && first_row + row < rows) {
-                    value = x[(first_row + row) * INPUTS4 + i];
+                    value = x[(counts.y + first_row + row) * INPUTS4 + i];
                 }
                 for (var k = 0u; k < 4u; k++) {
                     x_tile[(4u * half + k) * ROW_TILE + row] = value[k];

@@ -121,6 +121,8 @@ pub struct AdapterInfo {
     pub driver: String,
     /// Whether it is a program on the CPU.
     pub software: bool,
+    /// Most bytes of a buffer.
+    pub buffer_bytes: u64,
     /// Bytes that a shader can see of one buffer.
     pub binding_bytes: u64,
     /// Whether shaders can compute in f16.
@@ -143,6 +145,7 @@ fn describe(number: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
         backend: info.backend.to_string(),
         driver: format!("{} {}", info.driver, info.driver_info),
         software: info.device_type == wgpu::DeviceType::Cpu,
+        buffer_bytes: adapter.limits().max_buffer_size,
         binding_bytes: adapter.limits().max_storage_buffer_binding_size,
         half: features.contains(wgpu::Features::SHADER_F16),
         subgroup: features

@@ -228,6 +228,18 @@ impl Generator {
         layers.chain([&self.output]).map(Matrix::bytes).sum()
     }
 
+    /// Bytes of the keys and values of a position.
+    pub fn position_bytes(&self) -> usize {
+        2 * 4 * self.config.layers * self.config.key_value_width()
+    }
+
+    /// Most sequences of a session: a shader sees the keys of all of them in one layer.
+    pub fn most_slots(&self, condition: usize) -> usize {
+        let positions = condition + self.config.layout.len() - 1;
+        let words = positions.next_multiple_of(BLOCK) * self.config.key_value_width();
+        usize::try_from(self.device.info().binding_bytes / (4 * words as u64)).unwrap_or(usize::MAX)
+    }
+
     /// Room for this many sequences side by side, with conditions of up to `condition` ids.
     ///
     /// # Errors

@@ -35,7 +35,9 @@ impl Buffer {
     /// # Errors
     /// If there is no memory.
     pub(crate) fn uniform(device: &Device, what: &str, words: [u32; 4]) -> Result<Self, GpuError> {
-        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let usage = wgpu::BufferUsages::UNIFORM
+            | wgpu::BufferUsages::COPY_DST
+            | wgpu::BufferUsages::COPY_SRC;
         let buffer = Self::create(device, what, words.len(), usage)?;
         buffer.write(device, &words)?;
         Ok(buffer)

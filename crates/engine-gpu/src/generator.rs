@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
-use engine::{Pool, SequenceModel, sequence::Step};
+use engine::{
+    Pool, SequenceModel,
+    sequence::{Chooser, Choosing, Step},
+};
 use files::safetensors::TensorFile;
 use generator::{
     Condition, GenerateError, GeneratorConfig, NORM_EPSILON, Request, Rotary, SamplingConfig,
+    guidance,
 };
-use tokens::TokenLayout;
+use tokens::{
+    CodebookIndex, TokenLayout,
+    noise::{Noise, Purpose},
+};
 
 use crate::{
     buffer::Buffer,
@@ -16,7 +23,7 @@ use crate::{
         Binding, Constants, Finish, Kernel, Product, ProductBuffers, ProductKernels, ProductShape,
         norm_kernel, uniform,
     },
-    weights::{Matrix, Parameters, Precision},
+    weights::{Matrix, Parameters, Precision, packed},
 };
 
 /// Why a generator cannot be opened on a GPU.
@@ -47,6 +54,32 @@ const POSITIONS: usize = 3 * 1024;
 
 /// Most numbers of a head: attention has a thread for four of them.
 const HEAD: usize = 256;
+
+/// Most tokens of a picture that are chosen in one submission.
+const CHOICES: usize = 16;
+
+/// Most bytes of noise in one submission.
+const NOISE_BYTES: usize = 64 << 20;
+
+/// What the shader writes where logits are not numbers.
+const NO_CODE: u32 = u32::MAX;
+
+/// A picture whose tokens are chosen, as the shader reads it.
+#[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
+#[repr(C)]
+struct ChosenPicture {
+    /// Rows of the conditional and the unconditional logits; then of the sequences.
+    logits: [u32; 2],
+    slots: [u32; 2],
+    /// Positions of the next token.
+    positions: [u32; 2],
+    /// Its rows of rotations.
+    turns: [u32; 2],
+    top_k: u32,
+    top_p: f32,
+    temperature: f32,
+    guided: u32,
+}
 
 /// A block of the transformer.
 struct Layer {
@@ -90,6 +123,7 @@ pub struct Generator {
     products: Products,
     embed: Kernel,
     gather_norm: Kernel,
+    choose: Kernel,
 }
 
 impl std::fmt::Debug for Generator {
@@ -198,6 +232,20 @@ impl Generator {
                 &bindings,
             )?,
             gather_norm: norm_kernel(device, width, epsilon, true)?,
+            choose: Kernel::new(
+                device,
+                "choose",
+                &Constants::default().number("CODES", config.codes),
+                &[include_str!("kernels/choose.wgsl")],
+                &[
+                    Binding::Read,
+                    Binding::Read,
+                    Binding::Read,
+                    Binding::Write,
+                    Binding::Write,
+                    Binding::Write,
+                ],
+            )?,
             config: config.clone(),
             precision,
             device: device.clone(),
@@ -366,7 +414,28 @@ impl Generator {
                 out: &logits,
             },
         )?;
+        // Every sequence may be a picture of its own.
+        let most_pictures = slots.min(ROWS);
+        let choices = NOISE_BYTES / (4 * config.codes * most_pictures);
+        let choices = choices.clamp(1, CHOICES);
+        let each = most_pictures * choices;
+        let pictures = Buffer::zeros(device, "pictures", 12 * most_pictures)?;
+        let scales = Buffer::zeros(device, "scales of guidance", each)?;
+        let noise = Buffer::zeros(device, "noise", each * config.codes)?;
+        let chosen = Buffer::zeros(device, "chosen tokens", 2 + most_pictures + each)?;
+        let in_order: Vec<u32> = (0..ROWS as u32).collect();
         Ok(Session {
+            choose: self
+                .choose
+                .bind(device, &[&pictures, &scales, &noise, &logits, &rows, &chosen])?,
+            readable_tokens: Buffer::readable(device, "tokens to read", each)?,
+            in_order: Buffer::of(device, "rows in order", &in_order)?,
+            pictures,
+            scales,
+            noise,
+            chosen,
+            choices,
+            most_pictures,
             embed: self.embed.bind(device, &[&rows, &self.embedding, &x])?,
             gather: self
                 .gather_norm
@@ -401,6 +470,21 @@ impl Generator {
     /// If a slot or an identifier is out of range, a slot stands in two steps, or a step has no
     /// position or reaches beyond a whole sequence.
     pub fn step(&self, session: &mut Session, steps: &[Step<'_>]) -> Result<(), GpuError> {
+        let (rows, wanted) = self.rows(session, steps);
+        session.read.clear();
+        session.dispatches = 0;
+        // A sequence's positions come in their order, so that each part finds those before it.
+        for (rows, wanted) in rows.chunks(ROWS).zip(wanted.chunks(ROWS)) {
+            let wanted: Vec<u32> =
+                (0..).zip(wanted).filter(|(_, wanted)| **wanted).map(|(row, _)| row).collect();
+            self.run(session, rows, &wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Slot, position, id and row of rotations of each position of some steps, and whether logits are
+    /// wanted after it.
+    fn rows(&self, session: &Session, steps: &[Step<'_>]) -> (Vec<[u32; 4]>, Vec<bool>) {
         let vocabulary = self.config.vocabulary().len();
         let mut taken = vec![false; session.slots];
         let mut rows: Vec<[u32; 4]> = Vec::new();
@@ -420,13 +504,49 @@ impl Generator {
                 wanted.push(offset + step.logits >= count);
             }
         }
-        session.read.clear();
-        session.dispatches = 0;
-        // A sequence's positions come in their order, so that each part finds those before it.
-        for (rows, wanted) in rows.chunks(ROWS).zip(wanted.chunks(ROWS)) {
-            let wanted: Vec<u32> =
-                (0..).zip(wanted).filter(|(_, wanted)| **wanted).map(|(row, _)| row).collect();
-            self.run(session, rows, &wanted)?;
+        (rows, wanted)
+    }
+
+    /// The dispatches of one step: `rows` rows through the model, and the logits of `wanted` of them.
+    /// Returns how many there are.
+    fn pass(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        session: &Session,
+        rows: usize,
+        wanted: usize,
+    ) -> usize {
+        self.embed.run(pass, &session.embed, rows, 1);
+        let mut dispatches = 1;
+        let (heads, all_heads) =
+            (self.config.heads, self.config.heads + 2 * self.config.key_value_heads());
+        for layer in &session.layers {
+            dispatches += layer.query_key_value.run(pass, rows);
+            session.remember.run(pass, &layer.remember, rows, all_heads);
+            session.attention.run(pass, &layer.attention, rows, heads);
+            dispatches += 2;
+            dispatches += layer.projection.run(pass, rows);
+            dispatches += layer.gate_and_up.run(pass, rows);
+            dispatches += layer.down.run(pass, rows);
+        }
+        if wanted > 0 {
+            self.gather_norm.run(pass, &session.gather, wanted, 1);
+            dispatches += 1 + session.output.run(pass, wanted);
+        }
+        dispatches
+    }
+
+    /// Uploads what a step reads.
+    ///
+    /// # Errors
+    /// If the GPU was lost.
+    fn upload(&self, session: &Session, rows: &[[u32; 4]], wanted: &[u32]) -> Result<(), GpuError> {
+        let device = &self.device;
+        session.counts.write(device, &[rows.len() as u32, 0, 0, 0])?;
+        session.wanted_counts.write(device, &[wanted.len() as u32, 0, 0, 0])?;
+        session.rows.write(device, rows)?;
+        if !wanted.is_empty() {
+            session.wanted.write(device, wanted)?;
         }
         Ok(())
     }
@@ -440,34 +560,13 @@ impl Generator {
     ) -> Result<(), GpuError> {
         let device = &self.device;
         let bytes = 4 * (wanted.len() * session.codes) as u64;
-        session.counts.write(device, &[rows.len() as u32, 0, 0, 0])?;
-        session.wanted_counts.write(device, &[wanted.len() as u32, 0, 0, 0])?;
-        session.rows.write(device, rows)?;
-        if !wanted.is_empty() {
-            session.wanted.write(device, wanted)?;
-        }
+        self.upload(session, rows, wanted)?;
         let dispatches = device.checked("a step", 0, || {
             let mut encoder = device.wgpu().create_command_encoder(&Default::default());
-            let mut dispatches = 1;
-            {
+            let dispatches = {
                 let pass = &mut encoder.begin_compute_pass(&Default::default());
-                self.embed.run(pass, &session.embed, rows.len(), 1);
-                let (heads, all_heads) =
-                    (self.config.heads, self.config.heads + 2 * self.config.key_value_heads());
-                for layer in &session.layers {
-                    dispatches += layer.query_key_value.run(pass, rows.len());
-                    session.remember.run(pass, &layer.remember, rows.len(), all_heads);
-                    session.attention.run(pass, &layer.attention, rows.len(), heads);
-                    dispatches += 2;
-                    dispatches += layer.projection.run(pass, rows.len());
-                    dispatches += layer.gate_and_up.run(pass, rows.len());
-                    dispatches += layer.down.run(pass, rows.len());
-                }
-                if !wanted.is_empty() {
-                    self.gather_norm.run(pass, &session.gather, wanted.len(), 1);
-                    dispatches += 1 + session.output.run(pass, wanted.len());
-                }
-            }
+                self.pass(pass, session, rows.len(), wanted.len())
+            };
             if !wanted.is_empty() {
                 encoder.copy_buffer_to_buffer(
                     session.logits.wgpu(),
@@ -488,6 +587,52 @@ impl Generator {
             })?;
         }
         Ok(())
+    }
+}
+
+/// What a step costs a GPU that decodes one position of some sequences, beside the least that any
+/// engine must read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepCost {
+    /// Dispatches, the choice included.
+    pub dispatches: usize,
+    /// Bytes of weights, keys and values that are read.
+    pub bytes: u64,
+    /// Bytes of those weights in their precision, and of keys and values in the same.
+    pub least_bytes: u64,
+}
+
+impl StepCost {
+    /// For a model of this architecture with so few sequences that each product is one pass over the
+    /// weights, up to four, each of which has seen so many positions.
+    pub fn new(
+        config: &GeneratorConfig,
+        precision: Precision,
+        sequences: usize,
+        positions: usize,
+    ) -> Self {
+        let (width, hidden) = (config.width, config.hidden());
+        let matrices = [
+            ([width + 2 * config.key_value_width(), width], 1),
+            ([width, width], 1),
+            ([hidden, width], 2),
+            ([width, hidden], 1),
+        ];
+        let output = [([config.codes, width], 1)];
+        let layers = std::iter::repeat_n(&matrices[..], config.layers).flatten();
+        // Of a layer besides its products: rotation and cache, attention. Of a step: the embedding, the
+        // last norm, the choice.
+        let mut cost = Self { dispatches: 2 * config.layers + 3, bytes: 0, least_bytes: 0 };
+        for &(shape, parts) in layers.chain(&output) {
+            let (bytes, bands) = packed(shape, parts, precision);
+            cost.dispatches += bands;
+            cost.bytes += bytes;
+            cost.least_bytes += (parts * shape[0] * shape[1] * precision.bytes()) as u64;
+        }
+        let seen = (2 * config.layers * config.key_value_width() * sequences * positions) as u64;
+        cost.bytes += 4 * seen;
+        cost.least_bytes += precision.bytes() as u64 * seen;
+        cost
     }
 }
 
@@ -526,6 +671,18 @@ pub struct Session {
     attention: Kernel,
     gather: wgpu::BindGroup,
     output: Product,
+    choose: wgpu::BindGroup,
+    /// What the shader that chooses reads: of each picture, and of each of its tokens.
+    pictures: Buffer,
+    scales: Buffer,
+    noise: Buffer,
+    chosen: Buffer,
+    readable_tokens: Buffer,
+    /// 0, 1, …: in steps after the first one logits are wanted of all rows.
+    in_order: Buffer,
+    /// Most tokens of a picture in one submission, and most pictures.
+    choices: usize,
+    most_pictures: usize,
     /// The wanted logits of the last step.
     read: Vec<f32>,
     dispatches: usize,
@@ -567,6 +724,145 @@ impl Session {
             }
             device.queue().submit([encoder.finish()]);
         })
+    }
+}
+
+impl Chooser<Session> for Generator {
+    fn most_choices(&self, session: &Session, positions: usize, pictures: usize) -> usize {
+        let fits = positions <= ROWS && pictures <= session.most_pictures;
+        if fits { session.choices } else { 0 }
+    }
+
+    fn choose(
+        &self,
+        session: &mut Session,
+        steps: &[Step<'_>],
+        pictures: &[Choosing<'_>],
+        choices: usize,
+    ) -> Result<Vec<Option<CodebookIndex>>, GenerateError> {
+        Ok(self.choose_tokens(session, steps, pictures, choices)?)
+    }
+}
+
+impl Generator {
+    fn choose_tokens(
+        &self,
+        session: &mut Session,
+        steps: &[Step<'_>],
+        pictures: &[Choosing<'_>],
+        choices: usize,
+    ) -> Result<Vec<Option<CodebookIndex>>, GpuError> {
+        assert!((1..=session.choices).contains(&choices), "choices of one submission");
+        assert!(pictures.len() <= session.most_pictures, "pictures of one submission");
+        let device = &self.device;
+        let (rows, wanted) = self.rows(session, steps);
+        assert!(rows.len() <= ROWS, "positions of one submission");
+        let wanted: Vec<u32> =
+            (0..).zip(&wanted).filter(|(_, wanted)| **wanted).map(|(row, _)| row).collect();
+        // After the first step every sequence has one row.
+        let sequences: Vec<_> = steps.iter().filter(|step| step.logits > 0).collect();
+        assert!(choices == 1 || wanted.len() == steps.len(), "logits of every sequence");
+        self.upload(session, &rows, &wanted)?;
+        self.upload_choices(session, &sequences, pictures, choices)?;
+        let each = pictures.len() * choices;
+        let dispatches = device.checked("steps", 0, || {
+            let mut encoder = device.wgpu().create_command_encoder(&Default::default());
+            let step = |encoder: &mut wgpu::CommandEncoder, rows: usize, count: usize| {
+                let pass = &mut encoder.begin_compute_pass(&Default::default());
+                let mut dispatches = 0;
+                for _ in 0..count {
+                    dispatches += 1 + self.pass(pass, session, rows, wanted.len());
+                    self.choose.run(pass, &session.choose, pictures.len(), 1);
+                }
+                dispatches
+            };
+            let mut dispatches = step(&mut encoder, rows.len(), 1);
+            if choices > 1 {
+                let copy = |encoder: &mut wgpu::CommandEncoder,
+                            from: &Buffer,
+                            to: &Buffer,
+                            words| {
+                    encoder.copy_buffer_to_buffer(from.wgpu(), 0, to.wgpu(), 0, 4 * words as u64);
+                };
+                copy(&mut encoder, &session.wanted_counts, &session.counts, 4);
+                copy(&mut encoder, &session.in_order, &session.wanted, wanted.len());
+                dispatches += step(&mut encoder, wanted.len(), choices - 1);
+            }
+            let (from, to) = (session.chosen.wgpu(), session.readable_tokens.wgpu());
+            let place = 4 * (2 + pictures.len()) as u64;
+            encoder.copy_buffer_to_buffer(from, place, to, 0, 4 * each as u64);
+            device.queue().submit([encoder.finish()]);
+            dispatches
+        })?;
+        session.dispatches = dispatches;
+        session.read.clear();
+        let mut tokens = Vec::with_capacity(each);
+        device.read(session.readable_tokens.wgpu(), 4 * each as u64, |bytes| {
+            let codes = bytemuck::pod_collect_to_vec::<u8, u32>(bytes);
+            // Codes fit, the config was checked.
+            let token = |code| (code != NO_CODE).then_some(code as CodebookIndex);
+            tokens.extend(codes.into_iter().map(token));
+        })?;
+        Ok(tokens)
+    }
+
+    /// Uploads what the choice reads: pictures, scales of guidance, and the noise of their tokens.
+    ///
+    /// # Errors
+    /// If the GPU was lost.
+    fn upload_choices(
+        &self,
+        session: &Session,
+        sequences: &[&Step<'_>],
+        pictures: &[Choosing<'_>],
+        choices: usize,
+    ) -> Result<(), GpuError> {
+        let (device, codes, length) = (&self.device, self.config.codes, self.config.layout.len());
+        let mut descriptions = Vec::with_capacity(pictures.len());
+        let mut scales = Vec::with_capacity(pictures.len() * choices);
+        for picture in pictures {
+            let sampling = picture.sampling;
+            let halves = [picture.conditional, picture.unconditional.unwrap_or(0)];
+            let of = |what: fn(&Step<'_>) -> usize| {
+                // All are far below 2³².
+                halves.map(|half| what(sequences[half]) as u32)
+            };
+            descriptions.push(ChosenPicture {
+                logits: halves.map(|half| half as u32),
+                slots: of(|step| step.slot),
+                positions: of(|step| step.start + step.ids.len()),
+                turns: of(|step| Rotary::row(step.condition, step.start + step.ids.len())),
+                // More than there are codes keeps all.
+                top_k: u32::try_from(sampling.top_k).unwrap_or(0),
+                top_p: sampling.top_p as f32,
+                temperature: sampling.temperature as f32,
+                guided: u32::from(picture.unconditional.is_some()),
+            });
+            let scale = |token| {
+                guidance::scale(sampling.guidance, sampling.guidance_power, token, length) as f32
+            };
+            scales.extend((picture.token..picture.token + choices).map(scale));
+        }
+        let mut noise = vec![0.0f32; pictures.len() * choices * codes];
+        // A number of the noise costs some forty multiplications.
+        let pool = self.pool.for_work(noise.len() * 40);
+        let mut scratch = vec![(); self.pool.threads()];
+        pool.pieces(&mut noise, codes, &mut scratch, |index, noise, ()| {
+            let (picture, token) = (&pictures[index / choices], index % choices);
+            if picture.sampling.temperature == 0.0 {
+                return;
+            }
+            let Request { seed, index, .. } = *picture.request;
+            let step = (picture.token + token) as u64;
+            let mut numbers = Noise::new(seed, Purpose::Sampling, step, index);
+            noise.iter_mut().for_each(|number| *number = numbers.gumbel() as f32);
+        });
+        let mut counts = vec![0u32; 2 + pictures.len()];
+        counts[..2].copy_from_slice(&[choices as u32, pictures.len() as u32]);
+        session.pictures.write(device, &descriptions)?;
+        session.scales.write(device, &scales)?;
+        session.noise.write(device, &noise)?;
+        session.chosen.write(device, &counts)
     }
 }
 
@@ -615,5 +911,9 @@ impl SequenceModel for Generator {
 
     fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    fn chooser(&self) -> Option<&dyn Chooser<Session>> {
+        Some(self)
     }
 }

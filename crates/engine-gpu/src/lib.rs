@@ -21,7 +21,7 @@ mod weights;
 
 pub use crate::{
     device::{AdapterInfo, Device, GpuError, adapters},
-    generator::{Generator, LoadError, Session},
+    generator::{Generator, LoadError, Session, StepCost},
     tokenizer::{Decoder, DecoderError, DecoderWorkspace, Encoder, EncoderWorkspace},
     weights::Precision,
 };

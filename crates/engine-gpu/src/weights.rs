@@ -38,6 +38,14 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Bytes of a number.
+    pub(crate) const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+
     /// Words of [`STEP`] inputs of one output.
     const fn words(self) -> usize {
         match self {
@@ -92,6 +100,23 @@ fn panel(values: &[f32], inputs: usize, panel: usize, precision: Precision, out:
     }
 }
 
+/// Words of a panel of one matrix with so many inputs.
+const fn panel_words(inputs: usize, precision: Precision) -> usize {
+    steps(inputs) * SLICES * LANES * precision.words()
+}
+
+/// Bytes of a laid out matrix `[outputs, inputs]`, of which there may be two, and its bands.
+pub(crate) fn packed(
+    [outputs, inputs]: [usize; 2],
+    parts: usize,
+    precision: Precision,
+) -> (u64, usize) {
+    let panel = 4 * (panel_words(inputs, precision) * parts) as u64;
+    let panels = outputs.div_ceil(LANES) as u64;
+    let fit = (BINDING_BYTES / panel).max(1);
+    (panel * panels, panels.div_ceil(fit) as usize)
+}
+
 impl Matrix {
     /// Lays out one row-major matrix `[outputs, inputs]`, or two of one shape whose panels alternate,
     /// in bands of at most `most` bytes.
@@ -107,7 +132,7 @@ impl Matrix {
         most: u64,
     ) -> Result<Self, GpuError> {
         let panels = outputs.div_ceil(LANES);
-        let panel_words = steps(inputs) * SLICES * LANES * precision.words() * parts.len();
+        let panel_words = panel_words(inputs, precision) * parts.len();
         let fit = usize::try_from(most / (4 * panel_words as u64)).unwrap_or(usize::MAX).max(1);
         let mut bands = Vec::new();
         let mut first = 0;

@@ -4,13 +4,16 @@
 
 use std::{collections::BTreeMap, io::Write, sync::Arc};
 
-use engine::{Event, JobId, Pool, Scheduler, SequenceModel, sequence::Step};
-use engine_gpu::{Device, Generator, GpuError, LoadError, Precision};
+use engine::{
+    Event, JobId, Pool, Scheduler, SequenceModel,
+    sequence::{Choosing, Step},
+};
+use engine_gpu::{Device, Generator, GpuError, LoadError, Precision, StepCost};
 use files::safetensors::TensorFile;
 use generator::{
-    Condition, DeviceFailure, GenerateError, GeneratorConfig, Request, SamplingConfig,
+    Condition, DeviceFailure, GenerateError, GeneratorConfig, Request, SamplingConfig, presets,
 };
-use tokens::CodebookIndex;
+use tokens::{CodebookIndex, TokenLayout};
 
 /// The first GPU, or the driver on the CPU. Tests that find neither do nothing and say so.
 fn device() -> Option<Device> {
@@ -209,7 +212,8 @@ fn should_fail_pictures_where_the_gpu_is_lost() {
         }
     };
     submit_all(&mut scheduler);
-    for _ in 0..5 {
+    // Two submissions decide a part of the pictures.
+    for _ in 0..2 {
         scheduler.step(&mut ends);
     }
     device.destroy();
@@ -241,4 +245,132 @@ fn should_say_what_is_larger_than_a_shader_can_see() {
         panic!("{error}")
     };
     assert!(reason.contains("keys of") && reason.contains("fewer pictures"), "{reason}");
+}
+
+/// A model whose caller chooses, from logits that are read back.
+struct Asked(Generator);
+
+impl SequenceModel for Asked {
+    type Session = engine_gpu::Session;
+
+    fn layout(&self) -> TokenLayout {
+        self.0.layout()
+    }
+
+    fn codes(&self) -> usize {
+        self.0.codes()
+    }
+
+    fn condition_ids(&self, condition: &Condition) -> Result<[Vec<usize>; 2], GenerateError> {
+        self.0.condition_ids(condition)
+    }
+
+    fn validate(&self, request: &Request, sampling: &SamplingConfig) -> Result<(), GenerateError> {
+        self.0.validate(request, sampling)
+    }
+
+    fn session(&self, condition: usize, slots: usize) -> Result<Self::Session, GenerateError> {
+        SequenceModel::session(&self.0, condition, slots)
+    }
+
+    fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]) -> Result<(), GenerateError> {
+        SequenceModel::step(&self.0, session, steps)
+    }
+
+    fn logits(&self, session: &Self::Session, index: usize, out: &mut [f32]) {
+        self.0.logits(session, index, out);
+    }
+
+    fn share(
+        &self,
+        session: &mut Self::Session,
+        from: usize,
+        to: usize,
+        positions: usize,
+    ) -> Result<(), GenerateError> {
+        self.0.share(session, from, to, positions)
+    }
+
+    fn pool(&self) -> &Pool {
+        self.0.pool()
+    }
+}
+
+#[test]
+fn should_choose_on_the_gpu_as_on_the_cpu() {
+    let Some(device) = device() else { return };
+    let options = [
+        (1.0, 0, 1.0),
+        (0.9, 40, 1.0),
+        (1.1, 0, 0.8),
+        (0.7, 200, 0.95),
+        (0.0, 7, 0.5),
+        // More than there are codes, and a single one.
+        (1.0, 5000, 1e-6),
+        (1.0, 1, 1.0),
+    ];
+    let requests: Vec<_> = options
+        .into_iter()
+        .enumerate()
+        .map(|(index, (temperature, top_k, top_p))| {
+            let guidance = [1.0, 4.0][index % 2];
+            let sampling =
+                SamplingConfig { guidance, temperature, top_k, top_p, ..Default::default() };
+            let condition = Condition::Class(index);
+            (Request { condition, seed: 8, index: index as u64, forced: vec![] }, sampling)
+        })
+        .collect();
+    let chosen = draw(gpu(&device, Precision::F32), &requests, 7);
+    let asked = draw(Asked(gpu(&device, Precision::F32)), &requests, 7);
+    assert_eq!(chosen, asked);
+}
+
+#[test]
+fn should_choose_many_tokens_without_a_word_to_the_cpu() {
+    let Some(device) = device() else { return };
+    let gpu = gpu(&device, Precision::Bf16);
+    let chooser = gpu.chooser().unwrap();
+    let mut session = SequenceModel::session(&gpu, 1, 2).unwrap();
+    let count = chooser.most_choices(&session, 2, 1);
+    assert_eq!(count, 16);
+    assert_eq!(chooser.most_choices(&session, 1000, 1), 0);
+    let sampling = SamplingConfig { guidance: 3.0, ..Default::default() };
+    let request = Request { condition: Condition::Class(1), seed: 0, index: 0, forced: vec![] };
+    let [ids, others] = gpu.condition_ids(&request.condition).unwrap();
+    let step = |slot, ids| Step { slot, condition: 1, start: 0, ids, logits: 1 };
+    let picture = Choosing {
+        conditional: 0,
+        unconditional: Some(1),
+        token: 0,
+        request: &request,
+        sampling: &sampling,
+    };
+    let steps = [step(0, &ids), step(1, &others)];
+    let tokens = chooser.choose(&mut session, &steps, &[picture], count).unwrap();
+    assert!(tokens.len() == count && tokens.iter().all(Option::is_some));
+    // One submission: six dispatches a layer, the embedding, the last norm, the output, the choice.
+    assert_eq!(session.dispatches(), count * (6 * gpu.config().layers + 4));
+}
+
+#[test]
+fn should_read_hardly_more_than_it_must() {
+    // Two sequences in the middle of a picture.
+    let cost = |config: &GeneratorConfig, precision| {
+        let cost = StepCost::new(config, precision, 2, config.layout.len() / 2);
+        (cost.dispatches, cost.bytes as f64 / cost.least_bytes as f64)
+    };
+    let layout = TokenLayout::new(16, 16, 16);
+    for preset in [presets::b, presets::l, presets::xl] {
+        let config = preset(layout, 4096, 1000);
+        let layers = config.layers;
+        let (dispatches, ratio) = cost(&config, Precision::F32);
+        assert_eq!((dispatches, ratio), (6 * layers + 4, 1.0));
+        // Keys and values stay in f32.
+        let (dispatches, ratio) = cost(&config, Precision::Bf16);
+        assert!(dispatches == 6 * layers + 4 && ratio < 1.06, "{dispatches}, {ratio}");
+    }
+    let Some(device) = device() else { return };
+    let gpu = gpu(&device, Precision::Bf16);
+    let cost = StepCost::new(gpu.config(), Precision::Bf16, 1, 0);
+    assert_eq!(cost.bytes, gpu.streamed_bytes());
 }

@@ -43,6 +43,11 @@ impl<M: SequenceModel> Drafting<M> {
         Self { drafts: Drafts::None, window: 0, session: None }
     }
 
+    /// Whether nothing is tried.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self.drafts, Drafts::None)
+    }
+
     /// Drafts for a model, with room for conditions of so many ids and so many sequences.
     ///
     /// # Errors

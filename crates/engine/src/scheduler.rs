@@ -10,7 +10,7 @@ use tokens::{
 
 use crate::{
     drafts::{Drafting, Drafts},
-    sequence::{POSITIONS, SequenceModel, Step},
+    sequence::{Choosing, POSITIONS, SequenceModel, Step},
 };
 
 /// A request that a [`Scheduler`] was given.
@@ -385,9 +385,11 @@ impl<M: SequenceModel> Scheduler<M> {
     fn advance(&mut self) -> Result<(), GenerateError> {
         self.draft()?;
         self.share()?;
-        let Self { model, session, running, places, held, .. } = self;
+        let Self { model, session, drafting, running, places, held, .. } = self;
         let (length, most) = (model.layout().len(), model.most_positions());
         let mut logits = 0;
+        // Tokens of each picture that a model which chooses by itself can choose at a time.
+        let mut room = usize::MAX;
         // Slots whose condition is being read; others of the same one wait for it.
         let mut reading: Vec<usize> = Vec::new();
         places.clear();
@@ -417,6 +419,7 @@ impl<M: SequenceModel> Scheduler<M> {
                 parts += 1;
             }
             let (first, next) = (places.len(), job.tokens.len());
+            room = room.min(if whole { 1 + job.room(length) } else { 1 });
             if whole {
                 let count = job.drafts.len() + 1;
                 places.extend((0..count).map(|draft| Place {
@@ -442,7 +445,42 @@ impl<M: SequenceModel> Scheduler<M> {
                 })
             })
             .collect();
-        model.step(session, &steps)?;
+        let chooser = model.chooser().filter(|_| drafting.is_none());
+        let positions = steps.iter().map(|step| step.ids.len()).sum();
+        let most = chooser.map_or(0, |own| own.most_choices(session, positions, places.len()));
+        let count = room.min(most);
+        let chosen = match chooser.filter(|_| count > 0 && !places.is_empty()) {
+            None => {
+                model.step(session, &steps)?;
+                None
+            }
+            Some(chooser) => {
+                let pictures: Vec<Choosing<'_>> = places
+                    .iter()
+                    .map(|place| Choosing {
+                        conditional: place.conditional,
+                        unconditional: place.unconditional,
+                        token: place.token,
+                        request: &running[place.job].request,
+                        sampling: &running[place.job].sampling,
+                    })
+                    .collect();
+                Some(chooser.choose(session, &steps, &pictures, count)?)
+            }
+        };
+        if let Some(chosen) = &chosen {
+            for job in running.iter_mut().filter(|job| !job.choices.is_empty()) {
+                let first = job.choices.start * count;
+                job.choices = first..first + count;
+                // All but the last have been read, as drafts that turned out right.
+                let read = chosen[first..][..count - 1].iter().map_while(|token| *token);
+                let before = job.drafts.len();
+                read.for_each(|token| job.try_next(token));
+                let read = job.drafts.len() - before;
+                let streams = job.all_streams_mut().filter(|stream| stream.reads > 0);
+                streams.for_each(|stream| stream.reads += read);
+            }
+        }
         for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
             stream.seen += stream.reads;
             if stream.seen < stream.shared() {
@@ -451,6 +489,10 @@ impl<M: SequenceModel> Scheduler<M> {
             }
         }
         let (choices, samplers) = (&mut self.choices, &mut self.samplers);
+        if let Some(chosen) = chosen {
+            *choices = chosen;
+            return Ok(());
+        }
         choose_all(model, session, running, places, choices, samplers);
         Ok(())
     }

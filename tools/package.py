@@ -147,7 +147,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--target", help="default: this machine's")
     parser.add_argument("--program", type=Path, help="a program that is built already")
-    parser.add_argument("--features", default="reference", help="default: reference")
+    parser.add_argument("--features", default="gpu,reference", help="default: gpu,reference")
     parser.add_argument("--tag", help="fail if the version is not this tag's")
     parser.add_argument("--out", type=Path, default=ROOT / "target" / "package")
     parser.add_argument("--folder-only", action="store_true", help="no archive: the folder `alitok`")

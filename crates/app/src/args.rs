@@ -14,10 +14,14 @@ use crate::{processes, tuning};
 /// What holds for every verb.
 #[derive(Debug, Args)]
 pub(crate) struct GlobalArgs {
-    /// What computes: `cpu`, or `reference[:NAME[:INDEX]]` for the models on Burn; `alitok devices`
-    /// lists all. Default: `reference` for verbs that train, `cpu` for all others.
+    /// What computes: `cpu`, `gpu`, or `reference[:NAME[:INDEX]]` for the models on Burn; `alitok
+    /// devices` lists all. Default: `reference` for verbs that train, `cpu` for all others.
     #[arg(long, global = true)]
     pub(crate) device: Option<Device>,
+    /// Which GPU `--device gpu` is: its number, or a part of its name, as `alitok devices` lists them.
+    /// Default: the first that is no program on the processor.
+    #[arg(long, global = true, value_name = "NAME_OR_NUMBER")]
+    pub(crate) gpu: Option<String>,
     /// Threads to compute on. Default: all that the machine, or the container's quota, allows.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) threads: Option<u16>,
@@ -134,7 +138,7 @@ impl ComputeArgs {
             }
             device => device,
         };
-        Ok(Compute::new(device, precision, Some(tuning::threads()))?)
+        Ok(Compute::on_gpu(device, tuning::gpu(), precision, Some(tuning::threads()))?)
     }
 }
 

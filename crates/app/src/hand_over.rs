@@ -70,7 +70,9 @@ impl Build {
         // The folder of Cargo's profile `dev` has another name.
         let profile = if self.profile == "debug" { "dev" } else { &self.profile };
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--package", "alitok", "--bin", PROGRAM, "--features", "reference"]);
+        cargo.args(["build", "--package", "alitok", "--bin", PROGRAM, "--features"]);
+        // What this program has, the other has as well.
+        cargo.arg(if cfg!(feature = "gpu") { "reference,gpu" } else { "reference" });
         cargo.args(["--profile", profile, "--target-dir"]).arg(&self.target);
         let status = cargo.current_dir(&self.workspace).stdin(Stdio::null()).status();
         match status {

@@ -5,8 +5,9 @@ use std::fs;
 use anyhow::Result;
 
 /// Cargo features of the program, and whether they were on.
-const FEATURES: [(&str, bool); 7] = [
+const FEATURES: [(&str, bool); 8] = [
     ("reference", cfg!(feature = "reference")),
+    ("gpu", cfg!(feature = "gpu")),
     ("mpi", cfg!(feature = "mpi")),
     ("reference-cuda", cfg!(feature = "reference-cuda")),
     ("reference-metal", cfg!(feature = "reference-metal")),

@@ -1,4 +1,4 @@
-//! How a process uses memory and threads.
+//! How a process uses memory, threads and GPUs.
 
 use std::{
     ffi::c_int,
@@ -16,6 +16,20 @@ static LIMIT: OnceLock<usize> = OnceLock::new();
 pub(crate) fn limit_threads(threads: usize) {
     // Only the first call counts; the command line is read once.
     let _ = LIMIT.set(threads);
+}
+
+/// What `--gpu` says.
+static GPU: OnceLock<String> = OnceLock::new();
+
+/// Takes this GPU whenever the device is `gpu`.
+pub(crate) fn choose_gpu(gpu: String) {
+    // Only the first call counts; the command line is read once.
+    let _ = GPU.set(gpu);
+}
+
+/// The GPU that was asked for.
+pub(crate) fn gpu() -> Option<&'static str> {
+    GPU.get().map(String::as_str)
 }
 
 /// Threads to compute on: `--threads`, or as many as the machine runs at a time. On Linux the standard

@@ -43,6 +43,11 @@ impl<M: SequenceModel> Drafting<M> {
         Self { drafts: Drafts::None, window: 0, session: None }
     }
 
+    /// Whether nothing is tried.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self.drafts, Drafts::None)
+    }
+
     /// Drafts for a model, with room for conditions of so many ids and so many sequences.
     ///
     /// # Errors
@@ -68,6 +73,9 @@ impl<M: SequenceModel> Drafting<M> {
     }
 
     /// Finds tokens to try after those that are decided.
+    ///
+    /// # Errors
+    /// If the device of the drafts' model fails.
     pub(crate) fn draft(
         &mut self,
         model: &M,
@@ -76,7 +84,7 @@ impl<M: SequenceModel> Drafting<M> {
         places: &mut Vec<Place>,
         choices: &mut Vec<Choice>,
         samplers: &mut [Sampler],
-    ) {
+    ) -> Result<(), GenerateError> {
         let length = model.layout().len();
         let streams: usize = running.iter_mut().map(|job| job.streams_mut(length).count()).sum();
         let window = self.window.min((DRAFT_ROWS / streams).saturating_sub(1));
@@ -88,7 +96,7 @@ impl<M: SequenceModel> Drafting<M> {
                     let waiting = |job: &Job, index: usize| {
                         job.drafts.len() == round && round < wanted[index]
                     };
-                    read_with(drafter, session, running, waiting, places, length);
+                    read_with(drafter, session, running, waiting, places, length)?;
                     choose_all(drafter, session, running, places, choices, samplers);
                     for (place, choice) in places.iter().zip(choices.iter()) {
                         if let Some(token) = choice {
@@ -126,11 +134,15 @@ impl<M: SequenceModel> Drafting<M> {
             }
             _ => {}
         }
+        Ok(())
     }
 }
 
 /// Lets a drafts' model read what it has not seen of the pictures that wait for a draft, and
 /// lists the tokens that it can then choose.
+///
+/// # Errors
+/// If its device fails.
 fn read_with<M: SequenceModel>(
     drafter: &M,
     session: &mut M::Session,
@@ -138,7 +150,7 @@ fn read_with<M: SequenceModel>(
     waiting: impl Fn(&Job, usize) -> bool,
     places: &mut Vec<Place>,
     length: usize,
-) {
+) -> Result<(), GenerateError> {
     places.clear();
     let unseen = |stream: &Stream| stream.ids.len() - stream.seen_by_drafter;
     loop {
@@ -184,12 +196,12 @@ fn read_with<M: SequenceModel>(
                 logits: usize::from(!far),
             })
             .collect();
-        drafter.step(session, &steps);
+        drafter.step(session, &steps)?;
         for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
             stream.seen_by_drafter += stream.reads;
         }
         if !far {
-            return;
+            return Ok(());
         }
     }
 }

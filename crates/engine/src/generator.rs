@@ -208,16 +208,24 @@ impl SequenceModel for Generator {
         self.session_after(condition, slots)
     }
 
-    fn step(&self, session: &mut Session, steps: &[Step<'_>]) {
+    fn step(&self, session: &mut Session, steps: &[Step<'_>]) -> Result<(), GenerateError> {
         Generator::step(self, session, steps);
+        Ok(())
     }
 
     fn logits(&self, session: &Session, index: usize, out: &mut [f32]) {
         session.logits(index, out);
     }
 
-    fn share(&self, session: &mut Session, from: usize, to: usize, positions: usize) {
+    fn share(
+        &self,
+        session: &mut Session,
+        from: usize,
+        to: usize,
+        positions: usize,
+    ) -> Result<(), GenerateError> {
         session.share(from, to, positions);
+        Ok(())
     }
 
     fn pool(&self) -> &Pool {

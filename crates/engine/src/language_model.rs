@@ -324,7 +324,7 @@ impl SequenceModel for LanguageModel {
         LanguageModel::session(self, condition, slots)
     }
 
-    fn step(&self, session: &mut Session, steps: &[Step<'_>]) {
+    fn step(&self, session: &mut Session, steps: &[Step<'_>]) -> Result<(), GenerateError> {
         self.run(session, steps);
         let [input, output] = &self.head;
         self.transformer.finish(&self.pool, session, input.matrix());
@@ -333,14 +333,22 @@ impl SequenceModel for LanguageModel {
         let rows = wanted.len();
         activations.set_pieces(&self.pool, output.matrix(), rows, |row, put| hidden.each(row, put));
         output.product(&self.pool, activations, logits);
+        Ok(())
     }
 
     fn logits(&self, session: &Session, index: usize, out: &mut [f32]) {
         session.logits(index, out);
     }
 
-    fn share(&self, session: &mut Session, from: usize, to: usize, positions: usize) {
+    fn share(
+        &self,
+        session: &mut Session,
+        from: usize,
+        to: usize,
+        positions: usize,
+    ) -> Result<(), GenerateError> {
         session.share(from, to, positions);
+        Ok(())
     }
 
     fn most_positions(&self) -> usize {

@@ -191,7 +191,7 @@ impl Cost for LanguageModel {
 /// computes all positions so far again.
 ///
 /// # Errors
-/// If there is no memory for so many pictures.
+/// If there is no memory for so many pictures, or the device fails.
 ///
 /// # Panics
 /// If a position is beyond the sequence.
@@ -209,7 +209,7 @@ pub fn steps<M: Cost>(
     let mut chosen = vec![None; pictures];
     let mut logits = vec![[vec![0.0; codes], vec![0.0; codes]]; model.pool().threads()];
     let sampling = SamplingConfig::default();
-    let mut step = |token: usize| {
+    let mut step = |token: usize| -> Result<StepTime, GenerateError> {
         // The last id that is read to choose this token.
         let position = condition - 1 + token;
         let started = Instant::now();
@@ -222,7 +222,7 @@ pub fn steps<M: Cost>(
                 Step { slot, condition, start, ids, logits }
             };
             let steps: Vec<Step<'_>> = (0..rows).map(step).collect();
-            model.step(&mut session, &steps);
+            model.step(&mut session, &steps)?;
         }
         model.pool().pieces(&mut chosen, 1, &mut logits, |picture, chosen, [one, two]| {
             model.logits(&session, 2 * picture, one);
@@ -232,20 +232,20 @@ pub fn steps<M: Cost>(
             chosen[0] = choose(one, &sampling, &mut noise);
         });
         let seconds = started.elapsed().as_secs_f64();
-        cost(model, seconds, rows, (first, position + 1))
+        Ok(cost(model, seconds, rows, (first, position + 1)))
     };
     // Memory is touched for the first time before the clock matters.
     for position in [0, positions.last().copied().unwrap_or(0)] {
-        step(position);
+        step(position)?;
     }
-    Ok(positions.iter().map(|&position| step(position)).collect())
+    positions.iter().map(|&position| step(position)).collect()
 }
 
 /// The fastest of a few times that so many conditions of so many ids are read, in as few steps as the
 /// model allows.
 ///
 /// # Errors
-/// If there is no memory for so many.
+/// If there is no memory for so many, or the device fails.
 pub fn prefill<M: Cost>(
     model: &M,
     condition: usize,
@@ -263,7 +263,7 @@ pub fn prefill<M: Cost>(
             let logits = usize::from(end == condition);
             let step =
                 |slot: usize| Step { slot, condition, start, ids: &ids[slot][start..end], logits };
-            model.step(&mut session, &(0..sequences).map(step).collect::<Vec<_>>());
+            model.step(&mut session, &(0..sequences).map(step).collect::<Vec<_>>())?;
         }
         best = best.min(started.elapsed().as_secs_f64());
     }

@@ -121,7 +121,7 @@ impl Pool {
     }
 
     /// This pool, or the calling thread alone where the work is too small to share.
-    pub(crate) fn for_work(&self, multiplications: usize) -> &Self {
+    pub fn for_work(&self, multiplications: usize) -> &Self {
         if multiplications < WORTHWHILE { &ALONE } else { self }
     }
 
@@ -171,7 +171,7 @@ impl Pool {
     ///
     /// # Panics
     /// If `values` is no whole number of pieces, there are too few scratches, or `work` panics.
-    pub(crate) fn pieces<T: Send, S: Send>(
+    pub fn pieces<T: Send, S: Send>(
         &self,
         values: &mut [T],
         length: usize,

@@ -10,7 +10,7 @@ use tokens::{
 
 use crate::{
     drafts::{Drafting, Drafts},
-    sequence::{POSITIONS, SequenceModel, Step},
+    sequence::{Choosing, POSITIONS, SequenceModel, Step},
 };
 
 /// A request that a [`Scheduler`] was given.
@@ -34,7 +34,8 @@ pub enum Event {
         /// The whole sequence.
         tokens: Vec<CodebookIndex>,
     },
-    /// A picture's logits are not numbers; the others go on.
+    /// A picture's logits are not numbers, and the others go on; or the device that computes has
+    /// failed, which ends all that are being drawn.
     Failed {
         /// The request.
         job: JobId,
@@ -362,11 +363,33 @@ impl<M: SequenceModel> Scheduler<M> {
         if self.running.is_empty() {
             return;
         }
-        self.draft();
-        self.share();
-        let Self { model, session, running, places, held, .. } = self;
+        match self.advance() {
+            Ok(()) => self.tell(events),
+            Err(error) => self.fail(&error, events),
+        }
+    }
+
+    /// Ends all running pictures, because what the model has seen of them is lost.
+    fn fail(&mut self, error: &GenerateError, events: &mut Vec<Event>) {
+        while !self.running.is_empty() {
+            let job = self.leave(0);
+            events.push(Event::Failed { job: job.id, error: error.clone() });
+        }
+        self.held.iter_mut().for_each(Vec::clear);
+    }
+
+    /// One pass over the weights, and the choices after it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn advance(&mut self) -> Result<(), GenerateError> {
+        self.draft()?;
+        self.share()?;
+        let Self { model, session, drafting, running, places, held, .. } = self;
         let (length, most) = (model.layout().len(), model.most_positions());
         let mut logits = 0;
+        // Tokens of each picture that a model which chooses by itself can choose at a time.
+        let mut room = usize::MAX;
         // Slots whose condition is being read; others of the same one wait for it.
         let mut reading: Vec<usize> = Vec::new();
         places.clear();
@@ -396,6 +419,7 @@ impl<M: SequenceModel> Scheduler<M> {
                 parts += 1;
             }
             let (first, next) = (places.len(), job.tokens.len());
+            room = room.min(if whole { 1 + job.room(length) } else { 1 });
             if whole {
                 let count = job.drafts.len() + 1;
                 places.extend((0..count).map(|draft| Place {
@@ -421,7 +445,42 @@ impl<M: SequenceModel> Scheduler<M> {
                 })
             })
             .collect();
-        model.step(session, &steps);
+        let chooser = model.chooser().filter(|_| drafting.is_none());
+        let positions = steps.iter().map(|step| step.ids.len()).sum();
+        let most = chooser.map_or(0, |own| own.most_choices(session, positions, places.len()));
+        let count = room.min(most);
+        let chosen = match chooser.filter(|_| count > 0 && !places.is_empty()) {
+            None => {
+                model.step(session, &steps)?;
+                None
+            }
+            Some(chooser) => {
+                let pictures: Vec<Choosing<'_>> = places
+                    .iter()
+                    .map(|place| Choosing {
+                        conditional: place.conditional,
+                        unconditional: place.unconditional,
+                        token: place.token,
+                        request: &running[place.job].request,
+                        sampling: &running[place.job].sampling,
+                    })
+                    .collect();
+                Some(chooser.choose(session, &steps, &pictures, count)?)
+            }
+        };
+        if let Some(chosen) = &chosen {
+            for job in running.iter_mut().filter(|job| !job.choices.is_empty()) {
+                let first = job.choices.start * count;
+                job.choices = first..first + count;
+                // All but the last have been read, as drafts that turned out right.
+                let read = chosen[first..][..count - 1].iter().map_while(|token| *token);
+                let before = job.drafts.len();
+                read.for_each(|token| job.try_next(token));
+                let read = job.drafts.len() - before;
+                let streams = job.all_streams_mut().filter(|stream| stream.reads > 0);
+                streams.for_each(|stream| stream.reads += read);
+            }
+        }
         for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
             stream.seen += stream.reads;
             if stream.seen < stream.shared() {
@@ -430,12 +489,16 @@ impl<M: SequenceModel> Scheduler<M> {
             }
         }
         let (choices, samplers) = (&mut self.choices, &mut self.samplers);
+        if let Some(chosen) = chosen {
+            *choices = chosen;
+            return Ok(());
+        }
         choose_all(model, session, running, places, choices, samplers);
-        self.tell(events);
+        Ok(())
     }
 
     /// Gives those that have seen nothing yet what others have seen of the same condition.
-    fn share(&mut self) {
+    fn share(&mut self) -> Result<(), GenerateError> {
         let Self { model, session, running, held, .. } = self;
         for stream in running.iter_mut().flat_map(Job::all_streams_mut) {
             let (slot, shared) = (stream.slot, stream.shared());
@@ -446,17 +509,18 @@ impl<M: SequenceModel> Scheduler<M> {
                 let other = held.iter().position(|held| held == stream.condition());
                 held[slot].clear();
                 let Some(other) = other else { continue };
-                model.share(session, other, slot, shared);
+                model.share(session, other, slot, shared)?;
                 held[slot].extend(&stream.ids[..stream.condition]);
             }
             stream.seen = shared;
         }
+        Ok(())
     }
 
     /// Finds tokens to try after those that are decided.
-    fn draft(&mut self) {
+    fn draft(&mut self) -> Result<(), GenerateError> {
         let Self { model, session, drafting, running, places, choices, samplers, .. } = self;
-        drafting.draft(model, session, running, places, choices, samplers);
+        drafting.draft(model, session, running, places, choices, samplers)
     }
 
     /// Takes the choices in and tells of rows and pictures that are whole.

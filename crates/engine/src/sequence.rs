@@ -3,7 +3,7 @@
 use std::{ops::Deref, sync::Arc};
 
 use generator::{Condition, GenerateError, Request, SamplingConfig};
-use tokens::TokenLayout;
+use tokens::{CodebookIndex, TokenLayout};
 
 use crate::parallel::Pool;
 
@@ -46,9 +46,12 @@ pub trait SequenceModel: Send + Sync {
 
     /// Decodes the next positions of some sequences in one pass over the weights.
     ///
+    /// # Errors
+    /// If the device that computes fails. What these sequences have seen is lost then.
+    ///
     /// # Panics
     /// If a step is not one that the session has room for.
-    fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]);
+    fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]) -> Result<(), GenerateError>;
 
     /// Copies the `index`-th wanted logits of the last step, in the order of its steps, one a code.
     ///
@@ -58,9 +61,18 @@ pub trait SequenceModel: Send + Sync {
 
     /// Copies what slot `from` has seen of its first positions to slot `to`.
     ///
+    /// # Errors
+    /// If the device that computes fails.
+    ///
     /// # Panics
     /// If the session has no such slots, or fewer positions.
-    fn share(&self, session: &mut Self::Session, from: usize, to: usize, positions: usize);
+    fn share(
+        &self,
+        session: &mut Self::Session,
+        from: usize,
+        to: usize,
+        positions: usize,
+    ) -> Result<(), GenerateError>;
 
     /// Most positions that one sequence decodes in one step: at least [`POSITIONS`].
     fn most_positions(&self) -> usize {
@@ -69,6 +81,54 @@ pub trait SequenceModel: Send + Sync {
 
     /// The threads that choose tokens.
     fn pool(&self) -> &Pool;
+
+    /// The model as one that chooses tokens by itself, where it computes, if it does.
+    fn chooser(&self) -> Option<&dyn Chooser<Self::Session>> {
+        None
+    }
+}
+
+/// A model that chooses tokens where it computes, so that several follow from one call.
+pub trait Chooser<S> {
+    /// Most tokens of each of so many pictures that it chooses in one call whose steps have so many
+    /// positions; 0 if it cannot, and logits are to be asked for.
+    fn most_choices(&self, session: &S, positions: usize, pictures: usize) -> usize;
+
+    /// Decodes steps as [`SequenceModel::step`] does, chooses the next token of each picture as
+    /// [`generator::choose`] does, reads it as the next position of the picture's sequences, chooses
+    /// again, and so on. The last token chosen has not been read then. If `choices` is more than 1,
+    /// every step wants logits after its last position alone.
+    ///
+    /// # Shapes
+    /// `pictures [P]` → tokens `[P, choices]`; `None` where logits are not numbers.
+    ///
+    /// # Errors
+    /// If the device that computes fails. What these sequences have seen is lost then.
+    ///
+    /// # Panics
+    /// As [`SequenceModel::step`] does, and if there are more choices than the model makes in one call.
+    fn choose(
+        &self,
+        session: &mut S,
+        steps: &[Step<'_>],
+        pictures: &[Choosing<'_>],
+        choices: usize,
+    ) -> Result<Vec<Option<CodebookIndex>>, GenerateError>;
+}
+
+/// A picture whose next tokens are to be chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Choosing<'a> {
+    /// Which of the steps' logits are the conditional ones.
+    pub conditional: usize,
+    /// And which the unconditional ones, where they have a part.
+    pub unconditional: Option<usize>,
+    /// The next token's place among the picture's tokens.
+    pub token: usize,
+    /// Whose seed and number the noise has.
+    pub request: &'a Request,
+    /// How it is sampled.
+    pub sampling: &'a SamplingConfig,
 }
 
 /// Most positions that one sequence of a model decodes in one step, unless the model says otherwise.
@@ -126,8 +186,12 @@ macro_rules! through_a_pointer {
                 self.deref().session(condition, slots)
             }
 
-            fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]) {
-                self.deref().step(session, steps);
+            fn step(
+                &self,
+                session: &mut Self::Session,
+                steps: &[Step<'_>],
+            ) -> Result<(), GenerateError> {
+                self.deref().step(session, steps)
             }
 
             fn logits(&self, session: &Self::Session, index: usize, out: &mut [f32]) {
@@ -140,8 +204,8 @@ macro_rules! through_a_pointer {
                 from: usize,
                 to: usize,
                 positions: usize,
-            ) {
-                self.deref().share(session, from, to, positions);
+            ) -> Result<(), GenerateError> {
+                self.deref().share(session, from, to, positions)
             }
 
             fn most_positions(&self) -> usize {
@@ -150,6 +214,10 @@ macro_rules! through_a_pointer {
 
             fn pool(&self) -> &Pool {
                 self.deref().pool()
+            }
+
+            fn chooser(&self) -> Option<&dyn Chooser<Self::Session>> {
+                self.deref().chooser()
             }
         }
     )*};

@@ -64,7 +64,7 @@ fn of_other_parts(
 
 /// Whether a tensor of this name belongs to the encoder (`None`) or one of the decoders, rather than
 /// to another part.
-fn belongs(config: &TokenizerConfig, part: Option<DecoderKind>) -> impl Fn(&str) -> bool {
+pub fn belongs(config: &TokenizerConfig, part: Option<DecoderKind>) -> impl Fn(&str) -> bool {
     let others: Vec<String> = of_other_parts(config, part).collect();
     move |name| !others.iter().any(|part| name.starts_with(part))
 }

@@ -16,6 +16,6 @@ mod rotary;
 mod sampler;
 
 pub use config::{ConfigError, GeneratorConfig, NORM_EPSILON};
-pub use request::{Condition, GenerateError, Prompt, Request};
+pub use request::{Condition, DeviceFailure, GenerateError, Prompt, Request};
 pub use rotary::Rotary;
 pub use sampler::{SamplingConfig, SamplingError, choose};

@@ -233,4 +233,23 @@ pub enum GenerateError {
         /// Index of the token in the sequence.
         token: usize,
     },
+    /// The device that computes has failed.
+    #[error("{reason}")]
+    Device {
+        /// What has happened to it.
+        failure: DeviceFailure,
+        /// The device's own words, with what can be done.
+        reason: String,
+    },
+}
+
+/// What has happened to a device that computes for the processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceFailure {
+    /// It was reset, removed or taken by another program: nothing on it is left.
+    Lost,
+    /// It has too little memory, as a whole or for one buffer.
+    Memory,
+    /// It or its driver refused the work, which others of the kind may not.
+    Refused,
 }

@@ -19,6 +19,9 @@ pub struct Compute {
     device: Device,
     precision: Precision,
     pool: Arc<Pool>,
+    /// The opened GPU, if it is the device.
+    #[cfg(feature = "gpu")]
+    gpu: Option<engine_gpu::Device>,
 }
 
 impl Compute {
@@ -26,19 +29,53 @@ impl Compute {
     /// threads unless fewer are asked for.
     ///
     /// # Errors
-    /// If this program was built without the device, or it does not have the precision.
+    /// If this program was built without the device, it does not have the precision, or it cannot be
+    /// opened.
     pub fn new(
         device: Device,
         precision: Option<Precision>,
         threads: Option<usize>,
     ) -> Result<Self, DeviceError> {
+        Self::on_gpu(device, None, precision, threads)
+    }
+
+    /// [`new`](Self::new), where the device may be the GPU of this number or (part of a) name.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new), and if there is no such GPU, or one is named for another device.
+    pub fn on_gpu(
+        device: Device,
+        gpu: Option<&str>,
+        precision: Option<Precision>,
+        threads: Option<usize>,
+    ) -> Result<Self, DeviceError> {
+        if let (Some(wanted), true) = (gpu, device != Device::Gpu) {
+            return Err(DeviceError::NoGpu { wanted: wanted.to_owned(), device });
+        }
         device.check()?;
         let precision = precision.unwrap_or_default();
-        if device != Device::Cpu && precision != Precision::F32 {
+        let knows = match device {
+            Device::Cpu => true,
+            Device::Gpu => matches!(precision, Precision::F32 | Precision::Bf16),
+            _ => precision == Precision::F32,
+        };
+        if !knows {
             return Err(DeviceError::Precision { device });
         }
         let pool = threads.map_or_else(Arc::default, |threads| Arc::new(Pool::new(threads)));
-        Ok(Self { device, precision, pool })
+        Ok(Self {
+            device,
+            precision,
+            pool,
+            #[cfg(feature = "gpu")]
+            gpu: (device == Device::Gpu).then(|| engine_gpu::Device::open(gpu)).transpose()?,
+        })
+    }
+
+    /// The opened GPU, and the precision of its weights, if it is the device.
+    #[cfg(feature = "gpu")]
+    fn gpu(&self) -> Option<(&engine_gpu::Device, engine_gpu::Precision)> {
+        Some((self.gpu.as_ref()?, crate::gpu::precision(self.precision)?))
     }
 
     /// The device.
@@ -55,12 +92,22 @@ impl Compute {
     pub fn name(&self) -> String {
         match self.device {
             Device::Reference { .. } => "burn".to_owned(),
+            #[cfg(feature = "gpu")]
+            Device::Gpu => {
+                let name = self.gpu.as_ref().map_or("", |gpu| &gpu.info().name);
+                format!("gpu {} {name}", self.precision.name())
+            }
             _ => format!("packed {}", self.precision.name()),
         }
     }
 
-    /// Refuses weights that memory does not hold, before they are read.
+    /// Refuses weights that memory does not hold, before they are read. A GPU with memory of its own
+    /// says so itself.
     fn check_memory(&self, what: &'static str, parameters: usize) -> Result<(), PipelineError> {
+        #[cfg(feature = "gpu")]
+        if self.gpu.as_ref().is_some_and(|gpu| !gpu.info().software) {
+            return Ok(());
+        }
         let bytes = match self.precision {
             Precision::F32 => 4,
             Precision::Bf16 => 2,
@@ -89,6 +136,11 @@ impl Compute {
             return Ok(Box::new(model.tokenizer(&device)?.frozen_encoder()));
         }
         let file = model.tokenizer_file()?;
+        #[cfg(feature = "gpu")]
+        if let Some((device, precision)) = self.gpu() {
+            let encoder = engine_gpu::Encoder::load(&file, config, precision, device)?;
+            return Ok(Box::new(crate::gpu::GpuEncoder::new(encoder)?));
+        }
         let pool = Arc::clone(&self.pool);
         Ok(Box::new(CpuEncoder::new(engine::Encoder::load(file, config, self.precision, pool)?)))
     }
@@ -112,6 +164,11 @@ impl Compute {
             return Ok(Box::new(crate::reference::ReferenceDecoder { tokenizer, config, kind }));
         }
         let file = model.tokenizer_file()?;
+        #[cfg(feature = "gpu")]
+        if let Some((device, precision)) = self.gpu() {
+            let decoder = engine_gpu::Decoder::load(&file, config, kind, precision, device)?;
+            return Ok(Box::new(crate::gpu::GpuDecoder::new(decoder)?));
+        }
         let pool = Arc::clone(&self.pool);
         let decoder = engine::Decoder::load(file, config, kind, self.precision, pool)?;
         Ok(Box::new(CpuDecoder::new(decoder)))
@@ -151,6 +208,12 @@ impl Compute {
             return Ok(Box::new(model.generator(&crate::reference::device(backend, index))?));
         }
         let file = model.generator_file()?;
+        #[cfg(feature = "gpu")]
+        if let Some((device, precision)) = self.gpu() {
+            let pool = Arc::clone(&self.pool);
+            let generator = engine_gpu::Generator::load(&file, config, precision, device, pool)?;
+            return Ok(Box::new(generator));
+        }
         let load = |precision| {
             engine::Generator::load(file.clone(), config, precision, Arc::clone(&self.pool))
         };

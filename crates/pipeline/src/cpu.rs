@@ -1,23 +1,16 @@
 //! The engine for the CPU behind the pipeline's traits.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
-use engine::{Drafts, JobId, Scheduler, SequenceModel, Workspace, scheduler};
-use generator::{GenerateError, Request, SamplingConfig};
+use engine::{Drafts, Workspace};
 use pixels::Picture;
 use tokenizer::{DecoderKind, TokenizerConfig};
 use tokens::{CodebookIndex, TokenLayout};
 
 use crate::{
-    Batch, Decode, Draw, Encode, Event, PipelineError, decode::check_tokens, encode::check_size,
+    Batch, Decode, Draw, Encode, PipelineError, decode::check_tokens, encode::check_size,
+    scheduled::ScheduledBatch,
 };
-
-/// Most bytes of keys and values that pictures have side by side: more pictures at a time would
-/// not be drawn faster.
-const CACHE_BYTES: usize = 4 << 30;
 
 pub(crate) struct CpuEncoder {
     encoder: engine::Encoder,
@@ -81,9 +74,6 @@ pub(crate) struct CpuDrawer {
     pub(crate) drafts: Drafts<Box<engine::Generator>>,
 }
 
-/// Tokens that are tried at a time.
-const DRAFTED: usize = 3;
-
 impl Draw for CpuDrawer {
     fn layout(&self) -> TokenLayout {
         self.generator.config().layout
@@ -100,7 +90,7 @@ impl Draw for CpuDrawer {
             Drafts::Of(drafter) => Drafts::Of(&**drafter),
         };
         let position = self.generator.position_bytes();
-        CpuBatch::open(&self.generator, drafts, pictures, condition, position)
+        ScheduledBatch::open(&self.generator, drafts, pictures, condition, position)
     }
 }
 
@@ -114,7 +104,7 @@ impl Draw for engine::Generator {
         pictures: usize,
         condition: usize,
     ) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
-        CpuBatch::open(self, Drafts::None, pictures, condition, self.position_bytes())
+        ScheduledBatch::open(self, Drafts::None, pictures, condition, self.position_bytes())
     }
 }
 
@@ -135,101 +125,6 @@ impl Draw for engine::LanguageModel {
         pictures: usize,
         condition: usize,
     ) -> Result<Box<dyn Batch + Send + '_>, PipelineError> {
-        CpuBatch::open(self, Drafts::None, pictures, condition, self.position_bytes())
-    }
-}
-
-/// A scheduler whose jobs are numbered.
-struct CpuBatch<'a, M: SequenceModel> {
-    scheduler: Scheduler<&'a M>,
-    jobs: BTreeMap<usize, JobId>,
-    numbers: BTreeMap<JobId, usize>,
-    /// The number of the next picture.
-    next: usize,
-    room: usize,
-    events: Vec<scheduler::Event>,
-}
-
-impl<'a, M: SequenceModel> CpuBatch<'a, M> {
-    /// A batch with room for so many pictures, whose conditions have up to `condition` ids; fewer where
-    /// their keys and values are large.
-    fn open(
-        model: &'a M,
-        drafts: Drafts<&'a M>,
-        pictures: usize,
-        condition: usize,
-        position_bytes: usize,
-    ) -> Result<Box<dyn Batch + Send + 'a>, PipelineError> {
-        // A guided picture is two sequences.
-        let picture_bytes = 2 * (condition + model.layout().len()) * position_bytes;
-        let pictures = pictures.min(CACHE_BYTES / picture_bytes).max(1);
-        let scheduler = Scheduler::with_conditions(model, pictures, condition)?;
-        Ok(Box::new(Self {
-            scheduler: scheduler.with_drafts(drafts, DRAFTED)?,
-            jobs: BTreeMap::new(),
-            numbers: BTreeMap::new(),
-            next: 0,
-            room: pictures,
-            events: Vec::new(),
-        }))
-    }
-
-    /// Forgets a job that has ended and gives its picture's number.
-    fn end(&mut self, job: JobId) -> Option<usize> {
-        let picture = self.numbers.remove(&job)?;
-        self.jobs.remove(&picture);
-        Some(picture)
-    }
-}
-
-impl<M: SequenceModel> Batch for CpuBatch<'_, M> {
-    fn submit(
-        &mut self,
-        request: &Request,
-        sampling: &SamplingConfig,
-    ) -> Result<usize, GenerateError> {
-        let job = self.scheduler.submit(request.clone(), *sampling)?;
-        let picture = self.next;
-        self.next += 1;
-        self.jobs.insert(picture, job);
-        self.numbers.insert(job, picture);
-        Ok(picture)
-    }
-
-    fn cancel(&mut self, picture: usize) -> bool {
-        let Some(job) = self.jobs.remove(&picture) else { return false };
-        self.numbers.remove(&job);
-        self.scheduler.cancel(job)
-    }
-
-    fn step(&mut self, events: &mut Vec<Event>) {
-        let mut happened = std::mem::take(&mut self.events);
-        self.scheduler.step(&mut happened);
-        events.extend(happened.drain(..).filter_map(|event| {
-            Some(match event {
-                scheduler::Event::Row { job, tokens } => {
-                    Event::Row { picture: *self.numbers.get(&job)?, tokens }
-                }
-                scheduler::Event::Finished { job, tokens } => {
-                    Event::Finished { picture: self.end(job)?, tokens }
-                }
-                scheduler::Event::Failed { job, error } => {
-                    Event::Failed { picture: self.end(job)?, error }
-                }
-            })
-        }));
-        self.events = happened;
-    }
-
-    fn is_idle(&self) -> bool {
-        self.scheduler.is_idle()
-    }
-
-    fn room(&self) -> usize {
-        self.room
-    }
-
-    fn decided(&self) -> usize {
-        self.scheduler.decided()
+        ScheduledBatch::open(self, Drafts::None, pictures, condition, self.position_bytes())
     }
 }

@@ -18,7 +18,7 @@ pub trait Decode: Send + Sync {
     /// takes the beginning of a sequence too, up to the end of a row, and gives the rows that it decides.
     ///
     /// # Errors
-    /// If there are too few or too many tokens, or one is no code of the codebook.
+    /// If there are too few or too many tokens, one is no code of the codebook, or the device fails.
     fn decode(&self, tokens: &[CodebookIndex]) -> Result<Picture, PipelineError>;
 
     /// Whether [`decode`](Self::decode) takes the first rows of a picture alone.

@@ -80,14 +80,27 @@ pub enum DeviceError {
         /// The device.
         device: Device,
     },
-    /// It computes in single precision only.
+    /// It does not compute in the precision.
     #[error(
-        "the device `{device}` computes in f32 only; leave out the precision, or use the device `cpu`"
+        "the device `{device}` computes in {} only; leave out the precision, or use the device `cpu`",
+        if *device == Device::Gpu { "f32 and bf16" } else { "f32" }
     )]
     Precision {
         /// The device.
         device: Device,
     },
+    /// A GPU was named beside another device.
+    #[error("`{wanted}` names a GPU, and the device is `{device}`; write the device `gpu`")]
+    NoGpu {
+        /// What was asked for.
+        wanted: String,
+        /// The device.
+        device: Device,
+    },
+    /// The GPU cannot be had, or has failed.
+    #[cfg(feature = "gpu")]
+    #[error(transparent)]
+    Gpu(#[from] engine_gpu::GpuError),
 }
 
 impl ReferenceBackend {
@@ -141,9 +154,8 @@ impl Device {
                     backend.name()
                 )
             }
-            Self::Gpu => {
-                "there are no shaders yet; `reference:wgpu` computes on any GPU".to_owned()
-            }
+            Self::Gpu if cfg!(feature = "gpu") => return Ok(()),
+            Self::Gpu => "build it with `cargo build --release --features gpu`".to_owned(),
             Self::Cuda => {
                 "there are no CUDA kernels yet; `reference:cuda` computes on NVIDIA's GPUs"
                     .to_owned()
@@ -235,6 +247,11 @@ mod tests {
         assert_eq!(Device::Cpu.check(), Ok(()));
         let error = Device::Cuda.check().unwrap_err().to_string();
         assert!(error.contains("reference:cuda"), "{error}");
+        #[cfg(not(feature = "gpu"))]
+        {
+            let error = Device::Gpu.check().unwrap_err().to_string();
+            assert!(error.contains("cargo build --release --features gpu"), "{error}");
+        }
         let metal = Device::Reference { backend: ReferenceBackend::Metal, index: None };
         let error = metal.check().unwrap_err().to_string();
         assert!(error.contains("--features reference-metal"), "{error}");

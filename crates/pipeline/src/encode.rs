@@ -14,7 +14,7 @@ pub trait Encode: Send + Sync {
     /// The tokens of a picture.
     ///
     /// # Errors
-    /// If the picture is not of the tokenizer's size.
+    /// If the picture is not of the tokenizer's size, or the device fails.
     fn encode(&self, picture: &Picture) -> Result<Vec<CodebookIndex>, PipelineError>;
 }
 

@@ -94,8 +94,8 @@ pub enum PipelineError {
     },
     /// Pictures of the first rows were asked of a decoder that needs all of them.
     #[error(
-        "previews need the causal decoder on the device `cpu`; the {kind} decoder was given, or \
-         another device"
+        "previews need the causal decoder on the device `cpu` or `gpu`; the {kind} decoder was \
+         given, or another device"
     )]
     NoPreviews {
         /// The decoder that was given.

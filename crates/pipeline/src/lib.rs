@@ -2,7 +2,8 @@
 //!
 //! [`Compute`] is what computes: a [`Device`], a precision and a number of threads. It opens the parts of a
 //! [`Model`](model::Model) as [`Encode`], [`Decode`] and [`Draw`], which do not say what is behind them:
-//! the engine for the CPU or, with the feature `reference`, the models on Burn. A [`Drawing`] is an
+//! the engine for the CPU or, with the feature `gpu`, that for GPUs, or, with the feature `reference`,
+//! the models on Burn. A [`Drawing`] is an
 //! iterator over what happens while pictures are drawn. The command line, a server and any other door
 //! use the same iterator.
 //!
@@ -44,11 +45,14 @@ mod device;
 mod draw;
 mod encode;
 mod error;
+#[cfg(feature = "gpu")]
+mod gpu;
 #[cfg(feature = "reference")]
 mod reference;
 mod request;
 #[cfg(feature = "write")]
 pub mod samples;
+mod scheduled;
 pub mod token_file;
 
 pub use compute::{Compute, DraftSource, decoder_kind};
@@ -58,6 +62,8 @@ pub use device::{Device, DeviceError, ReferenceBackend};
 pub use draw::{Batch, Draw, Drawing, Event};
 pub use encode::Encode;
 pub use engine::Precision;
+#[cfg(feature = "gpu")]
+pub use engine_gpu::{AdapterInfo, GpuError, adapters};
 pub use error::PipelineError;
 #[cfg(feature = "reference")]
 pub use reference::device as reference_device;

@@ -30,12 +30,54 @@ pub(crate) fn run() -> Result<()> {
             Err(error) => not_compiled_in(device, error)?,
         }
     }
-    for device in [Device::Gpu, Device::Cuda] {
-        if let Err(error) = device.check() {
-            not_compiled_in(device, error)?;
-        }
+    gpus()?;
+    if let Err(error) = Device::Cuda.check() {
+        not_compiled_in(Device::Cuda, error)?;
     }
     Ok(())
+}
+
+/// A line for each GPU, of which `--gpu` takes the number or a part of the name.
+#[cfg(feature = "gpu")]
+fn gpus() -> Result<()> {
+    let found = pipeline::adapters();
+    if found.is_empty() {
+        return line(Device::Gpu, &format!("our shaders: {}", pipeline::GpuError::NoAdapter));
+    }
+    for gpu in found {
+        let mut features = Vec::new();
+        if gpu.half {
+            features.push("f16".to_owned());
+        }
+        match gpu.subgroup {
+            Some([least, most]) if least == most => features.push(format!("subgroups of {least}")),
+            Some([least, most]) => features.push(format!("subgroups of {least} to {most}")),
+            None => {}
+        }
+        if gpu.software {
+            features.push("a program on the processor".to_owned());
+        }
+        line(
+            Device::Gpu,
+            &format!(
+                "our shaders, --gpu {}: {}, {} by {}, buffers of up to {} of which a shader sees {}{}{}",
+                gpu.number,
+                gpu.name,
+                gpu.backend,
+                gpu.driver,
+                ::machine::bytes(gpu.buffer_bytes),
+                ::machine::bytes(gpu.binding_bytes),
+                if features.is_empty() { "" } else { ", " },
+                features.join(", "),
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "gpu"))]
+fn gpus() -> Result<()> {
+    Device::Gpu.check().or_else(|error| not_compiled_in(Device::Gpu, error))
 }
 
 fn line(device: Device, what: &str) -> Result<()> {

@@ -27,7 +27,7 @@ pub(crate) mod weights;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -135,7 +135,14 @@ fn needs_burn(verb: &Verb) -> bool {
 
 /// Does what the command line says.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
-    let GlobalArgs { device, threads, .. } = arguments.global;
+    let GlobalArgs { device, gpu, threads, .. } = arguments.global;
+    if let Some(gpu) = gpu {
+        ensure!(
+            device == Some(pipeline::Device::Gpu),
+            "--gpu {gpu} chooses among the GPUs of the device `gpu`; write --device gpu, too"
+        );
+        tuning::choose_gpu(gpu);
+    }
     #[cfg(not(feature = "reference"))]
     if needs_burn(&arguments.verb) || matches!(device, Some(pipeline::Device::Reference { .. })) {
         return crate::hand_over::to_program_with_reference();

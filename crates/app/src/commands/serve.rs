@@ -83,7 +83,7 @@ enum LogFormat {
 
 pub(crate) fn run(args: &ServeArgs, device: Option<Device>) -> Result<()> {
     if let Some(device @ Device::Reference { .. }) = device {
-        bail!("a server draws on the device `cpu`, not on `{device}`; leave --device out");
+        bail!("a server draws on the device `cpu` or `gpu`, not on `{device}`; leave --device out");
     }
     let mut opened = Vec::new();
     for name in &args.model {

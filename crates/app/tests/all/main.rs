@@ -12,6 +12,7 @@ mod experiment;
 mod export;
 #[cfg(unix)]
 mod faults;
+mod gpu;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod outputs;

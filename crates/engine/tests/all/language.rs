@@ -115,7 +115,7 @@ fn should_give_the_first_image_logits_that_transformers_gives() {
             ids,
             logits: 1,
         });
-        model.step(&mut session, &steps.collect::<Vec<_>>());
+        model.step(&mut session, &steps.collect::<Vec<_>>()).unwrap();
         let [mut logits, mut unconditional] = [[0.0; 64]; 2];
         model.logits(&session, 0, &mut logits);
         model.logits(&session, 1, &mut unconditional);
@@ -166,7 +166,8 @@ fn should_choose_the_same_tokens_without_a_cache() {
         let mut start = 0;
         for piece in whole.chunks(model.most_positions()) {
             let (condition, logits) = (ids.len(), piece.len());
-            model.step(&mut session, &[Step { slot: 0, condition, start, ids: piece, logits }]);
+            let step = Step { slot: 0, condition, start, ids: piece, logits };
+            model.step(&mut session, &[step]).unwrap();
             for row in 0..piece.len() {
                 let Some(token) = (start + row + 1).checked_sub(ids.len()) else { continue };
                 let mut logits = [0.0; 64];
@@ -220,7 +221,7 @@ fn should_read_a_shared_prompt_once() {
         (0..count).map(|index| (request(condition(text), index), sampling(0))).collect()
     };
     let prompt = "a red apple on a green table";
-    let mut counted = Counting { model: &model, positions: Vec::new().into() };
+    let mut counted = Counting { model: &model, positions: Vec::new().into(), fails_at: None };
     let positions = |counted: &mut Counting<'_>, requests: &[(Request, SamplingConfig)], room| {
         counted.positions.lock().unwrap().clear();
         let mut scheduler = Scheduler::with_conditions(&*counted, room, 64).unwrap();
@@ -262,10 +263,45 @@ fn condition_unconditional(condition: &Condition) -> Vec<usize> {
     prompt.unconditional.clone()
 }
 
-/// A model that counts the positions of each step.
+#[test]
+fn should_end_what_is_drawn_when_the_device_fails_and_draw_what_comes_after() {
+    let (model, prompts_of) = tiny(Precision::F32, 1);
+    let of = |index: usize| {
+        let condition = prompts_of.condition(&prompts()[index]).unwrap();
+        (request(condition, index as u64), greedy(4.0))
+    };
+    let alone = draw(&model, &[of(0)], 1).0;
+    let failing = Counting { model: &model, positions: Vec::new().into(), fails_at: Some(9) };
+    let room = of(0).0.condition.length().max(of(1).0.condition.length());
+    let mut scheduler = Scheduler::with_conditions(&failing, 2, room).unwrap();
+    let submit = |scheduler: &mut Scheduler<_>, index| {
+        let (request, sampling) = of(index);
+        scheduler.submit(request, sampling).unwrap()
+    };
+    let [first, second, third] = [0, 1, 0].map(|index| submit(&mut scheduler, index));
+    let mut ends = Vec::new();
+    while !scheduler.is_idle() {
+        scheduler.step(&mut ends);
+        ends.retain(|event| !matches!(event, Event::Row { .. }));
+    }
+    let error = GenerateError::Device {
+        failure: generator::DeviceFailure::Lost,
+        reason: "it was pulled out".to_owned(),
+    };
+    // What the slots had seen is gone, so the third one does not share it.
+    let expected = [
+        Event::Failed { job: first, error: error.clone() },
+        Event::Failed { job: second, error },
+        Event::Finished { job: third, tokens: alone[0].clone() },
+    ];
+    assert_eq!(ends, expected);
+}
+
+/// A model that counts the positions of each step, and fails at one of them.
 struct Counting<'a> {
     model: &'a LanguageModel,
     positions: std::sync::Mutex<Vec<usize>>,
+    fails_at: Option<usize>,
 }
 
 impl SequenceModel for Counting<'_> {
@@ -291,18 +327,32 @@ impl SequenceModel for Counting<'_> {
         self.model.session(condition, slots)
     }
 
-    fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]) {
+    fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]) -> Result<(), GenerateError> {
         let positions = steps.iter().map(|step| step.ids.len()).sum();
-        self.positions.lock().unwrap().push(positions);
-        self.model.step(session, steps);
+        let mut counted = self.positions.lock().unwrap();
+        counted.push(positions);
+        if self.fails_at == Some(counted.len()) {
+            return Err(GenerateError::Device {
+                failure: generator::DeviceFailure::Lost,
+                reason: "it was pulled out".to_owned(),
+            });
+        }
+        drop(counted);
+        self.model.step(session, steps)
     }
 
     fn logits(&self, session: &Self::Session, index: usize, out: &mut [f32]) {
         self.model.logits(session, index, out);
     }
 
-    fn share(&self, session: &mut Self::Session, from: usize, to: usize, positions: usize) {
-        self.model.share(session, from, to, positions);
+    fn share(
+        &self,
+        session: &mut Self::Session,
+        from: usize,
+        to: usize,
+        positions: usize,
+    ) -> Result<(), GenerateError> {
+        self.model.share(session, from, to, positions)
     }
 
     fn most_positions(&self) -> usize {
@@ -377,7 +427,7 @@ fn should_place_pictures_in_two_dimensions_where_the_configuration_says_so() {
     let logits = |model: &LanguageModel| {
         let mut session = model.session(3, 1).unwrap();
         let step = Step { slot: 0, condition: 3, start: 0, ids: &ids, logits: ids.len() };
-        model.step(&mut session, &[step]);
+        model.step(&mut session, &[step]).unwrap();
         let of = |row| {
             let mut logits = [0.0; 70];
             model.logits(&session, row, &mut logits);

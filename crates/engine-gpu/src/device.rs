@@ -294,7 +294,7 @@ impl Device {
         let _ = self.device.poll(wgpu::PollType::Poll);
     }
 
-    /// The first error that was reported outside [`checked`](Self::checked).
+    /// The first error that was reported outside `checked`.
     ///
     /// # Errors
     /// That error.

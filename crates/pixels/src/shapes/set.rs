@@ -162,12 +162,12 @@ pub fn write(
     text(FILES[3], Held::all().iter().map(Held::to_string).collect())
 }
 
-/// Whether [`write`] gives a file this name.
+/// Whether [`write()`] gives a file this name.
 pub fn is_of_a_set(name: &Path) -> bool {
     FILES.iter().any(|file| name == Path::new(file))
 }
 
-/// Reads a file of prompts, as [`write`] makes it.
+/// Reads a file of prompts, as [`write()`] makes it.
 ///
 /// # Errors
 /// [`PixelsError::Read`], and [`PixelsError::DataSet`] naming the line that is no prompt, or whose

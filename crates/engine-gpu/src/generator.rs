@@ -878,9 +878,7 @@ impl SequenceModel for Generator {
     }
 
     fn condition_ids(&self, condition: &Condition) -> Result<[Vec<usize>; 2], GenerateError> {
-        let vocabulary = self.config.vocabulary();
-        condition.validate(vocabulary)?;
-        Ok([condition.ids(vocabulary)?, condition.unconditional_ids(vocabulary)])
+        condition.halves(self.config.vocabulary())
     }
 
     fn validate(&self, request: &Request, sampling: &SamplingConfig) -> Result<(), GenerateError> {

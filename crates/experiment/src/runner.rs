@@ -191,7 +191,7 @@ impl<'a> Laboratory<'a> {
         let recipe = self.plan.generator(unit)?;
         let model = Model::read(tokenizer.join("model"))?;
         let encoder = model.tokenizer(device)?.frozen_encoder();
-        let encode = |picture: &Picture| encoder.encode_picture(picture.to_unit_planes());
+        let encode = |picture: &Picture| Ok(encoder.encode_picture(picture.to_unit_planes()));
         for (source, views, cache) in [
             (&self.plan.data, self.plan.views, folder.cache()),
             (&self.plan.heldout, Views::Center, folder.heldout_cache()),

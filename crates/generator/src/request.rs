@@ -68,6 +68,15 @@ impl Condition {
         }
     }
 
+    /// [`ids`](Self::ids) and [`unconditional_ids`](Self::unconditional_ids), the two halves of guidance.
+    ///
+    /// # Errors
+    /// If the generator does not know what the condition names.
+    pub fn halves(&self, vocabulary: Vocabulary) -> Result<[Vec<usize>; 2], GenerateError> {
+        self.validate(vocabulary)?;
+        Ok([self.ids(vocabulary)?, self.unconditional_ids(vocabulary)])
+    }
+
     /// The label of the class, if the condition is one.
     pub fn label(&self) -> Option<usize> {
         match self {

@@ -25,7 +25,7 @@ use std::{
 use files::Home;
 
 pub use balanced::Balanced;
-pub use captions::Captioned;
+pub use captions::captioned;
 pub use class_folder::ClassFolder;
 pub use flat_folder::FlatFolder;
 pub use left_out::LeftOut;

@@ -97,7 +97,7 @@ fn generator(
     let encoder = model.tokenizer(&Device::flex()).unwrap().frozen_encoder();
     let classes = if side == 64 { 9 } else { 1000 };
     let data = data(side, classes);
-    let encode = |picture: &Picture| encoder.encode_picture(picture.to_unit_planes());
+    let encode = |picture: &Picture| Ok(encoder.encode_picture(picture.to_unit_planes()));
     let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict: true };
     build(&data, &model, encode, &cache, options, |_, _| {}).unwrap();
     let settings: Vec<String> = settings.iter().map(|&setting| setting.into()).collect();

@@ -4,6 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use model::{Model, tokenizer_digest};
+use pipeline::PipelineError;
 use pixels::{
     DataSet, Picture,
     augment::horizontal_flip,
@@ -73,16 +74,17 @@ pub struct BuildOptions {
 
 /// Encodes one shard of a data set into the cache in `folder`, going on where an earlier call was
 /// interrupted. The cache keeps the data set's captions. `encode` gives the tokens of a picture at
-/// the size of the model's tokenizer, as its encoder does. `progress` is called with the pictures done and their number.
+/// the size of the model's tokenizer, as its encoder does. `progress` is called with the pictures done
+/// and their number.
 /// Returns the pictures of the shard that could not be read, earlier calls included.
 ///
 /// # Errors
-/// If the model cannot be read, the cache holds something else, a thousand pictures in a row cannot
-/// be read, or a single one if that is asked for.
+/// If the model cannot be read, the cache holds something else, the encoder's device fails, a thousand
+/// pictures in a row cannot be read, or a single one if that is asked for.
 pub fn build(
     data: &Arc<dyn DataSet>,
     model: &Model,
-    mut encode: impl FnMut(&Picture) -> Vec<CodebookIndex>,
+    mut encode: impl FnMut(&Picture) -> Result<Vec<CodebookIndex>, PipelineError>,
     folder: &Path,
     options: BuildOptions,
     mut progress: impl FnMut(usize, usize),
@@ -138,7 +140,10 @@ pub fn build(
         // First: a thousand bad ones in a row are the fault of the disk, and are not written down.
         let (index, pictures) = item?;
         leave_out(loader.take_bad(), &mut writer)?;
-        let tokens: Vec<_> = pictures.iter().flat_map(&mut encode).collect();
+        let mut tokens = Vec::new();
+        for picture in &pictures {
+            tokens.extend(encode(picture)?);
+        }
         let (label, name) = (data.label(index), data.name(index));
         writer.append_captioned(label, name, data.captions(index), &tokens)?;
         progress(writer.len(), total);

@@ -26,6 +26,9 @@ pub enum TrainingError {
     /// A token cache cannot be read or written.
     #[error(transparent)]
     Cache(#[from] token_cache::CacheError),
+    /// A picture cannot be encoded.
+    #[error(transparent)]
+    Encode(#[from] pipeline::PipelineError),
     /// Tokens that another program cached cannot be read.
     #[error(transparent)]
     Exchange(#[from] token_cache::exchange::ExchangeError),

@@ -191,6 +191,13 @@ impl<M: Module> Learner<M> {
         }
     }
 
+    /// Goes on from a checkpoint that holds nothing else, or begins as it is.
+    pub(crate) fn start(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainingError> {
+        let Some(mut checkpoint) = checkpoint else { return Ok(()) };
+        self.restore(&mut checkpoint)?;
+        checkpoint.finish()
+    }
+
     /// Takes them from a checkpoint.
     pub(crate) fn restore(&mut self, checkpoint: &mut Checkpoint) -> Result<(), TrainingError> {
         let step = checkpoint.step;

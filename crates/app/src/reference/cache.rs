@@ -8,7 +8,7 @@ use files::{
     output::{self, OutputError, check_folder},
 };
 use model::Model;
-use pipeline::Device;
+use pipeline::{Device, PipelineError};
 use pixels::{DataSet, Picture, crop::Crop};
 use token_cache::{
     LeftOut, Shard, TokenCache,
@@ -47,9 +47,7 @@ fn run_build(args: &CacheBuildArgs, device: Option<Device>) -> Result<()> {
     let model = models::open(&args.model.model)?;
     // What is cached are the tokenizer's tokens, not those of a rounded one.
     let encoder = ComputeArgs::default().compute(device)?.encoder(&model)?;
-    let encode = |picture: &Picture| {
-        encoder.encode(picture).expect("the cache fits pictures to the tokenizer's size")
-    };
+    let encode = |picture: &Picture| encoder.encode(picture);
     let views = match (args.ten_crop, args.mirrored) {
         (true, _) => Views::TenCrop,
         (_, true) => Views::Mirrored,
@@ -99,9 +97,7 @@ fn run_build(args: &CacheBuildArgs, device: Option<Device>) -> Result<()> {
 pub(crate) fn center(source: &str, model: &Model, folder: &Path, strict: bool) -> Result<()> {
     let data = sources::open(source, strict)?;
     let encoder = ComputeArgs::default().compute(None)?.encoder(model)?;
-    let encode = |picture: &Picture| {
-        encoder.encode(picture).expect("the cache fits pictures to the tokenizer's size")
-    };
+    let encode = |picture: &Picture| encoder.encode(picture);
     let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict };
     let mut progress = Progress::new("caching", data.len() as u64);
     build(&data, model, encode, folder, options, |done, _| progress.set(done as u64))?;
@@ -113,7 +109,7 @@ pub(crate) fn center(source: &str, model: &Model, folder: &Path, strict: bool) -
 fn time_of(
     data: &dyn DataSet,
     model: &Model,
-    encode: impl Fn(&Picture) -> Vec<CodebookIndex>,
+    encode: impl Fn(&Picture) -> Result<Vec<CodebookIndex>, PipelineError>,
     views: usize,
 ) -> Result<String> {
     const TRIED: usize = 3;
@@ -123,7 +119,7 @@ fn time_of(
     for index in 0..data.len().min(100) {
         let Ok(picture) = data.picture(index) else { continue };
         let picture = Crop::Center.fit(picture, image.width, image.height, data.name(index))?;
-        encode(&picture);
+        encode(&picture)?;
         encoded += 1;
         if encoded == TRIED {
             break;

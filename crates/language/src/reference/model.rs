@@ -162,7 +162,7 @@ impl LanguageModel {
         &self.config
     }
 
-    /// The same model with the parameters of the files `language.safetensors` and
+    /// Replaces the parameters by those of the files `language.safetensors` and
     /// `image_side.safetensors`.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ impl LanguageModel {
         }
     }
 
-    /// The same model, of which only these halves have gradients: what is frozen costs no work then.
+    /// Gives gradients to these halves alone, so that frozen parameters cost no work.
     #[must_use]
     pub fn training(self, language: bool, image_side: bool) -> Self {
         let Self { language: of_text, image_side: of_pictures, config, rotary, codebook } = self;

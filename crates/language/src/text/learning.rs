@@ -95,7 +95,7 @@ impl TextTokenizer {
             let Some(pair) = words.best() else { break };
             let [left, right] = [pair.0, pair.1].map(|id| tokens[id as usize].clone());
             let token = format!("{left}{right}");
-            // The same letters may come together in two ways.
+            // Two merges may give one token.
             let id = *ids.entry(token.clone()).or_insert(tokens.len() as u32);
             if id as usize == tokens.len() {
                 tokens.push(token);

@@ -5,12 +5,8 @@ use std::{borrow::Cow, collections::HashSet, path::Path, sync::Arc};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::{
-    DataSet,
-    left_out::{Ledger, LeftOut},
-    rules,
-};
-use crate::{Picture, PixelsError};
+use super::{DataSet, Part, left_out::Ledger, rules};
+use crate::PixelsError;
 
 /// Names of fields and columns with captions, in the order in which they are taken.
 pub(crate) const NAMES: [&str; 6] =
@@ -105,73 +101,30 @@ fn read_text(path: &Path) -> Result<Vec<String>, Cow<'static, str>> {
     Ok(of_texts([text.to_owned()]))
 }
 
-/// The samples of a data set that have a caption, in its order and with its classes.
+/// The samples of a data set that have a caption, in its order and with its classes. Those without one are
+/// listed under [`left_out`](DataSet::left_out). `source` is what errors call the data set.
 ///
-/// Those without one are listed under [`left_out`](DataSet::left_out).
-pub struct Captioned {
-    whole: Arc<dyn DataSet>,
-    indices: Vec<usize>,
-    left_out: Vec<LeftOut>,
-}
-
-impl Captioned {
-    /// The captioned samples of the data set that `source` names.
-    ///
-    /// # Errors
-    /// [`PixelsError::DataSet`] if no sample has a caption.
-    pub fn of(source: &str, data: Arc<dyn DataSet>) -> Result<Self, PixelsError> {
-        let mut ledger = Ledger::of(data.left_out());
-        let has_caption = |&index: &usize| {
-            let has_caption = !data.captions(index).is_empty();
-            if !has_caption {
-                ledger.lose(data.name(index), NO_CAPTION);
-            }
-            has_caption
-        };
-        let indices: Vec<usize> = (0..data.len()).filter(has_caption).collect();
-        if indices.is_empty() {
-            let problem = format!(
-                "none of its {} pictures has a caption; captions stand in a .txt file beside each \
-                 picture, in `captions.tsv` or `captions.jsonl` in the folder, in .txt or .json \
-                 members of tar shards, or in a Parquet column `caption` or `text`",
-                data.len()
-            );
-            return Err(PixelsError::data_set(source, problem));
+/// # Errors
+/// [`PixelsError::DataSet`] if no sample has a caption.
+pub fn captioned(source: &str, data: Arc<dyn DataSet>) -> Result<Part, PixelsError> {
+    let mut ledger = Ledger::of(data.left_out());
+    let has_caption = |&index: &usize| {
+        let has_caption = !data.captions(index).is_empty();
+        if !has_caption {
+            ledger.lose(data.name(index), NO_CAPTION);
         }
-        Ok(Self { indices, left_out: ledger.finish(), whole: data })
+        has_caption
+    };
+    let indices: Vec<usize> = (0..data.len()).filter(has_caption).collect();
+    if indices.is_empty() {
+        let problem = format!(
+            "none of its {} pictures has a caption; captions stand in a .txt file beside each \
+             picture, in `captions.tsv` or `captions.jsonl` in the folder, in .txt or .json \
+             members of tar shards, or in a Parquet column `caption` or `text`",
+            data.len()
+        );
+        return Err(PixelsError::data_set(source, problem));
     }
-}
-
-impl DataSet for Captioned {
-    fn len(&self) -> usize {
-        self.indices.len()
-    }
-
-    fn classes(&self) -> &[String] {
-        self.whole.classes()
-    }
-
-    fn label(&self, index: usize) -> usize {
-        self.whole.label(self.indices[index])
-    }
-
-    fn name(&self, index: usize) -> &str {
-        self.whole.name(self.indices[index])
-    }
-
-    fn captions(&self, index: usize) -> &[String] {
-        self.whole.captions(self.indices[index])
-    }
-
-    fn read_as(&self) -> String {
-        self.whole.read_as()
-    }
-
-    fn left_out(&self) -> &[LeftOut] {
-        &self.left_out
-    }
-
-    fn picture(&self, index: usize) -> Result<Picture, PixelsError> {
-        self.whole.picture(self.indices[index])
-    }
+    let (read_as, left_out) = (data.read_as(), ledger.finish());
+    Ok(Part { read_as, left_out, ..Part::of(data, indices) })
 }

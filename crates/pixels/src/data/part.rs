@@ -4,13 +4,28 @@ use std::sync::Arc;
 
 use tokens::noise::{Noise, Purpose, seed_of};
 
-use super::DataSet;
+use super::{DataSet, LeftOut};
 use crate::{Picture, PixelsError};
 
 /// Some samples of a data set, in its order and with its classes.
 pub struct Part {
-    whole: Arc<dyn DataSet>,
-    indices: Vec<usize>,
+    pub(super) whole: Arc<dyn DataSet>,
+    pub(super) indices: Vec<usize>,
+    pub(super) read_as: String,
+    pub(super) left_out: Vec<LeftOut>,
+}
+
+impl Part {
+    /// These samples; what the whole data set leaves out is left out of the part.
+    pub(super) fn of(whole: Arc<dyn DataSet>, indices: Vec<usize>) -> Self {
+        let (part, all) = (indices.len(), whole.len());
+        Self {
+            read_as: format!("{part} of {all} pictures of: {}", whole.read_as()),
+            left_out: whole.left_out().to_vec(),
+            indices,
+            whole,
+        }
+    }
 }
 
 /// Whether a picture of this name is among the `share` that is held out, from 0 to 1. Only the name
@@ -35,8 +50,7 @@ pub fn hold_out(data: Arc<dyn DataSet>, share: f64) -> Result<(Part, Part), Pixe
             ),
         ));
     }
-    let whole = Arc::clone(&data);
-    Ok((Part { whole: data, indices: kept }, Part { whole, indices: held_out }))
+    Ok((Part::of(Arc::clone(&data), kept), Part::of(data, held_out)))
 }
 
 impl DataSet for Part {
@@ -61,11 +75,11 @@ impl DataSet for Part {
     }
 
     fn read_as(&self) -> String {
-        format!("{} of {} pictures of: {}", self.len(), self.whole.len(), self.whole.read_as())
+        self.read_as.clone()
     }
 
-    fn left_out(&self) -> &[super::LeftOut] {
-        self.whole.left_out()
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     fn picture(&self, index: usize) -> Result<Picture, PixelsError> {

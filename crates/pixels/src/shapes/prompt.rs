@@ -114,7 +114,7 @@ impl Colour {
 }
 
 impl Relation {
-    /// The same seen from the other object.
+    /// The relation as the other object sees it.
     pub fn mirrored(self) -> Self {
         match self {
             Self::LeftOf => Self::RightOf,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fixtures::home;
-use pixels::data::{self, Captioned, DataSet};
+use pixels::data::{self, DataSet};
 
 use crate::sets::{left_out, listing, open, open_tar, picture, refused, tar, write_pictures};
 
@@ -164,13 +164,13 @@ fn should_keep_the_captioned_samples_and_list_the_others() {
     write_pictures(root.path(), &[("0.png", 1), ("1.png", 2), ("2.png", 3)]);
     let source = root.path().to_str().unwrap();
     let whole: Arc<dyn DataSet> = data::open(source, &home()).unwrap().into();
-    let told = Captioned::of(source, whole).err().unwrap().to_string();
+    let told = data::captioned(source, whole).err().unwrap().to_string();
     for part in [source, "none of its 3 pictures has a caption", "captions.tsv"] {
         assert!(told.contains(part), "{told}");
     }
     write(root.path(), &[("0.txt", "one"), ("2.txt", "three")]);
     let whole: Arc<dyn DataSet> = data::open(source, &home()).unwrap().into();
-    let set = Captioned::of(source, whole).unwrap();
+    let set = data::captioned(source, whole).unwrap();
     assert_eq!(captions(&set), [("0.png", vec!["one"]), ("2.png", vec!["three"])]);
     assert_eq!(listing(&set).iter().map(|sample| sample.2).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(left_out(&set), [("no caption", true, 1, vec!["1.png"])]);

@@ -75,15 +75,15 @@ impl CachedPictures {
         })
     }
 
-    /// The same, which end at the first picture that was left out of the cache because it could not be
-    /// read, if `strict`; otherwise another picture takes its place.
+    /// If `strict`, training ends at the first picture that was left out of the cache because it could
+    /// not be read; otherwise another picture takes its place.
     #[must_use]
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
     }
 
-    /// The same, with the token cache in this folder to evaluate on, in the first view of each picture.
+    /// Evaluates on the token cache in this folder, in the first view of each picture.
     ///
     /// # Errors
     /// If the cache cannot be read, or was made by another tokenizer.
@@ -95,7 +95,7 @@ impl CachedPictures {
         Ok(self)
     }
 
-    /// The same, with a share of the pictures held out to evaluate on: those that
+    /// Holds out a share of the pictures to evaluate on: those that
     /// [`hold_out`](pixels::data::hold_out) holds out of their data set.
     ///
     /// # Errors

@@ -342,11 +342,7 @@ impl Trainer for GeneratorTrainer {
         checkpoint: Option<Checkpoint>,
         _address: u64,
     ) -> Result<(), TrainingError> {
-        if let Some(mut checkpoint) = checkpoint {
-            self.learner.restore(&mut checkpoint)?;
-            checkpoint.finish()?;
-        }
-        Ok(())
+        self.learner.start(checkpoint)
     }
 
     fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {

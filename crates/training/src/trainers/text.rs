@@ -114,7 +114,7 @@ impl TextTrainer {
         })
     }
 
-    /// The same training, shared with the other ranks of a communicator.
+    /// Shares each step with the other ranks of a communicator.
     ///
     /// # Errors
     /// If a step cannot be cut into equal parts.
@@ -338,11 +338,7 @@ impl Trainer for TextTrainer {
         checkpoint: Option<Checkpoint>,
         _address: u64,
     ) -> Result<(), TrainingError> {
-        if let Some(mut checkpoint) = checkpoint {
-            self.learner.restore(&mut checkpoint)?;
-            checkpoint.finish()?;
-        }
-        Ok(())
+        self.learner.start(checkpoint)
     }
 
     fn step(&mut self, step: Step) -> Result<Measures, TrainingError> {

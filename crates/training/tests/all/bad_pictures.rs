@@ -186,7 +186,7 @@ fn should_cache_what_is_readable_and_learn_from_that() {
     StageOne::new(recipe, data(), &home(), &device).unwrap().export(&path("model")).unwrap();
     let model = Model::read(path("model")).unwrap();
     let encoder = model.tokenizer(&device).unwrap().frozen_encoder();
-    let encode = |picture: &Picture| encoder.encode_picture(picture.to_unit_planes());
+    let encode = |picture: &Picture| Ok(encoder.encode_picture(picture.to_unit_planes()));
     let cached = |data: &Arc<dyn DataSet>, name: &str, shard, strict| {
         let options = BuildOptions { views: Views::Center, shard, strict };
         build(data, &model, encode, &path(name), options, |_, _| {})

@@ -25,7 +25,7 @@ fn should_cache_a_picture_and_its_mirror_image() {
     let model = Model::read(folder.path().join("model")).unwrap();
     let encoder = model.tokenizer(&Device::flex()).unwrap().frozen_encoder();
     let path = folder.path().join("cache");
-    let encode = |picture: &pixels::Picture| encoder.encode_picture(picture.to_unit_planes());
+    let encode = |picture: &pixels::Picture| Ok(encoder.encode_picture(picture.to_unit_planes()));
     let options = BuildOptions { views: Views::Mirrored, shard: Shard::WHOLE, strict: true };
     build(&data(), &model, encode, &path, options, |_, _| {}).unwrap();
     let cache = TokenCache::open(&path).unwrap();
@@ -82,7 +82,7 @@ fn should_keep_the_captions_of_a_data_set_those_of_unreadable_pictures_too() {
     for shard in 0..2 {
         let shard = Shard::new(shard, 2).unwrap();
         let options = BuildOptions { views: Views::Center, shard, strict: false };
-        build(&told, &model, |_| vec![0; length], &path, options, |_, _| {}).unwrap();
+        build(&told, &model, |_| Ok(vec![0; length]), &path, options, |_, _| {}).unwrap();
     }
     let cache = TokenCache::open(&path).unwrap();
     for index in 0..told.len() {
@@ -93,6 +93,30 @@ fn should_keep_the_captions_of_a_data_set_those_of_unreadable_pictures_too() {
     // A data set without captions has a cache of the form without.
     let path = folder.path().join("plain");
     let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict: false };
-    build(&data(), &model, |_| vec![0; length], &path, options, |_, _| {}).unwrap();
+    build(&data(), &model, |_| Ok(vec![0; length]), &path, options, |_, _| {}).unwrap();
     assert_eq!(TokenCache::open(&path).unwrap().header().captions, None);
+}
+
+#[test]
+fn should_end_with_the_devices_error_and_go_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    stage_one(&stage_one_recipe(1)).export(&folder.path().join("model")).unwrap();
+    let model = Model::read(folder.path().join("model")).unwrap();
+    let length = model.config.tokenizer.layout().len();
+    let path = folder.path().join("cache");
+    let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict: false };
+    let mut encoded = 0;
+    let mut lost_after = |most: usize| {
+        let encode = |_: &Picture| {
+            encoded += 1;
+            match encoded <= most {
+                true => Ok(vec![0; length]),
+                false => Err(pipeline::PipelineError::NoDecoder),
+            }
+        };
+        build(&data(), &model, encode, &path, options, |_, _| {})
+    };
+    assert!(matches!(lost_after(2).unwrap_err(), training::TrainingError::Encode(_)));
+    assert!(lost_after(usize::MAX).unwrap().is_empty());
+    assert_eq!(TokenCache::open(&path).unwrap().len(), data().len());
 }

@@ -133,7 +133,7 @@ fn should_train_all_stages_and_resume_each_to_the_same_bits() {
     let encoder = model.tokenizer(&device).unwrap().frozen_encoder();
     let cache = tempfile::tempdir().unwrap();
     let data = data();
-    let encode = |picture: &pixels::Picture| encoder.encode_picture(picture.to_unit_planes());
+    let encode = |picture: &pixels::Picture| Ok(encoder.encode_picture(picture.to_unit_planes()));
     let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict: true };
     build(&data, &model, encode, cache.path(), options, |_, _| {}).unwrap();
     let tokens = TokenCache::open(cache.path()).unwrap();

@@ -202,7 +202,7 @@ fn token_cache_of(data: Arc<dyn DataSet>, views: Views) -> tempfile::TempDir {
     let model = Model::read(&model).unwrap();
     let encoder = model.tokenizer(&Device::flex()).unwrap().frozen_encoder();
     let cache = tempfile::tempdir().unwrap();
-    let encode = |picture: &Picture| encoder.encode_picture(picture.to_unit_planes());
+    let encode = |picture: &Picture| Ok(encoder.encode_picture(picture.to_unit_planes()));
     let options = BuildOptions { views, shard: Shard::WHOLE, strict: true };
     build(&data, &model, encode, cache.path(), options, |_, _| {}).unwrap();
     cache

@@ -1,8 +1,9 @@
-//! What the transformers of the tokenizer and of the generator share: access to parameters by
-//! name, fused element-wise operations with their own gradients, and attention.
+//! What the transformers of tokenizer, generator and language model share: access to parameters by name,
+//! fused element-wise operations with their own gradients, attention, and layers.
 
 pub mod attention;
 pub mod fused;
+pub mod layers;
 pub mod parameters;
 pub mod precision;
 pub mod tape;

@@ -1,13 +1,14 @@
 //! The transformer block: attention and a gated feed-forward network, each after a norm.
 
 use burn::{
-    module::{Initializer, Module},
-    nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig},
+    module::Module,
+    nn::{Linear, RmsNorm},
     tensor::{Device, Tensor},
 };
 use operations::{
     attention::{Visibility, attention},
-    fused::{self, silu_gate},
+    fused,
+    layers::{self, FeedForward, linear, normalize},
     project,
 };
 
@@ -18,21 +19,8 @@ use crate::reference::{
     rotation::Rotation,
 };
 
-/// A linear layer of zeros; initialization or loading gives it its values.
-pub(crate) fn linear(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Linear {
-    LinearConfig::new(inputs, outputs)
-        .with_bias(bias)
-        .with_initializer(Initializer::Zeros)
-        .init(device)
-}
-
 pub(crate) fn rms_norm(width: usize, device: &Device) -> RmsNorm {
-    RmsNormConfig::new(width).with_epsilon(NORM_EPSILON).init(device)
-}
-
-/// The norm of each vector, in one pass.
-pub(crate) fn normalize<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
-    fused::rms_norm(x, norm.gamma.val(), norm.epsilon)
+    layers::rms_norm(width, NORM_EPSILON, device)
 }
 
 /// Where a forward pass stands: which positions it sees, at which layer, with what memory.
@@ -125,26 +113,6 @@ impl Attention {
     }
 }
 
-/// SwiGLU (Shazeer 2020), as in LlamaGen: down(silu(gate(x)) · up(x)), without biases.
-#[derive(Module, Debug)]
-pub struct FeedForward {
-    /// Opens or closes each hidden number; released name `w1`.
-    pub gate: Linear,
-    /// The hidden numbers; released name `w3`.
-    pub up: Linear,
-    /// Back to the width; released name `w2`.
-    pub down: Linear,
-}
-
-impl FeedForward {
-    /// # Shapes
-    /// `[batch, positions, width]`, kept.
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = project(&self.gate, x.clone());
-        project(&self.down, silu_gate(gate, project(&self.up, x)))
-    }
-}
-
 /// A pre-norm transformer block.
 #[derive(Module, Debug)]
 pub struct Block {
@@ -172,11 +140,7 @@ impl Block {
                 key_value_heads: config.key_value_heads(),
             },
             feed_forward_norm: rms_norm(width, device),
-            feed_forward: FeedForward {
-                gate: linear(width, hidden, false, device),
-                up: linear(width, hidden, false, device),
-                down: linear(hidden, width, false, device),
-            },
+            feed_forward: FeedForward::new(width, hidden, device),
         }
     }
 

@@ -11,9 +11,10 @@ mod predictability;
 mod rotation;
 mod sequences;
 
-pub use block::{Attention, Block, FeedForward};
+pub use block::{Attention, Block};
 pub use cache::KeyValueCache;
 pub use dropout::Dropout;
 pub use model::Generator;
+pub use operations::layers::FeedForward;
 pub use predictability::Predictability;
 pub use sequences::{ROWS, Sequences};

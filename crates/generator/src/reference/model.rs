@@ -6,12 +6,13 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use operations::{
+    layers::{linear, normalize},
     project,
     tape::{Tape, stack},
 };
 
 use crate::reference::{
-    block::{Block, Context, linear, normalize, rms_norm},
+    block::{Block, Context, rms_norm},
     cache::KeyValueCache,
     dropout::{Dropout, Place},
     initialization::initialize,

@@ -1,32 +1,20 @@
 //! The transformer block of Qwen2: attention and a gated feed-forward network, each after a norm.
 
 use burn::{
-    module::{Initializer, Module},
-    nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig},
+    module::Module,
+    nn::{Linear, RmsNorm},
     tensor::{Device, Tensor},
 };
 use operations::{
-    fused::{self, silu_gate},
+    fused,
+    layers::{self, FeedForward, linear, normalize},
     project,
 };
 
 use crate::{LanguageConfig, reference::rotation::Rotation};
 
-/// A linear layer of zeros; initialization or loading gives it its values.
-pub(crate) fn linear(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Linear {
-    LinearConfig::new(inputs, outputs)
-        .with_bias(bias)
-        .with_initializer(Initializer::Zeros)
-        .init(device)
-}
-
 pub(crate) fn rms_norm(config: &LanguageConfig, device: &Device) -> RmsNorm {
-    RmsNormConfig::new(config.width).with_epsilon(config.norm_epsilon).init(device)
-}
-
-/// The norm of each vector, in one pass.
-pub(crate) fn normalize(norm: &RmsNorm, x: Tensor<3>) -> Tensor<3> {
-    fused::rms_norm(x, norm.gamma.val(), norm.epsilon)
+    layers::rms_norm(config.width, config.norm_epsilon, device)
 }
 
 /// Causal self-attention in which several heads of queries share one of keys and values
@@ -81,26 +69,6 @@ impl Attention {
     }
 }
 
-/// SwiGLU (Shazeer 2020): down(silu(gate(x)) · up(x)), without biases.
-#[derive(Module, Debug)]
-pub struct FeedForward {
-    /// Opens or closes each hidden number.
-    pub gate: Linear,
-    /// The hidden numbers.
-    pub up: Linear,
-    /// Back to the width.
-    pub down: Linear,
-}
-
-impl FeedForward {
-    /// # Shapes
-    /// `[batch, positions, width]`, kept.
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = project(&self.gate, x.clone());
-        project(&self.down, silu_gate(gate, project(&self.up, x)))
-    }
-}
-
 /// A pre-norm transformer block.
 #[derive(Module, Debug)]
 pub struct Block {
@@ -126,11 +94,7 @@ impl Block {
                 key_value_heads: config.key_value_heads,
             },
             feed_forward_norm: rms_norm(config, device),
-            feed_forward: FeedForward {
-                gate: linear(width, hidden, false, device),
-                up: linear(width, hidden, false, device),
-                down: linear(hidden, width, false, device),
-            },
+            feed_forward: FeedForward::new(width, hidden, device),
         }
     }
 

@@ -9,5 +9,6 @@ pub mod loss;
 mod model;
 mod rotation;
 
-pub use block::{Attention, Block, FeedForward};
+pub use block::{Attention, Block};
 pub use model::{ImageLayers, Language, LanguageModel, Perceptron, Sequence};
+pub use operations::layers::FeedForward;

@@ -10,6 +10,7 @@ use burn::{
 use files::{HostTensor, ParameterError, TensorMap};
 use operations::{
     fused::{self, gelu},
+    layers::{linear, normalize},
     parameters, project,
     tape::{Tape, stack},
 };
@@ -18,7 +19,7 @@ use tokens::CodebookIndex;
 use crate::{
     ConfigError, LanguageConfig, Rotary,
     reference::{
-        block::{Block, linear, normalize, rms_norm},
+        block::{Block, rms_norm},
         initialization::initialize,
         rotation::Rotation,
     },

@@ -1,6 +1,6 @@
 //! Initial values of a tokenizer's parameters, as a pure function of seed and name.
 
-use std::iter;
+use std::{collections::BTreeMap, iter};
 
 use burn::module::Module;
 use files::HostTensor;
@@ -66,21 +66,7 @@ impl Initialization {
             let count = shape.iter().product::<usize>();
             let values = match (Kind::of(name), self.positions) {
                 (Kind::Norm, _) => return None,
-                (Kind::Bias, _) => {
-                    let weight = format!("{}.weight", name.trim_end_matches(".bias"));
-                    let columns = shapes.get(&weight).and_then(|shape| shape.get(1)).copied();
-                    match (self.weights, Role::of(&weight), columns) {
-                        (Weights::Even, Role::PatchEmbedding, Some(columns)) => {
-                            // Middle grey becomes nothing, or what all pictures share outweighs the rest.
-                            let weight = self.weight(&weight, count, columns, layout);
-                            weight
-                                .chunks(columns)
-                                .map(|row| -0.5 * row.iter().sum::<f32>())
-                                .collect()
-                        }
-                        _ => vec![0.0; count],
-                    }
-                }
+                (Kind::Bias, _) => self.bias(name, count, &shapes, layout),
                 (Kind::Weight, _) => self.weight(name, shape[0], shape[1], layout),
                 (Kind::Positions, Positions::Sinusoid) => sinusoid(layout, shape[0], shape[1]),
                 (Kind::Positions | Kind::Table, _) => {
@@ -94,6 +80,26 @@ impl Initialization {
             };
             Some(HostTensor::new(shape, values))
         })
+    }
+
+    /// The bias of a layer of so many `rows`: zero, except that an even patch embedding makes nothing of
+    /// middle grey. What all pictures share would outweigh the rest.
+    fn bias(
+        &self,
+        name: &str,
+        rows: usize,
+        shapes: &BTreeMap<String, Vec<usize>>,
+        layout: TokenLayout,
+    ) -> Vec<f32> {
+        let weight = name.replace(".bias", ".weight");
+        let is_even = self.weights == Weights::Even && Role::of(&weight) == Role::PatchEmbedding;
+        match shapes.get(&weight).filter(|_| is_even) {
+            Some(shape) => {
+                let values = self.weight(&weight, rows, shape[1], layout);
+                values.chunks(shape[1]).map(|row| -0.5 * row.iter().sum::<f32>()).collect()
+            }
+            None => vec![0.0; rows],
+        }
     }
 
     /// The weight of a linear layer, `[rows, columns]`.

@@ -1,8 +1,6 @@
 //! Both halves of the tokenizer on a GPU, or a software driver, beside the engine of the CPU.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
-
-use std::{io::Write, sync::Arc};
+use std::sync::Arc;
 
 use engine::Pool;
 use engine_gpu::{Decoder, DecoderError, Device, Encoder, GpuError, LoadError, Precision};
@@ -18,30 +16,7 @@ use tokens::{
     noise::{Noise, Purpose},
 };
 
-/// The first GPU, or the driver on the CPU. Tests that find neither do nothing and say so.
-fn device() -> Option<Device> {
-    match Device::open(None) {
-        Ok(device) => Some(device),
-        Err(GpuError::NoAdapter) => {
-            // Past the test harness, which keeps what passing tests print to itself.
-            let _ = writeln!(
-                std::io::stderr(),
-                "NOT TESTED: no GPU and no software driver; install mesa-vulkan-drivers"
-            );
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
-/// The bundled model's weights and architecture.
-fn mini() -> (TensorFile, TokenizerConfig) {
-    let folder = fixtures::repository().join("models/mini");
-    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
-    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let config = serde_json::from_value(config["tokenizer"].clone()).unwrap();
-    (TensorFile::open(folder.join("tokenizer.safetensors")).unwrap(), config)
-}
+use crate::common::{device, mini};
 
 /// An architecture whose sizes are no multiples of a tile's: 8 × 5 patches of 3 × 3 pixels, a picture
 /// that is no square, 5 prefix tokens, codes of 6 numbers, heads of 12 and 20.
@@ -171,7 +146,7 @@ const KINDS: [DecoderKind; 2] = [DecoderKind::Causal, DecoderKind::Bidirectional
 #[test]
 fn should_encode_to_the_tokens_of_the_cpu() {
     let Some(device) = device() else { return };
-    let (file, config) = mini();
+    let (file, config) = mini::<TokenizerConfig>("tokenizer");
     let [cpu, gpu] = encode(&device, &file, &config, Precision::F32);
     assert_eq!(gpu, cpu);
     // A code is a decision: in bf16 some pictures have a few others.
@@ -184,7 +159,7 @@ fn should_encode_to_the_tokens_of_the_cpu() {
 #[test]
 fn should_decode_to_the_pictures_of_the_cpu() {
     let Some(device) = device() else { return };
-    let (file, config) = mini();
+    let (file, config) = mini::<TokenizerConfig>("tokenizer");
     for kind in KINDS {
         let difference = decode(&device, &file, &config, kind, Precision::F32);
         assert!(difference < 1e-4, "{kind}: {difference}");
@@ -213,7 +188,7 @@ fn should_compute_with_odd_sizes() {
 #[test]
 fn should_refuse_weights_and_heads_that_do_not_fit() {
     let Some(device) = device() else { return };
-    let (file, config) = mini();
+    let (file, config) = mini::<TokenizerConfig>("tokenizer");
     let mut deeper = config.clone();
     deeper.encoder.layers = 5;
     let error = Encoder::load(&file, &deeper, Precision::F32, &device).unwrap_err();
@@ -234,7 +209,7 @@ fn should_refuse_weights_and_heads_that_do_not_fit() {
 #[test]
 fn should_say_that_the_gpu_was_lost() {
     let Some(device) = device() else { return };
-    let (file, config) = mini();
+    let (file, config) = mini::<TokenizerConfig>("tokenizer");
     let kind = DecoderKind::Bidirectional;
     let decoder = Decoder::load(&file, &config, kind, Precision::F32, &device).unwrap();
     let mut work = decoder.workspace().unwrap();

@@ -1,52 +1,26 @@
 //! The generator on a GPU, or a software driver, beside the engine of the CPU.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
-
-use std::{collections::BTreeMap, io::Write, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use engine::{
     Event, JobId, Pool, Scheduler, SequenceModel,
     sequence::{Choosing, Step},
 };
-use engine_gpu::{Device, Generator, GpuError, LoadError, Precision, StepCost};
-use files::safetensors::TensorFile;
+use engine_gpu::{Device, Generator, LoadError, Precision, StepCost};
 use generator::{
     Condition, DeviceFailure, GenerateError, GeneratorConfig, Request, SamplingConfig, presets,
 };
 use tokens::{CodebookIndex, TokenLayout};
 
-/// The first GPU, or the driver on the CPU. Tests that find neither do nothing and say so.
-fn device() -> Option<Device> {
-    match Device::open(None) {
-        Ok(device) => Some(device),
-        Err(GpuError::NoAdapter) => {
-            // Past the test harness, which keeps what passing tests print to itself.
-            let _ = writeln!(
-                std::io::stderr(),
-                "NOT TESTED: no GPU and no software driver; install mesa-vulkan-drivers"
-            );
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
-/// The bundled model's weights and architecture.
-fn mini() -> (TensorFile, GeneratorConfig) {
-    let folder = fixtures::repository().join("models/mini");
-    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
-    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let config = serde_json::from_value(config["generator"].clone()).unwrap();
-    (TensorFile::open(folder.join("generator.safetensors")).unwrap(), config)
-}
+use crate::common::{device, mini};
 
 fn gpu(device: &Device, precision: Precision) -> Generator {
-    let (file, config) = mini();
+    let (file, config) = mini::<GeneratorConfig>("generator");
     Generator::load(&file, &config, precision, device, Arc::new(Pool::new(1))).unwrap()
 }
 
 fn cpu() -> engine::Generator {
-    let (file, config) = mini();
+    let (file, config) = mini::<GeneratorConfig>("generator");
     let pool = Arc::new(Pool::new(1));
     engine::Generator::load(file, &config, engine::Precision::F32, pool).unwrap()
 }
@@ -193,7 +167,7 @@ fn should_dispatch_six_times_a_layer() {
 #[test]
 fn should_refuse_weights_of_another_architecture() {
     let Some(device) = device() else { return };
-    let (file, config) = mini();
+    let (file, config) = mini::<GeneratorConfig>("generator");
     let other = GeneratorConfig { layers: 5, ..config };
     let error = Generator::load(&file, &other, Precision::F32, &device, Arc::new(Pool::new(1)))
         .unwrap_err();

@@ -12,7 +12,7 @@ use pipeline::Compute;
 use tokenizer::DecoderKind;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
@@ -35,6 +35,8 @@ const HEAD: usize = 64 << 10;
 const SILENCE: Duration = Duration::from_secs(75);
 /// How long a client may read nothing of an answer.
 const STALLED: Duration = Duration::from_secs(60);
+/// How long a connection that has asked nothing yet may take to do so after the end was asked for.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// How long requests in progress may go on after the end was asked for.
 const DRAIN: Duration = Duration::from_secs(7);
 /// How long the last answers may take to reach their clients.
@@ -189,7 +191,7 @@ impl Server {
         tracing::info!(requests = app.sessions.len(), "shutting down");
         app.phase.set_draining();
         let begun = Instant::now();
-        // Connections without a request are closed, the others after their answer.
+        // Connections without a request are closed after a moment, the others after their answer.
         let _ = closing.send(true);
         while app.sessions.len() > 0 && begun.elapsed() < DRAIN {
             sleep(Duration::from_millis(20)).await;
@@ -252,7 +254,10 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALLED));
+    let asked = Arc::new(Notify::new());
+    let first = Arc::clone(&asked);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        first.notify_one();
         let router = router.clone();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
@@ -267,8 +272,14 @@ async fn connection(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = async { drop(close.wait_for(|&close| close).await) }, if !late => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // The first request of a new connection may be on its way, and must get an answer.
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                _ = timeout(FIRST_REQUEST, asked.notified()) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {

@@ -149,7 +149,17 @@ impl Exchange {
         headers: &[&str],
         body: &[u8],
     ) -> Self {
-        let mut stream = connect(address);
+        Self::on(connect(address), method, path, headers, body)
+    }
+
+    /// Asks on a connection that is open already.
+    pub(crate) fn on(
+        mut stream: TcpStream,
+        method: &str,
+        path: &str,
+        headers: &[&str],
+        body: &[u8],
+    ) -> Self {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
         for header in headers {
             head += &format!("{header}\r\n");

@@ -165,6 +165,20 @@ fn should_end_in_order_with_streams_open_and_within_ten_seconds() {
 }
 
 #[test]
+fn should_answer_first_requests_that_come_after_the_end_was_asked_for() {
+    let mut server = Running::start(Settings { batch: 1, ..settings() });
+    let _drawing = server.stream("/v1/pictures", &[], &body(10));
+    let new: Vec<_> = (0..5).map(|_| crate::client::connect(server.address)).collect();
+    until("they are accepted", || metric(&server, "alitok_connections") >= 6.0);
+    server.stop();
+    until("it refuses", || server.get("/ready").status == 503);
+    for stream in new {
+        let answer = Exchange::on(stream, "POST", "/v1/pictures", &[], b"").finish();
+        assert_eq!((answer.status, answer.error().0.as_str()), (503, "shutting_down"));
+    }
+}
+
+#[test]
 fn should_load_models_when_asked_for_and_let_them_go_for_others() {
     let models = ["a", "b"].map(|id| (id.to_owned(), MODEL.clone())).to_vec();
     // Room for one of them, not for two.

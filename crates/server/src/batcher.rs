@@ -60,17 +60,23 @@ struct Waiting {
 /// Who hears of a picture.
 struct Listener {
     index: usize,
-    tell: UnboundedSender<(usize, Happened)>,
+    tell: UnboundedSender<Happened>,
     asked: Instant,
+    /// Whether rows are told, or its end alone. Every event wakes a thread, which takes time from drawing.
+    rows: bool,
 }
 
 /// What happens to a picture of an order.
 #[derive(Debug)]
-pub(crate) enum Happened {
-    /// It is being drawn.
-    Begun,
+pub(crate) struct Happened {
+    /// The picture's number within the order.
+    pub(crate) index: usize,
+    /// When it was begun.
+    pub(crate) begun: Instant,
+    /// When its prefix or first row was decided.
+    pub(crate) first_row: Option<Instant>,
     /// What the drawing says.
-    Drawn(Event),
+    pub(crate) event: Event,
 }
 
 /// Pictures that were asked for. Dropping it cancels those that are not finished.
@@ -78,7 +84,7 @@ pub(crate) struct Order {
     shared: Arc<Shared>,
     client: ClientId,
     number: u64,
-    events: UnboundedReceiver<(usize, Happened)>,
+    events: UnboundedReceiver<Happened>,
     /// How many pictures wait or are being drawn before the order's last one.
     pub(crate) position: usize,
 }
@@ -140,12 +146,13 @@ impl Batcher {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Asks for pictures, all or none.
+    /// Asks for pictures, all or none, and to hear of their rows or of their ends alone.
     pub(crate) fn order(
         &self,
         client: &ClientId,
         requests: Vec<Request>,
         sampling: SamplingConfig,
+        rows: bool,
     ) -> Result<Order, Refusal> {
         let shared = &self.shared;
         let mut state = shared.state();
@@ -168,7 +175,7 @@ impl Batcher {
         let (tell, events) = unbounded_channel();
         let asked = Instant::now();
         for (index, request) in requests.into_iter().enumerate() {
-            let listener = Listener { index, tell: tell.clone(), asked };
+            let listener = Listener { index, tell: tell.clone(), asked, rows };
             state.queue.push(client, Waiting { order: number, request, sampling, listener });
         }
         shared.tell_lengths(&state);
@@ -219,9 +226,8 @@ pub(crate) enum StartError {
 }
 
 impl Order {
-    /// Waits for what happens next, with the picture's number within the order. `None` after all have
-    /// ended, or if drawing has stopped.
-    pub(crate) async fn next(&mut self) -> Option<(usize, Happened)> {
+    /// Waits for what happens next. `None` after all have ended, or if drawing has stopped.
+    pub(crate) async fn next(&mut self) -> Option<Happened> {
         self.events.recv().await
     }
 }
@@ -259,8 +265,9 @@ struct Drawn {
     listener: Listener,
     /// Tokens that are known to be decided.
     decided: usize,
-    /// Whether its first row has been told.
-    has_row: bool,
+    begun: Instant,
+    /// When its prefix or first row was decided.
+    first_row: Option<Instant>,
 }
 
 /// Draws until it is closed.
@@ -317,9 +324,9 @@ fn begin(
     // The request was checked before. Were it refused here, its order would end without it.
     match drawing.submit(&request, &sampling) {
         Ok(picture) => {
-            let _ = listener.tell.send((listener.index, Happened::Begun));
             let decided = request.forced.len();
-            pictures.insert(picture, Drawn { client, listener, decided, has_row: false });
+            let begun = Instant::now();
+            pictures.insert(picture, Drawn { client, listener, decided, begun, first_row: None });
         }
         Err(error) => {
             tracing::error!(%error, "a checked request was refused");
@@ -338,7 +345,8 @@ fn tell(shared: &Shared, pictures: &mut HashMap<usize, Drawn>, event: Event) {
         Event::Row { tokens, .. } => {
             metrics.tokens.increment((tokens.len() - drawn.decided.min(tokens.len())) as u64);
             drawn.decided = tokens.len();
-            if !std::mem::replace(&mut drawn.has_row, true) {
+            if drawn.first_row.is_none() {
+                drawn.first_row = Some(Instant::now());
                 metrics.first_row_seconds.record(waited);
             }
         }
@@ -349,10 +357,20 @@ fn tell(shared: &Shared, pictures: &mut HashMap<usize, Drawn>, event: Event) {
         Event::Failed { .. } => metrics.failed.increment(1),
         Event::Preview { .. } => {}
     }
-    let ends = event.is_end();
-    // Where nobody listens any more, it is cancelled before the next step.
-    let _ = drawn.listener.tell.send((drawn.listener.index, Happened::Drawn(event)));
-    if ends {
+    let message = Happened {
+        index: drawn.listener.index,
+        begun: drawn.begun,
+        first_row: drawn.first_row,
+        event,
+    };
+    if !message.event.is_end() {
+        if drawn.listener.rows {
+            // Where nobody listens any more, it is cancelled before the next step.
+            let _ = drawn.listener.tell.send(message);
+        }
+        return;
+    }
+    {
         let mut state = shared.state();
         let now = Instant::now();
         if let Some(last) = state.last_end.replace(now) {
@@ -360,9 +378,11 @@ fn tell(shared: &Shared, pictures: &mut HashMap<usize, Drawn>, event: Event) {
             let each = state.seconds_each.unwrap_or(seconds);
             state.seconds_each = Some(0.9 * each + 0.1 * seconds);
         }
-        drop(state);
-        end(shared, pictures, picture);
     }
+    // Its place is free before anybody knows, so that who asks for another model then finds room.
+    let tell = drawn.listener.tell.clone();
+    end(shared, pictures, picture);
+    let _ = tell.send(message);
 }
 
 /// Makes room for another picture.

@@ -52,17 +52,11 @@ pub(crate) struct Session {
     order: Order,
     stop: watch::Receiver<Stop>,
     asked: Instant,
-    pictures: Vec<Progress>,
+    /// Which pictures have ended.
+    ended: Vec<bool>,
     /// Pictures that have not ended.
     left: usize,
     _entered: Entered,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Progress {
-    begun: Option<Instant>,
-    first_row: Option<Instant>,
-    ended: bool,
 }
 
 /// What a client hears of a request.
@@ -183,8 +177,10 @@ impl Sessions {
             client: Arc::clone(&client.id),
             count,
         };
-        let order = loaded.batcher.order(&client.id, plan.requests(), plan.sampling).map_err(
-            |refusal| match refusal {
+        let batcher = &loaded.batcher;
+        let order = batcher
+            .order(&client.id, plan.requests(), plan.sampling, plan.stream)
+            .map_err(|refusal| match refusal {
                 Refusal::Full { limit, seconds } => {
                     let message =
                         format!("{limit} pictures may wait, and as many do; try again later");
@@ -199,15 +195,14 @@ impl Sessions {
                     "drawing has stopped; it starts again with the next request",
                     1,
                 ),
-            },
-        )?;
+            })?;
         Ok(Session {
             id,
             position: order.position,
             order,
             stop,
             asked: Instant::now(),
-            pictures: vec![Progress::default(); count],
+            ended: vec![false; count],
             left: count,
             loaded,
             plan: Arc::new(plan),
@@ -234,18 +229,12 @@ impl Session {
                 }
                 happened = self.order.next() => happened,
             };
-            let Some((picture, happened)) = happened else {
+            let Some(happened) = happened else {
                 let message = "drawing has stopped; please report what was asked for";
                 return self.end_next(ApiError::internal(message));
             };
-            let event = match happened {
-                Happened::Begun => {
-                    self.pictures[picture].begun = Some(Instant::now());
-                    continue;
-                }
-                Happened::Drawn(event) => event,
-            };
-            match self.take_in(picture, event).await {
+            let picture = happened.index;
+            match self.take_in(happened).await {
                 Ok(Some(news)) => return Some(news),
                 Ok(None) => {}
                 Err(error) => return self.end_one(picture, error),
@@ -253,11 +242,10 @@ impl Session {
         }
     }
 
-    async fn take_in(&mut self, picture: usize, event: Event) -> Result<Option<News>, ApiError> {
-        let progress = &mut self.pictures[picture];
+    async fn take_in(&mut self, happened: Happened) -> Result<Option<News>, ApiError> {
+        let Happened { index: picture, begun, first_row, event } = happened;
         match event {
             Event::Row { tokens, .. } => {
-                progress.first_row.get_or_insert_with(Instant::now);
                 let layout = self.loaded.entry.layout();
                 let row = (1..=layout.rows()).find(|&row| layout.len_of_rows(row) == tokens.len());
                 let row = row.unwrap_or(0);
@@ -276,15 +264,12 @@ impl Session {
                     move |picture| format.encode(&picture, quality),
                 );
                 let base64 = decoded.await?;
-                let progress = &mut self.pictures[picture];
-                progress.ended = true;
+                self.ended[picture] = true;
                 self.left -= 1;
-                let ms = |at: Option<Instant>| {
-                    at.map_or(0, |at| at.saturating_duration_since(self.asked).as_millis() as u64)
-                };
+                let ms = |at: Instant| at.saturating_duration_since(self.asked).as_millis() as u64;
                 let timing = Timing {
-                    queued_ms: ms(progress.begun),
-                    first_row_ms: ms(progress.first_row),
+                    queued_ms: ms(begun),
+                    first_row_ms: first_row.map_or(0, ms),
                     total_ms: self.asked.elapsed().as_millis() as u64,
                 };
                 Ok(Some(News::Finished { picture, tokens, base64, timing }))
@@ -310,7 +295,7 @@ impl Session {
     }
 
     fn end_one(&mut self, picture: usize, error: ApiError) -> Option<News> {
-        if !std::mem::replace(&mut self.pictures[picture].ended, true) {
+        if !std::mem::replace(&mut self.ended[picture], true) {
             self.left -= 1;
         }
         Some(News::Failed { picture, error })
@@ -318,7 +303,7 @@ impl Session {
 
     /// Ends the first picture that has not ended.
     fn end_next(&mut self, error: ApiError) -> Option<News> {
-        let picture = self.pictures.iter().position(|progress| !progress.ended)?;
+        let picture = self.ended.iter().position(|ended| !ended)?;
         self.end_one(picture, error)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo bench -p alitok-server --bench load -- throughput first-row idle rude soak=10000 latency
-//!     [model=FOLDER] [precision=int8] [pairs=7] [graph=memory.svg]
+//!     [model=FOLDER] [precision=int8] [pairs=7] [each=8] [graph=memory.svg]
 //! ```
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a measurement that cannot go on has failed; a program
@@ -44,6 +44,8 @@ struct Bench {
     decoder: Box<dyn Decode>,
     sampling: SamplingConfig,
     pairs: usize,
+    /// Pictures that each client asks for in a measurement of throughput.
+    each: usize,
     graph: Option<String>,
 }
 
@@ -146,7 +148,7 @@ impl Bench {
     }
 
     fn throughput(&self) -> f64 {
-        let count = 8 * CLIENTS;
+        let count = self.each * CLIENTS;
         let used = Mutex::new(Duration::ZERO);
         let begun = Instant::now();
         let [engine, served, ratio] = paired(
@@ -416,6 +418,7 @@ fn main() {
         decoder: compute.decoder(&model, None).unwrap(),
         sampling: sampling(&model, &SamplingChanges::default()).unwrap(),
         pairs: option("pairs").map_or(7, |pairs| pairs.parse().unwrap()),
+        each: option("each").map_or(8, |each| each.parse().unwrap()),
         graph: option("graph").map(str::to_owned),
     };
     // The first picture pays for pages that are touched the first time.
@@ -438,7 +441,7 @@ fn main() {
         bench.soak(count.parse().unwrap());
     }
     if wanted("latency") {
-        let capacity = capacity.unwrap_or_else(|| bench.serve(8 * CLIENTS).0);
+        let capacity = capacity.unwrap_or_else(|| bench.serve(bench.each * CLIENTS).0);
         bench.latency(capacity);
     }
 }

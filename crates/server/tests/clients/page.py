@@ -189,6 +189,40 @@ with sync_playwright() as playwright:
     )
     assert nameless == [], nameless
 
+    # Words, where one of the models reads them.
+    reader = other.evaluate("async () => (await (await fetch('v1/models')).json()).data.find((it) => it.reads_prompts)?.id")
+    if reader:
+        other.locator("#model").select_option(reader)
+        expect(other.locator("#classes")).to_be_hidden()
+        other.locator("#go").click()
+        expect(other.locator("#problem")).to_have_text("Say in words what to draw.")
+        other.locator("body").click(position={"x": 2, "y": 2})
+        other.locator("body").press("/")
+        other.keyboard.type("a red apple, Fluent")
+        set_seed(other, 2)
+        other.keyboard.press("Enter")
+        finished(other, 4)
+        expect(other.locator("#title")).to_have_text("a red apple, Fluent")
+        said, address = picture(other), other.url
+        assert "prompt=a+red+apple" in address, address
+        shot(other, "words")
+        # Its tokens, and redrawn from a row.
+        other.locator(".card .tool").first.click()
+        other.get_by_role("button", name="Row 6", exact=True).click()
+        other.locator("#redraw").click()
+        finished(other, 4)
+        expect(other.locator("#subtitle")).to_contain_text("redrawn from row 6")
+        # A reload finds them, and a link is drawn again elsewhere.
+        other.reload()
+        expect(other.locator("#prompt")).to_have_value("a red apple, Fluent")
+        link = open_page(browser, viewport={"width": 390, "height": 844}, color_scheme="dark")
+        link.goto("about:blank")
+        link.goto(address)
+        finished(link, 1)
+        assert picture(link) == said, "a link with words gives the same picture"
+        shot(link, "words-narrow")
+        assert link.problems == [], link.problems
+
     # Pictures of it: light, dark, and on a phone.
     def look(name, **options):
         view = open_page(browser, **options)

@@ -202,6 +202,23 @@ mod attention {
     }
 }
 
+/// A linear layer and its gradients, for a batch of a small language model.
+mod products {
+    use super::*;
+    use burn::tensor::FloatDType;
+
+    #[divan::bench(args = ["f32", "bf16"])]
+    fn training(bencher: Bencher<'_, '_>, precision: &str) {
+        let (x, weight) = (random([32, 96, 256]), random([256, 704]));
+        bencher.bench_local(|| {
+            let x = Tensor::<3>::from_inner(x.clone()).require_grad();
+            let weight = Tensor::<2>::from_inner(weight.clone()).require_grad();
+            let weight = if precision == "bf16" { weight.cast(FloatDType::BF16) } else { weight };
+            fused::linear(x, weight, None).sum().backward()
+        });
+    }
+}
+
 /// Forward and backward of one block of the bundled model's encoder, all weights tracked.
 mod block {
     use super::*;

@@ -99,10 +99,12 @@ impl From<pipeline::DeviceError> for Failure {
 
 impl From<model::ModelError> for Failure {
     fn from(error: model::ModelError) -> Self {
+        use model::ModelError as E;
         match error {
-            model::ModelError::NoGenerator { .. } | model::ModelError::Contradiction(_) => {
-                Self::input(error)
-            }
+            E::NoGenerator { .. }
+            | E::NoClasses { .. }
+            | E::NoPrompts { .. }
+            | E::Contradiction(_) => Self::input(error),
             _ => Self::file(error),
         }
     }

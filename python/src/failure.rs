@@ -143,6 +143,20 @@ impl From<token_cache::CacheError> for Failure {
     }
 }
 
+impl From<pipeline::cache::BuildError> for Failure {
+    fn from(error: pipeline::cache::BuildError) -> Self {
+        use pipeline::cache::BuildError as E;
+        match error {
+            E::Pixels(error) => error.into(),
+            E::Model(error) => error.into(),
+            E::Encode(error) => error.into(),
+            E::Cache(error) => error.into(),
+            E::Exchange(_) => Self::file(error),
+            E::TenCrop | E::Stopped { .. } => Self::input(error),
+        }
+    }
+}
+
 impl From<metrics::MetricsError> for Failure {
     fn from(error: metrics::MetricsError) -> Self {
         Self::input(error)

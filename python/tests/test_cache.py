@@ -88,11 +88,14 @@ def test_should_find_damage(cache_path, tmp_path):
         cache[:20]
 
 
-def test_should_build_the_bytes_of_the_command_line(reference_program, model, tmp_path):
+@pytest.mark.parametrize("captions", [False, True])
+def test_should_build_the_bytes_of_the_command_line(reference_program, model, tmp_path, captions):
     folder = tmp_path / "data" / "cats"
     folder.mkdir(parents=True)
     for index, sample in zip(range(3), alitok.data.open("bundled:heldout")):
         (folder / f"{index}.png").write_bytes(alitok.data.encode_png(sample.image))
+    if captions:
+        (folder / "1.txt").write_text("a cat, from the side")
     command = [reference_program, "cache", "build", "--data", folder.parent, "--ten-crop"]
     subprocess.run([*command, "--out", tmp_path / "theirs"], check=True, capture_output=True)
     told = []
@@ -101,6 +104,7 @@ def test_should_build_the_bytes_of_the_command_line(reference_program, model, tm
         progress=lambda *state: told.append(state),
     )  # fmt: skip
     assert told[-1] == (3, 3) and len(ours) == 3
+    assert ours.captions(1) == (["a cat, from the side"] if captions else [])
     files = sorted(path.relative_to(tmp_path / "ours") for path in (tmp_path / "ours").rglob("*.*"))
     assert len(files) >= 4
     for file in files:

@@ -1,10 +1,12 @@
 """Token caches: what was encoded comes back, by number, slice and view, also through PyTorch."""
 
 import pickle
+import runpy
 import subprocess
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import alitok
 
@@ -208,19 +210,8 @@ def test_should_work_with_a_distributed_sampler(cache_path):
 
 
 def test_should_train_a_small_model_of_torch(cache_path):
-    torch.manual_seed(0)
-    dataset = alitok.torch.TokenCacheDataset(cache_path)
-    embedding = torch.nn.Embedding(4096, 16)
-    head = torch.nn.Linear(16, 4096)
-    optimizer = torch.optim.Adam([*embedding.parameters(), *head.parameters()], lr=0.02)
-    losses = []
-    for epoch in range(15):
-        dataset.set_epoch(epoch)
-        for tokens, _ in data.DataLoader(dataset, batch_size=20, collate_fn=alitok.torch.collate):
-            logits = head(embedding(tokens[:, :-1]))
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-    assert losses[-1] < losses[0] - 1
+    example = runpy.run_path(str(ROOT / "python" / "examples" / "train_on_cache.py"))
+    losses = example["main"]([cache_path, "--steps", "40", "--batch", "10", "--workers", "2"])
+    # Each token is as likely as any other at first.
+    assert abs(losses[0] - np.log(4096)) < 0.5 and len(losses) == 40
+    assert np.mean(losses[-5:]) < losses[0] - 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,15 @@ def seconds(call, rounds):
         call()
         found.append(time.perf_counter() - begun)
     return found
+
+
+def whole(command):
+    """Seconds on the clock and of the processor that a process takes, and what it prints."""
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    elapsed, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return elapsed, worked, done.stdout
 
 
 def told(name, **figures):
@@ -59,23 +69,25 @@ def generate(rounds=5, count=16):
             "python": [sys.executable, "-c", script],
             "program": [program, "generate", *arguments],
         }
-        took = {"python": [], "program": [], "call": []}
+        names = ("python", "program", "python_processor", "program_processor", "call")
+        took = {name: [] for name in names}
         for number in range(rounds):
             for name in sorted(commands, reverse=number % 2 == 1):
                 Path(out).unlink(missing_ok=True)
-                begun = time.perf_counter()
-                done = subprocess.run(commands[name], check=True, capture_output=True, text=True)
-                took[name].append(time.perf_counter() - begun)
+                elapsed, worked, printed = whole(commands[name])
+                took[name].append(elapsed)
+                took[name + "_processor"].append(worked)
                 if name == "python":
-                    took["call"].append(float(done.stdout))
-    paired = lambda name: statistics.median(  # noqa: E731
-        ours / theirs for ours, theirs in zip(took[name], took["program"], strict=True)
+                    took["call"].append(float(printed))
+    paired = lambda name, other="program": statistics.median(  # noqa: E731
+        ours / theirs for ours, theirs in zip(took[name], took[other], strict=True)
     )
     told(
         f"generate, {9 * count} pictures of mini, seconds",
         **{name: statistics.median(values) for name, values in took.items()},
         python_over_program=paired("python"),
         call_over_program=paired("call"),
+        processor_ratio=paired("python_processor", "program_processor"),
         python_range=[min(took["python"]), max(took["python"])],
         program_range=[min(took["program"]), max(took["program"])],
     )
@@ -147,18 +159,22 @@ def records(pictures=20_000, batch=1024, rounds=5):
         )
 
 
-def import_(rounds=15):
-    """Milliseconds of `import alitok` beyond `import numpy`, in fresh processes."""
-
-    def took(module):
-        script = f"import time; b = time.perf_counter(); import {module}; print(time.perf_counter() - b)"
-        run = lambda: subprocess.run(  # noqa: E731
-            [sys.executable, "-c", script], check=True, capture_output=True, text=True
-        )
-        return statistics.median(float(run().stdout) for _ in range(rounds)) * 1e3
-
-    numpy_alone, ours = took("numpy"), took("alitok")
-    told("import, milliseconds", numpy=numpy_alone, alitok=ours, beyond=ours - numpy_alone)
+def import_(rounds=21):
+    """Milliseconds of `import alitok` beyond `import numpy`, whole processes in turns."""
+    took = {"numpy": [], "alitok": []}
+    for _ in range(rounds):
+        for module, found in took.items():
+            found.append(whole([sys.executable, "-c", f"import {module}"]))
+    clock, processor = (
+        {name: statistics.median(one[which] for one in found) * 1e3 for name, found in took.items()}
+        for which in (0, 1)
+    )
+    told(
+        "import, milliseconds",
+        **clock,
+        beyond=clock["alitok"] - clock["numpy"],
+        processor_beyond=processor["alitok"] - processor["numpy"],
+    )
 
 
 def distance(width=2048, rounds=3):
@@ -206,18 +222,20 @@ def fid(count=10_000, width=2048, rounds=2):
             name = "frechet_inception_distance"
             return fid_statistics_to_metric(statistics, of, False)[name]
 
-        took, values = {"ours": [], "theirs": []}, {}
+        took, worked, values = {"ours": [], "theirs": []}, {"ours": [], "theirs": []}, {}
         for _ in range(rounds):
             for name, call in (("ours", ours), ("theirs", theirs)):
-                begun = time.perf_counter()
+                begun, processor = time.perf_counter(), time.process_time()
                 values[name] = call()
                 took[name].append(time.perf_counter() - begun)
+                worked[name].append(time.process_time() - processor)
     assert abs(values["ours"] - values["theirs"]) < 1e-3 * values["theirs"], values
     told(
         f"FID of {count} features of {width} in a .npz, seconds",
         ours=min(took["ours"]),
         torch_fidelity=min(took["theirs"]),
         ratio=min(took["theirs"]) / min(took["ours"]),
+        processor_seconds={name: min(values) for name, values in worked.items()},
         values=values,
     )
 

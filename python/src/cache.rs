@@ -1,24 +1,19 @@
 //! Token caches: reading them, mapped, and making them.
 
-use std::path::Path;
+use std::{ops::ControlFlow, path::Path};
 
-use model::{ClassNames, ModelConfig, ModelContents, tokenizer_digest};
+use pipeline::cache::{BuildOptions, build};
 use pyo3::{prelude::*, types::PyDict};
-use token_cache::{CacheError, CacheHeader, CacheWriter, Record, Shard, order_checksum};
+use token_cache::{CacheError, Record, Shard};
 use tokens::noise::{Noise, Purpose};
 
 use crate::{
     array::Array,
-    data::{DataSet, Views},
+    data::{DataSet, views_named},
     failure::Failure,
     model::Model,
     watch::Watch,
 };
-
-/// Pictures after which records are brought to the disk.
-const FLUSH_EVERY: usize = 64;
-/// Name of the tokenizer's model folder inside a cache.
-const TOKENIZER: &str = "tokenizer";
 
 /// A finished cache, mapped into memory.
 #[pyclass(frozen, module = "alitok._alitok")]
@@ -165,70 +160,30 @@ fn build_cache(
     shard: (usize, usize),
     progress: Option<Py<PyAny>>,
 ) -> Result<(), Failure> {
-    let views = Views::named(views)?;
+    let views = views_named(views)?;
     let shard = Shard::new(shard.0, shard.1)?;
     let encoder = model.encoder(py)?;
-    let data = &*data.data;
-    let model = &model.model;
+    let data = &data.data;
+    let options = BuildOptions { views, shard, strict: false };
     py.detach(|| {
-        let config = &model.config.tokenizer;
-        let tensors = model.tokenizer_tensors()?;
-        let picture = |index: usize| (data.label(index), data.name(index));
-        let header = CacheHeader {
-            layout: config.layout(),
-            codes: config.codes,
-            classes: data.classes().to_vec(),
-            views: views.count(),
-            augmentation: views.description().to_owned(),
-            tokenizer: tokenizer_digest(&tensors),
-            pictures: data.len(),
-            order: order_checksum((0..data.len()).map(picture)),
-            captions: None,
-        };
-        let folder = Path::new(folder);
-        let mut writer = match CacheWriter::create_or_resume(folder, header, shard, picture) {
-            Err(CacheError::Complete { .. }) => return Ok(()),
-            writer => writer?,
-        };
-        let tokenizer = folder.join(TOKENIZER);
-        if !tokenizer.exists() {
-            let written = ModelContents {
-                config: &ModelConfig::new(config.clone(), None),
-                classes: &ClassNames::default(),
-                tokenizer: &tensors,
-                generator: None,
-                format: files::safetensors::StorageFormat::F32,
-                readme: None,
-            }
-            .write(&tokenizer);
-            // The job of another shard may have been first, with the same content.
-            if !tokenizer.join("config.json").exists() {
-                written?;
-            }
-        }
-        let range = shard.range(data.len());
-        let total = range.len();
+        let total = shard.range(data.len()).len();
         let mut watch = Watch::new(progress, total);
-        for index in range.skip(writer.len()) {
-            watch.look(writer.len())?;
-            let (label, name) = picture(index);
-            match data.picture(index) {
-                Err(error) if error.is_of_the_system() => return Err(error.into()),
-                Err(error) => writer.leave_out(label, name, &error.to_string())?,
-                Ok(picture) => {
-                    let mut tokens = Vec::new();
-                    for view in views.of(&picture, config.image)? {
-                        tokens.extend(encoder.encode(&view)?);
-                    }
-                    writer.append(label, name, &tokens)?;
-                }
-            }
-            if writer.len().is_multiple_of(FLUSH_EVERY) {
-                writer.flush()?;
-            }
-        }
-        watch.look(total)?;
-        Ok(writer.finish()?)
+        let mut asked = Ok(());
+        let built = build(
+            data,
+            &model.model,
+            |picture| encoder.encode(picture),
+            Path::new(folder),
+            options,
+            |done, _| {
+                asked = watch.look(done);
+                if asked.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            },
+        );
+        // Whoever stopped the work says why.
+        asked?;
+        built?;
+        watch.look(total)
     })
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use pipeline::cache::Views;
 use pixels::{
     Picture,
-    augment::horizontal_flip,
     crop::{center_crop, ten_crop},
 };
 use pyo3::{prelude::*, types::PyBytes};
@@ -149,69 +149,25 @@ impl DataSet {
     ) -> Result<Array, Failure> {
         self.check(index)?;
         check_size(size)?;
-        let views = Views::named(views)?;
+        let views = views_named(views)?;
         py.detach(|| {
-            let views = views.of(&self.data.picture(index)?, ImageSize::square(size))?;
-            Ok(pictures::arrays(views, ImageSize::square(size)))
+            let (picture, image) = (self.data.picture(index)?, ImageSize::square(size));
+            Ok(pictures::arrays(views.of(picture, image, self.data.name(index))?, image))
         })
     }
 }
 
-/// The views of a picture that are cached; `training::cache::Views` for those that train.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Views {
-    Center,
-    Mirrored,
-    TenCrop,
-}
-
-impl Views {
-    pub(crate) fn named(name: &str) -> Result<Self, Failure> {
-        Ok(match name {
-            "center" => Self::Center,
-            "mirrored" => Self::Mirrored,
-            "ten_crop" => Self::TenCrop,
-            _ => {
-                let text =
-                    format!("`{name}` names no views; they are center, mirrored and ten_crop");
-                return Err(Failure::input(text));
-            }
-        })
-    }
-
-    pub(crate) const fn count(self) -> usize {
-        match self {
-            Self::Center => 1,
-            Self::Mirrored => 2,
-            Self::TenCrop => 10,
+/// The views of a picture by their name.
+pub(crate) fn views_named(name: &str) -> Result<Views, Failure> {
+    Ok(match name {
+        "center" => Views::Center,
+        "mirrored" => Views::Mirrored,
+        "ten_crop" => Views::TenCrop,
+        _ => {
+            let text = format!("`{name}` names no views; they are center, mirrored and ten_crop");
+            return Err(Failure::input(text));
         }
-    }
-
-    /// As the header of a cache has it.
-    pub(crate) const fn description(self) -> &'static str {
-        match self {
-            Self::Center => "centre crop (ADM)",
-            Self::Mirrored => "centre crop (ADM) and its mirror image",
-            Self::TenCrop => "ten-crop of the centre crop (ADM) at 1.1 times the size",
-        }
-    }
-
-    /// The views of a picture.
-    pub(crate) fn of(self, picture: &Picture, image: ImageSize) -> Result<Vec<Picture>, Failure> {
-        if image.width != image.height {
-            return Err(Failure::input("crops are square, and this model's pictures are not"));
-        }
-        if self == Self::TenCrop {
-            return Ok(ten_crop(picture, image.width)?);
-        }
-        let is_of_size = (picture.width(), picture.height()) == (image.width, image.height);
-        let upright = if is_of_size { picture.clone() } else { center_crop(picture, image.width)? };
-        let mut views = vec![upright];
-        if self == Self::Mirrored {
-            views.push(horizontal_flip(&views[0]));
-        }
-        Ok(views)
-    }
+    })
 }
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -99,10 +99,12 @@ impl From<pipeline::DeviceError> for Failure {
 
 impl From<model::ModelError> for Failure {
     fn from(error: model::ModelError) -> Self {
+        use model::ModelError as E;
         match error {
-            model::ModelError::NoGenerator { .. } | model::ModelError::Contradiction(_) => {
-                Self::input(error)
-            }
+            E::NoGenerator { .. }
+            | E::NoClasses { .. }
+            | E::NoPrompts { .. }
+            | E::Contradiction(_) => Self::input(error),
             _ => Self::file(error),
         }
     }
@@ -137,6 +139,20 @@ impl From<token_cache::CacheError> for Failure {
             E::OutOfRange { .. } => Self::new(Kind::Index, error),
             E::Shard(_) | E::Sample { .. } => Self::input(error),
             _ => Self::file(error),
+        }
+    }
+}
+
+impl From<pipeline::cache::BuildError> for Failure {
+    fn from(error: pipeline::cache::BuildError) -> Self {
+        use pipeline::cache::BuildError as E;
+        match error {
+            E::Pixels(error) => error.into(),
+            E::Model(error) => error.into(),
+            E::Encode(error) => error.into(),
+            E::Cache(error) => error.into(),
+            E::Exchange(_) => Self::file(error),
+            E::TenCrop | E::Stopped { .. } => Self::input(error),
         }
     }
 }

@@ -12,9 +12,10 @@ use std::{
 
 use files::Home;
 use generator::{Request, SamplingConfig};
+use language::Prompts;
 use pipeline::{
     Compute, Decode, Device, Draw, Drawing, Encode, Event, Precision, SamplingChanges,
-    class_requests, decoder_kind, requests_without_class,
+    class_requests, decoder_kind, prompt_requests, requests_without_class, requests_without_prompt,
 };
 use pixels::Picture;
 use pyo3::prelude::*;
@@ -53,9 +54,21 @@ struct Parts {
     causal: Option<Arc<dyn Decode>>,
     bidirectional: Option<Arc<dyn Decode>>,
     drawer: Option<Arc<dyn Draw>>,
+    prompts: Option<Prompts>,
 }
 
 impl Parts {
+    fn none(compute: Compute) -> Self {
+        Self {
+            compute,
+            encoder: None,
+            causal: None,
+            bidirectional: None,
+            drawer: None,
+            prompts: None,
+        }
+    }
+
     fn decoder(&mut self, kind: DecoderKind) -> &mut Option<Arc<dyn Decode>> {
         match kind {
             DecoderKind::Causal => &mut self.causal,
@@ -81,47 +94,18 @@ impl Changes {
     }
 }
 
-/// Which pictures to draw.
+/// Which pictures to draw: of what, what their first tokens are, how many of each class or prompt, and the
+/// seed.
 #[derive(FromPyObject)]
-pub(crate) enum Wanted {
-    /// So many of each class, with this seed.
-    Classes(Vec<usize>, usize, u64),
-    /// So many that go on from these tokens, of a class or of none, with this seed.
-    Completions(Vec<i64>, Option<usize>, usize, u64),
-}
+pub(crate) struct Wanted(Option<Subject>, Vec<i64>, usize, u64);
 
-impl Wanted {
-    fn requests(&self, model: &model::Model) -> Result<Vec<Request>, Failure> {
-        let generator = model.generator_config()?;
-        let known = |label: usize| {
-            if label < generator.classes {
-                return Ok(());
-            }
-            Err(Failure::from(model::UnknownClass::Label { label, classes: generator.classes }))
-        };
-        match self {
-            Self::Classes(classes, count, seed) => {
-                classes.iter().try_for_each(|&label| known(label))?;
-                pipeline::check_count(classes.len(), *count)?;
-                Ok(class_requests(classes, *count, *seed))
-            }
-            Self::Completions(forced, class, count, seed) => {
-                class.iter().try_for_each(|&label| known(label))?;
-                pipeline::check_count(1, *count)?;
-                let mut requests = match class {
-                    Some(label) => class_requests(&[*label], *count, *seed),
-                    // A single class is no choice.
-                    None if generator.classes == 1 => class_requests(&[0], *count, *seed),
-                    None => requests_without_class(generator, *count, *seed),
-                };
-                let forced = codes(forced, generator.codes)?;
-                for request in &mut requests {
-                    request.forced.clone_from(&forced);
-                }
-                Ok(requests)
-            }
-        }
-    }
+/// What pictures show. Where it is left out, they are drawn as training draws where it leaves it out.
+#[derive(FromPyObject)]
+pub(crate) enum Subject {
+    /// Classes, by their labels.
+    Classes(Vec<usize>),
+    /// Prompts, of a model that reads them.
+    Prompts(Vec<String>),
 }
 
 /// Tokens as codes of a codebook.
@@ -184,8 +168,7 @@ impl Model {
     }
 
     fn nothing_loaded(&self) -> Result<Parts, Failure> {
-        let compute = Compute::new(self.device, Some(self.precision), self.threads)?;
-        Ok(Parts { compute, encoder: None, causal: None, bidirectional: None, drawer: None })
+        Ok(Parts::none(Compute::new(self.device, Some(self.precision), self.threads)?))
     }
 
     pub(crate) fn encoder(&self, py: Python<'_>) -> Result<Arc<dyn Encode>, Failure> {
@@ -217,8 +200,52 @@ impl Model {
         )
     }
 
+    fn prompts(&self, py: Python<'_>) -> Result<Prompts, Failure> {
+        self.part(py, |parts| &mut parts.prompts, |_| Ok(self.model.prompts()?))
+    }
+
     fn image(&self) -> ImageSize {
         self.model.config.tokenizer.image
+    }
+
+    /// The requests for what is wanted, as the command line makes them.
+    fn requests(&self, py: Python<'_>, wanted: &Wanted) -> Result<Vec<Request>, Failure> {
+        let Wanted(subject, forced, count, seed) = wanted;
+        let (count, seed) = (*count, *seed);
+        let mut requests = match subject {
+            Some(Subject::Classes(labels)) => {
+                let classes = self.model.generator_config()?.classes;
+                if let Some(&label) = labels.iter().find(|&&label| label >= classes) {
+                    return Err(model::UnknownClass::Label { label, classes }.into());
+                }
+                pipeline::check_count(labels.len(), count)?;
+                class_requests(labels, count, seed)
+            }
+            Some(Subject::Prompts(texts)) => {
+                let prompts = self.prompts(py)?;
+                pipeline::check_count(texts.len(), count)?;
+                py.detach(|| prompt_requests(&prompts, texts, count, seed))
+                    .map_err(pipeline::PipelineError::from)?
+            }
+            None => {
+                pipeline::check_count(1, count)?;
+                if self.model.config.language.is_some() {
+                    requests_without_prompt(&self.prompts(py)?, count, seed)
+                } else {
+                    let generator = self.model.generator_config()?;
+                    match generator.classes {
+                        // A single class is no choice.
+                        1 => class_requests(&[0], count, seed),
+                        _ => requests_without_class(generator, count, seed),
+                    }
+                }
+            }
+        };
+        let forced = codes(forced, self.model.config.tokenizer.codes)?;
+        for request in &mut requests {
+            request.forced.clone_from(&forced);
+        }
+        Ok(requests)
     }
 }
 
@@ -307,9 +334,7 @@ impl Model {
             let model = model::Model::named(name, &home(package))?;
             model.check_files()?;
             let compute = Compute::new(device, Some(precision), threads)?;
-            let parts =
-                Parts { compute, encoder: None, causal: None, bidirectional: None, drawer: None };
-            let parts = Mutex::new(OfProcess::new(parts));
+            let parts = Mutex::new(OfProcess::new(Parts::none(compute)));
             Ok(Self { model, device, precision, threads, parts })
         })
     }
@@ -352,6 +377,15 @@ impl Model {
 
     fn has_generator(&self) -> bool {
         self.model.config.generator.is_some()
+    }
+
+    fn reads_prompts(&self) -> bool {
+        self.model.config.language.is_some()
+    }
+
+    /// How many classes the generator has; an error if there is none, or it draws prompts.
+    fn class_count(&self) -> Result<usize, Failure> {
+        Ok(self.model.generator_config()?.classes)
     }
 
     /// The label of a class by name or number, and what to say of how it was understood.
@@ -453,7 +487,7 @@ impl Model {
         progress: Option<Py<PyAny>>,
     ) -> Result<(Option<Array>, Array), Failure> {
         let kind = decoder_named(decoder)?;
-        let requests = wanted.requests(&self.model)?;
+        let requests = self.requests(py, &wanted)?;
         let sampling = changes.sampling(&self.model)?;
         let drawer = self.drawer(py)?;
         let decoder = if pictures { Some(self.decoder(py, kind)?) } else { None };
@@ -478,7 +512,7 @@ impl Model {
         decoder: Option<&str>,
     ) -> Result<Stream, Failure> {
         let kind = decoder_named(decoder)?;
-        let requests = wanted.requests(&self.model)?;
+        let requests = self.requests(py, &wanted)?;
         let sampling = changes.sampling(&self.model)?;
         // What is wrong with the requests is said here rather than by the first event.
         if let Some(generator) = &self.model.config.generator {

@@ -92,6 +92,9 @@ fn state_dict<'py>(
             let tensors = model.model.tokenizer_tensors()?;
             released::export_tokenizer(config, kind, tensors).map_err(Failure::input)
         }
+        "generator" if model.model.config.language.is_some() => {
+            Err(Failure::input("the authors' code has no names for a language model"))
+        }
         "generator" => {
             let tensors = model.model.generator_tensors()?;
             let config = model.model.generator_config()?;

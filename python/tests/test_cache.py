@@ -1,10 +1,12 @@
 """Token caches: what was encoded comes back, by number, slice and view, also through PyTorch."""
 
 import pickle
+import runpy
 import subprocess
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import alitok
 
@@ -88,11 +90,14 @@ def test_should_find_damage(cache_path, tmp_path):
         cache[:20]
 
 
-def test_should_build_the_bytes_of_the_command_line(reference_program, model, tmp_path):
+@pytest.mark.parametrize("captions", [False, True])
+def test_should_build_the_bytes_of_the_command_line(reference_program, model, tmp_path, captions):
     folder = tmp_path / "data" / "cats"
     folder.mkdir(parents=True)
     for index, sample in zip(range(3), alitok.data.open("bundled:heldout")):
         (folder / f"{index}.png").write_bytes(alitok.data.encode_png(sample.image))
+    if captions:
+        (folder / "1.txt").write_text("a cat, from the side")
     command = [reference_program, "cache", "build", "--data", folder.parent, "--ten-crop"]
     subprocess.run([*command, "--out", tmp_path / "theirs"], check=True, capture_output=True)
     told = []
@@ -101,6 +106,7 @@ def test_should_build_the_bytes_of_the_command_line(reference_program, model, tm
         progress=lambda *state: told.append(state),
     )  # fmt: skip
     assert told[-1] == (3, 3) and len(ours) == 3
+    assert ours.captions(1) == (["a cat, from the side"] if captions else [])
     files = sorted(path.relative_to(tmp_path / "ours") for path in (tmp_path / "ours").rglob("*.*"))
     assert len(files) >= 4
     for file in files:
@@ -204,19 +210,8 @@ def test_should_work_with_a_distributed_sampler(cache_path):
 
 
 def test_should_train_a_small_model_of_torch(cache_path):
-    torch.manual_seed(0)
-    dataset = alitok.torch.TokenCacheDataset(cache_path)
-    embedding = torch.nn.Embedding(4096, 16)
-    head = torch.nn.Linear(16, 4096)
-    optimizer = torch.optim.Adam([*embedding.parameters(), *head.parameters()], lr=0.02)
-    losses = []
-    for epoch in range(15):
-        dataset.set_epoch(epoch)
-        for tokens, _ in data.DataLoader(dataset, batch_size=20, collate_fn=alitok.torch.collate):
-            logits = head(embedding(tokens[:, :-1]))
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-    assert losses[-1] < losses[0] - 1
+    example = runpy.run_path(str(ROOT / "python" / "examples" / "train_on_cache.py"))
+    losses = example["main"]([cache_path, "--steps", "40", "--batch", "10", "--workers", "2"])
+    # Each token is as likely as any other at first.
+    assert abs(losses[0] - np.log(4096)) < 0.5 and len(losses) == 40
+    assert np.mean(losses[-5:]) < losses[0] - 1

@@ -47,6 +47,9 @@ pub enum RunError {
     /// Pictures cannot be read.
     #[error(transparent)]
     Pixels(#[from] pixels::PixelsError),
+    /// A token cache cannot be made.
+    #[error(transparent)]
+    Caching(#[from] training::cache::BuildError),
     /// A token cache cannot be read.
     #[error(transparent)]
     Cache(#[from] token_cache::CacheError),

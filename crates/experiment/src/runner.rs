@@ -1,6 +1,7 @@
 //! Trains and measures what a plan describes.
 
 use std::{
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -203,6 +204,7 @@ impl<'a> Laboratory<'a> {
             let options = BuildOptions { views, shard: Shard::WHOLE, strict: true };
             build(&data, &model, encode, &cache, options, |done, _| {
                 observer.progress("caching", done as u64, total);
+                ControlFlow::Continue(())
             })?;
             observer.progress("caching", total, total);
         }

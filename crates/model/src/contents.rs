@@ -11,6 +11,7 @@ use files::{
     safetensors::{self, StorageFormat, StringMetadata},
 };
 use serde::Serialize;
+use tokenizer::TokenizerConfig;
 
 use crate::{
     CLASSES, CONFIG, ClassNames, FILES, GENERATOR, IMAGE_SIDE, LANGUAGE, Model, ModelConfig,
@@ -33,6 +34,26 @@ pub struct ModelContents<'a> {
     /// Text of the README; `None` for a model card that describes the architecture, or for the README
     /// that somebody has written into an older model at the same place.
     pub readme: Option<&'a str>,
+}
+
+/// Writes a model folder that has a tokenizer and no generator yet, in f32.
+///
+/// # Errors
+/// Those of [`ModelContents::write`].
+pub fn write_tokenizer(
+    config: &TokenizerConfig,
+    tensors: &TensorMap,
+    path: impl AsRef<Path>,
+) -> Result<Model, ModelError> {
+    ModelContents {
+        config: &ModelConfig::new(config.clone(), None),
+        classes: &ClassNames::default(),
+        tokenizer: tensors,
+        generator: None,
+        format: StorageFormat::F32,
+        readme: None,
+    }
+    .write(path)
 }
 
 impl ModelContents<'_> {

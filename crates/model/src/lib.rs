@@ -54,7 +54,7 @@ use serde::Deserialize;
 pub use classes::{ClassNames, Resolved, UnknownClass, composed};
 pub use config::{FORMAT, ModelConfig};
 #[cfg(feature = "write")]
-pub use contents::{ModelContents, TextModelContents, check_free};
+pub use contents::{ModelContents, TextModelContents, check_free, write_tokenizer};
 pub use digest::{tensors_digest, tokenizer_digest};
 pub use error::ModelError;
 

@@ -38,6 +38,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "cache")]
+pub mod cache;
 mod compute;
 mod cpu;
 mod decode;

@@ -9,7 +9,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a benchmark that cannot go on has failed
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{ops::ControlFlow, path::Path, sync::Arc, time::Instant};
 
 use burn::{
     module::{Initializer, Module},
@@ -99,7 +99,7 @@ fn generator(
     let data = data(side, classes);
     let encode = |picture: &Picture| Ok(encoder.encode_picture(picture.to_unit_planes()));
     let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict: true };
-    build(&data, &model, encode, &cache, options, |_, _| {}).unwrap();
+    build(&data, &model, encode, &cache, options, |_, _| ControlFlow::Continue(())).unwrap();
     let settings: Vec<String> = settings.iter().map(|&setting| setting.into()).collect();
     let recipe: GeneratorRecipe = recipe::read(recipe, &settings).unwrap();
     (GeneratorTrainer::new(recipe, &cache, &Device::flex()).unwrap(), folder)

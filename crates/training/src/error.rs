@@ -26,12 +26,6 @@ pub enum TrainingError {
     /// A token cache cannot be read or written.
     #[error(transparent)]
     Cache(#[from] token_cache::CacheError),
-    /// A picture cannot be encoded.
-    #[error(transparent)]
-    Encode(#[from] pipeline::PipelineError),
-    /// Tokens that another program cached cannot be read.
-    #[error(transparent)]
-    Exchange(#[from] token_cache::exchange::ExchangeError),
     /// The tokenizer's architecture cannot be built.
     #[error("the tokenizer's architecture: {0}")]
     Tokenizer(#[from] tokenizer::ConfigError),

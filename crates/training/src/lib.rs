@@ -17,12 +17,11 @@
 //! - `phases`, `stages`
 //! - `recipe`
 //! - `loader`, `learner`
-//! - `samples`, `cache`, `objective`
+//! - `samples`, `objective`
 //! - `run`
 //! - `trainers`
 //! - `proposal`
 
-pub mod cache;
 mod checkpoint;
 pub mod communicator;
 pub mod discriminator;
@@ -51,3 +50,5 @@ mod validation;
 
 pub use checkpoint::Checkpoint;
 pub use error::TrainingError;
+/// Making token caches, which needs no Burn.
+pub use pipeline::cache;

@@ -34,6 +34,8 @@ PACKAGE = str(Path(__file__).parent / "bundled")
 Decoder: TypeAlias = Literal["causal", "bidirectional"]
 Precision: TypeAlias = Literal["f32", "bf16", "int8", "int4"]
 Classes: TypeAlias = "str | int | Sequence[str | int] | npt.NDArray[np.integer[Any]]"
+Prompts: TypeAlias = "str | Sequence[str] | npt.NDArray[np.str_]"
+Wanted: TypeAlias = "tuple[list[int] | list[str] | None, list[int], int, int]"
 Progress: TypeAlias = Callable[[int, int], object]
 """Called with what is done and the whole, a few times a second, on the calling thread. What it raises
 stops the work and is raised by the call."""
@@ -153,7 +155,7 @@ class Stream(Iterator[Event]):
 
 
 class Model:
-    """A tokenizer and, in most models, a generator of its tokens.
+    """A tokenizer and, in most models, a generator of its tokens, of classes or of what prompts say.
 
     A model may be used by many threads, and after a fork: each process loads the weights for itself.
     It is pickled as its name and settings.
@@ -192,6 +194,8 @@ class Model:
         what = f"{width} x {height} pixels, {self.length} tokens"
         if self.has_generator:
             what += f", {len(self.classes)} classes"
+        if self.reads_prompts:
+            what += ", reads prompts"
         return f"<alitok.Model {self.path!r}: {what}, {self.precision}>"
 
     @property
@@ -222,8 +226,13 @@ class Model:
 
     @property
     def has_generator(self) -> bool:
-        """Whether it can draw."""
+        """Whether it draws classes."""
         return self._model.has_generator()
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether it draws what prompts say."""
+        return self._model.reads_prompts()
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -340,7 +349,7 @@ class Model:
         """Labels of classes by name or number, in their order."""
         if isinstance(classes, str):
             if classes == "all" and "all" not in self.classes:
-                return list(range(len(self.classes)))
+                return list(range(self._model.class_count()))
             classes = [classes]
         names: Sequence[Any] = list(classes) if isinstance(classes, Iterable) else [classes]
         labels = []
@@ -359,18 +368,27 @@ class Model:
             raise InputError("give at least one class")
         return labels
 
-    def _wanted(
-        self, classes: Classes | None, prompts: object, count: int, seed: int
-    ) -> tuple[list[int], int, int]:
+    def _subject(
+        self, classes: Classes | None, prompts: Prompts | None
+    ) -> list[int] | list[str] | None:
+        """What pictures are to show."""
+        if classes is not None and prompts is not None:
+            raise InputError("give classes or prompts, not both")
         if prompts is not None:
-            raise InputError(
-                "prompts, words in place of classes, are not drawn from Python yet; "
-                "use `alitok generate --prompt`, or give classes"
-            )
-        if classes is None:
+            return _texts(prompts)
+        return None if classes is None else self._labels(classes)
+
+    def _wanted(
+        self, classes: Classes | None, prompts: Prompts | None, count: int, seed: int
+    ) -> Wanted:
+        subject = self._subject(classes, prompts)
+        if subject is None and self.reads_prompts:
+            raise InputError("give prompts: this model draws what they say")
+        if subject is None:
             raise InputError("give classes, by name or number; `model.classes` lists them")
         return (
-            self._labels(classes),
+            subject,
+            [],
             whole_number(count, "count", most=2**32 - 1),
             whole_number(seed, "seed", least=0, most=2**64 - 1),
         )
@@ -379,7 +397,7 @@ class Model:
         self,
         classes: Classes | None = None,
         *,
-        prompts: str | Sequence[str] | None = None,
+        prompts: Prompts | None = None,
         count: int = 1,
         seed: int = 0,
         guidance: float | None = None,
@@ -398,8 +416,9 @@ class Model:
 
         Args:
             classes: Classes by name or number; ``"all"`` for every one. Picture i has class i mod C.
-            prompts: Not drawn from Python yet; refused.
-            count: Pictures of each class.
+            prompts: What the pictures show, in words, of a model that reads prompts (``reads_prompts``); in
+                place of classes. Picture i has prompt i mod C.
+            count: Pictures of each class or prompt.
             seed: The same seed draws the same pictures.
             guidance: Strength of classifier-free guidance; 1 (or 0) is none. The model's if left out.
             guidance_power: Power of the guidance's cosine schedule. The model's if left out.
@@ -415,7 +434,8 @@ class Model:
             Pictures, uint8 ``[C * count, 3, height, width]``.
 
         Raises:
-            InputError: If an argument is wrong, or the model does not draw.
+            InputError: If an argument is wrong, or the model does not draw, or draws prompts and was given
+                classes, or the other way round.
             KeyboardInterrupt: On Ctrl-C, within a token's time.
         """
         check_layout(layout)
@@ -429,7 +449,7 @@ class Model:
         self,
         classes: Classes | None = None,
         *,
-        prompts: str | Sequence[str] | None = None,
+        prompts: Prompts | None = None,
         count: int = 1,
         seed: int = 0,
         guidance: float | None = None,
@@ -444,8 +464,8 @@ class Model:
 
         Args:
             classes: See :meth:`generate`, as for all other arguments.
-            prompts: Not drawn from Python yet; refused.
-            count: Pictures of each class.
+            prompts: In place of classes, of a model that reads prompts.
+            count: Pictures of each class or prompt.
             seed: The same seed draws the same pictures.
             guidance: Strength of guidance.
             guidance_power: Power of its schedule.
@@ -468,7 +488,7 @@ class Model:
         self,
         classes: Classes | None = None,
         *,
-        prompts: str | Sequence[str] | None = None,
+        prompts: Prompts | None = None,
         count: int = 1,
         seed: int = 0,
         guidance: float | None = None,
@@ -485,8 +505,8 @@ class Model:
 
         Args:
             classes: See :meth:`generate`, as for all arguments that are not below.
-            prompts: Not drawn from Python yet; refused.
-            count: Pictures of each class.
+            prompts: In place of classes, of a model that reads prompts.
+            count: Pictures of each class or prompt.
             seed: The same seed draws the same pictures.
             guidance: Strength of guidance.
             guidance_power: Power of its schedule.
@@ -514,6 +534,7 @@ class Model:
         rows: int,
         *,
         classes: str | int | None = None,
+        prompts: str | None = None,
         count: int = 1,
         seed: int = 0,
         guidance: float | None = None,
@@ -534,6 +555,8 @@ class Model:
             rows: Rows of patches to keep, at least 1.
             classes: The class, by name or number. Without one the rest is drawn as training draws where it
                 leaves the class out: the given rows alone say what it becomes.
+            prompts: What the picture shows, in words, of a model that reads prompts. Without it the rest is
+                drawn as training draws where it leaves the caption out.
             count: Number of completions.
             seed: The same seed draws the same pictures.
             guidance: See :meth:`generate`, as for all arguments that are not here.
@@ -555,19 +578,17 @@ class Model:
             raise InputError(f"one picture is completed at a time, not {len(given)}")
         prefix, all_rows, columns = self.token_layout
         rows = whole_number(rows, "rows", most=all_rows)
-        label = None
-        if classes is not None:
-            labels = self._labels(classes)
-            if len(labels) != 1:
-                raise InputError(f"a picture is completed as one class, not as {len(labels)}")
-            label = labels[0]
+        subject = self._subject(classes, prompts)
+        if subject is not None and len(subject) != 1:
+            what = "class" if prompts is None else "prompt"
+            raise InputError(f"a picture is completed as one {what}, not as {len(subject)}")
         count = whole_number(count, "count", most=2**32 - 1)
         seed = whole_number(seed, "seed", least=0, most=2**64 - 1)
         batch = whole_number(batch, "batch")
         tokens = np.asarray(self._model.encode(given, bool(crop), None))
         forced = tokens[0, : prefix + rows * columns].tolist()
         changes = _changes(guidance, guidance_power, temperature, top_k, top_p)
-        wanted = (forced, label, count, seed)
+        wanted: Wanted = (subject, forced, count, seed)
         drawn, _ = self._model.draw(wanted, changes, batch, True, decoder, progress)
         return laid_out(np.asarray(drawn), layout or "NCHW")
 
@@ -576,6 +597,24 @@ def _opened(
     name: str, precision: Precision | None, device: str, threads: int | None
 ) -> Model:
     return Model(name, precision=precision, device=device, threads=threads)
+
+
+def _texts(prompts: Prompts) -> list[str]:
+    """Prompts as a list."""
+    given: Iterable[Any] = [prompts] if isinstance(prompts, (str, bytes)) else prompts
+    if not isinstance(given, Iterable):
+        raise InputError(f"prompts are texts, not {prompts!r}")
+    texts = list(given)
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(f"a prompt is a text, not {text!r}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"a prompt holds what is no character: {text!a}") from None
+    if not texts:
+        raise InputError("give at least one prompt")
+    return [str(text) for text in texts]
 
 
 Changes: TypeAlias = (

@@ -1,6 +1,6 @@
 //! `alitok cache`
 
-use std::{collections::HashSet, io, path::Path, time::Instant};
+use std::{collections::HashSet, io, ops::ControlFlow, path::Path, time::Instant};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use files::{
@@ -8,17 +8,16 @@ use files::{
     output::{self, OutputError, check_folder},
 };
 use model::Model;
-use pipeline::{Device, PipelineError};
+use pipeline::{
+    Device, PipelineError,
+    cache::{self, BuildOptions, Views, build, import},
+};
 use pixels::{DataSet, Picture, crop::Crop};
 use token_cache::{
     LeftOut, Shard, TokenCache,
     exchange::{JsonLines, NpzFolder, TokenSource, export_json_lines, export_npz_folder},
 };
 use tokens::CodebookIndex;
-use training::{
-    cache::{BuildOptions, Views, build, import},
-    telemetry::BadPicture,
-};
 
 use crate::{
     args::{ComputeArgs, ReplaceArgs},
@@ -79,11 +78,12 @@ fn run_build(args: &CacheBuildArgs, device: Option<Device>) -> Result<()> {
     let mut progress = Progress::new("caching", pictures as u64);
     let options = BuildOptions { views, shard, strict: args.strict };
     let bad = write_cache(&args.out, args.replace, shard, |folder| {
-        Ok(build(&data, &model, encode, folder, options, |done, _| progress.set(done as u64))?)
+        let report = |done, _| reported(&mut progress, done);
+        Ok(build(&data, &model, encode, folder, options, report)?)
     })?;
     progress.finish();
-    for BadPicture { name, reason } in bad.iter().take(MOST_LISTED) {
-        progress::note(&format!("left out: {name}: {reason}"));
+    for LeftOut { picture, reason } in bad.iter().take(MOST_LISTED) {
+        progress::note(&format!("left out: {}: {reason}", data.name(*picture)));
     }
     if !bad.is_empty() {
         let count = bad.len();
@@ -100,9 +100,15 @@ pub(crate) fn center(source: &str, model: &Model, folder: &Path, strict: bool) -
     let encode = |picture: &Picture| encoder.encode(picture);
     let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict };
     let mut progress = Progress::new("caching", data.len() as u64);
-    build(&data, model, encode, folder, options, |done, _| progress.set(done as u64))?;
+    build(&data, model, encode, folder, options, |done, _| reported(&mut progress, done))?;
     progress.finish();
     Ok(())
+}
+
+/// Shows what is done. Ctrl-C ends the process, and the same command goes on.
+fn reported(progress: &mut Progress, done: usize) -> ControlFlow<()> {
+    progress.set(done as u64);
+    ControlFlow::Continue(())
 }
 
 /// How long it takes to encode so many views, from the first pictures that can be read.
@@ -148,7 +154,7 @@ fn write_cache<T>(
     let is_own = |name: &Path, _: &Path| {
         let text = name.to_string_lossy();
         let is_part = ["tokens-", "names-", "captions-"].iter().any(|part| text.starts_with(part));
-        let tokenizer = name.strip_prefix(training::cache::TOKENIZER).ok();
+        let tokenizer = name.strip_prefix(cache::TOKENIZER).ok();
         let tokenizer = tokenizer.and_then(Path::to_str);
         is_part && name.components().count() == 1
             || tokenizer.is_some_and(|name| model::FILES.contains(&name))
@@ -231,7 +237,7 @@ fn run_import(args: &CacheImportArgs) -> Result<()> {
     };
     let mut progress = Progress::new("importing", shard.range(source.len()).len() as u64);
     write_cache(&args.out, args.replace, shard, |folder| {
-        let report = |done, _| progress.set(done as u64);
+        let report = |done, _| reported(&mut progress, done);
         Ok(import(source.as_mut(), &model, folder, shard, report)?)
     })?;
     progress.finish();

@@ -54,7 +54,7 @@ impl CachedPictures {
     /// # Errors
     /// If the cache cannot be read or is empty.
     pub fn open(cache: &Path, schedule: &Schedule) -> Result<Self, TrainingError> {
-        let tokenizer = cache.join(crate::cache::TOKENIZER);
+        let tokenizer = cache.join(pipeline::cache::TOKENIZER);
         let cache = Arc::new(TokenCache::open(cache)?);
         let made_by = Model::read(&tokenizer)?;
         let tensors = made_by.tokenizer_tensors()?;

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use burn::tensor::{Device, Int, Tensor};
 use files::{Home, TensorMap};
-use model::tensors_digest;
+use model::{tensors_digest, write_tokenizer};
 use operations::{parameters::collect, tape::Tape};
 use pixels::DataSet;
 use tokenizer::{
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     TrainingError,
     checkpoint::Checkpoint,
-    export::{export_tokenizer, section_of},
+    export::section_of,
     learner::Learner,
     losses::picture_of_prefix,
     measures::{Measures, scalar},
@@ -279,7 +279,7 @@ impl Stage for FirstStage {
     }
 
     fn export(&self, model: &Tokenizer, folder: &Path) -> Result<(), TrainingError> {
-        export_tokenizer(model.config(), &collect(model), folder)
+        Ok(write_tokenizer(model.config(), &collect(model), folder).map(drop)?)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use burn::tensor::{Device, Tensor};
 use files::{Home, TensorMap};
-use model::{tensors_digest, tokenizer_digest};
+use model::{tensors_digest, tokenizer_digest, write_tokenizer};
 use operations::{parameters::collect, tape::Tape};
 use pixels::DataSet;
 use tokenizer::{
@@ -21,12 +21,8 @@ use super::{
     image::{Common, Forward, ImageTrainer, Stage},
 };
 use crate::{
-    TrainingError, checkpoint,
-    export::{export_tokenizer, section_of},
-    losses::mean_squared_error,
-    measures::scalar,
-    recipe::StageTwoRecipe,
-    run::check_parameters,
+    TrainingError, checkpoint, export::section_of, losses::mean_squared_error, measures::scalar,
+    recipe::StageTwoRecipe, run::check_parameters,
 };
 
 /// Trains a bidirectional decoder (paper, 3.2, "Retraining a bidirectional decoder").
@@ -169,6 +165,6 @@ impl Stage for SecondStage {
         let mut tensors = collect(&self.first_stage);
         tensors.retain(|name, _| !name.starts_with(section));
         checkpoint::put(&mut tensors, section, collect(model));
-        export_tokenizer(&self.config, &tensors, folder)
+        Ok(write_tokenizer(&self.config, &tensors, folder).map(drop)?)
     }
 }

@@ -1,6 +1,6 @@
 //! The views of a picture in a token cache.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use crate::common::{data, stage_one, stage_one_recipe};
 use burn::tensor::Device;
@@ -8,7 +8,7 @@ use model::Model;
 use pixels::{DataSet, Picture, PixelsError};
 use token_cache::{Shard, TokenCache};
 use training::{
-    cache::{BuildOptions, Views, build},
+    cache::{BuildError, BuildOptions, Views, build},
     run::Trainer,
 };
 
@@ -27,7 +27,7 @@ fn should_cache_a_picture_and_its_mirror_image() {
     let path = folder.path().join("cache");
     let encode = |picture: &pixels::Picture| Ok(encoder.encode_picture(picture.to_unit_planes()));
     let options = BuildOptions { views: Views::Mirrored, shard: Shard::WHOLE, strict: true };
-    build(&data(), &model, encode, &path, options, |_, _| {}).unwrap();
+    build(&data(), &model, encode, &path, options, |_, _| ControlFlow::Continue(())).unwrap();
     let cache = TokenCache::open(&path).unwrap();
     for index in 0..cache.len() {
         let picture = data().picture(index).unwrap();
@@ -82,7 +82,15 @@ fn should_keep_the_captions_of_a_data_set_those_of_unreadable_pictures_too() {
     for shard in 0..2 {
         let shard = Shard::new(shard, 2).unwrap();
         let options = BuildOptions { views: Views::Center, shard, strict: false };
-        build(&told, &model, |_| Ok(vec![0; length]), &path, options, |_, _| {}).unwrap();
+        build(
+            &told,
+            &model,
+            |_| Ok(vec![0; length]),
+            &path,
+            options,
+            |_, _| ControlFlow::Continue(()),
+        )
+        .unwrap();
     }
     let cache = TokenCache::open(&path).unwrap();
     for index in 0..told.len() {
@@ -93,7 +101,15 @@ fn should_keep_the_captions_of_a_data_set_those_of_unreadable_pictures_too() {
     // A data set without captions has a cache of the form without.
     let path = folder.path().join("plain");
     let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict: false };
-    build(&data(), &model, |_| Ok(vec![0; length]), &path, options, |_, _| {}).unwrap();
+    build(
+        &data(),
+        &model,
+        |_| Ok(vec![0; length]),
+        &path,
+        options,
+        |_, _| ControlFlow::Continue(()),
+    )
+    .unwrap();
     assert_eq!(TokenCache::open(&path).unwrap().header().captions, None);
 }
 
@@ -114,9 +130,46 @@ fn should_end_with_the_devices_error_and_go_on_where_it_was() {
                 false => Err(pipeline::PipelineError::NoDecoder),
             }
         };
-        build(&data(), &model, encode, &path, options, |_, _| {})
+        build(&data(), &model, encode, &path, options, |_, _| ControlFlow::Continue(()))
     };
-    assert!(matches!(lost_after(2).unwrap_err(), training::TrainingError::Encode(_)));
+    assert!(matches!(lost_after(2).unwrap_err(), BuildError::Encode(_)));
     assert!(lost_after(usize::MAX).unwrap().is_empty());
     assert_eq!(TokenCache::open(&path).unwrap().len(), data().len());
+}
+
+#[test]
+fn should_end_where_it_is_asked_to_and_go_on_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    stage_one(&stage_one_recipe(1)).export(&folder.path().join("model")).unwrap();
+    let model = Model::read(folder.path().join("model")).unwrap();
+    let length = model.config.tokenizer.layout().len();
+    let options = BuildOptions { views: Views::Mirrored, shard: Shard::WHOLE, strict: false };
+    let mut encoded = 0;
+    let mut until = |most: usize, name: &str| {
+        let encode = |_: &Picture| {
+            encoded += 1;
+            Ok(vec![0; length])
+        };
+        let progress = |done, total| {
+            assert_eq!(total, data().len());
+            if done < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let built = build(&data(), &model, encode, &folder.path().join(name), options, progress);
+        (built, std::mem::take(&mut encoded))
+    };
+    let total = data().len();
+    let (stopped, before) = until(2, "stopped");
+    assert!(matches!(stopped, Err(BuildError::Stopped { done: 2, total: all }) if all == total));
+    let (built, after) = until(usize::MAX, "stopped");
+    assert!(built.unwrap().is_empty());
+    // Nothing is encoded twice.
+    assert_eq!((before, after), (4, 2 * (total - 2)));
+    until(usize::MAX, "whole").0.unwrap();
+    for entry in std::fs::read_dir(folder.path().join("whole")).unwrap() {
+        let name = entry.unwrap().file_name();
+        let of = |cache: &str| std::fs::read(folder.path().join(cache).join(&name));
+        if let Ok(bytes) = of("whole") {
+            assert!(of("stopped").unwrap() == bytes, "{}", name.display());
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Whole runs at toy size: resumed = uninterrupted, frozen parts stay, folders are protected.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
 use crate::common::{
     ADVERSARIAL, Hooked, Reports, changed, data, generator_recipe, home, stage_one,
@@ -135,7 +135,7 @@ fn should_train_all_stages_and_resume_each_to_the_same_bits() {
     let data = data();
     let encode = |picture: &pixels::Picture| Ok(encoder.encode_picture(picture.to_unit_planes()));
     let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict: true };
-    build(&data, &model, encode, cache.path(), options, |_, _| {}).unwrap();
+    build(&data, &model, encode, cache.path(), options, |_, _| ControlFlow::Continue(())).unwrap();
     let tokens = TokenCache::open(cache.path()).unwrap();
     assert_eq!(tokens.len(), 10);
     let picture = data.picture(7).unwrap();

@@ -5,6 +5,7 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -204,7 +205,7 @@ fn token_cache_of(data: Arc<dyn DataSet>, views: Views) -> tempfile::TempDir {
     let cache = tempfile::tempdir().unwrap();
     let encode = |picture: &Picture| Ok(encoder.encode_picture(picture.to_unit_planes()));
     let options = BuildOptions { views, shard: Shard::WHOLE, strict: true };
-    build(&data, &model, encode, cache.path(), options, |_, _| {}).unwrap();
+    build(&data, &model, encode, cache.path(), options, |_, _| ControlFlow::Continue(())).unwrap();
     cache
 }
 

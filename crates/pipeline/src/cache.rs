@@ -1,24 +1,25 @@
 //! Making token caches: every picture of a data set encoded once, in all its views; or taken over
 //! from a program that did so.
 
-use std::{path::Path, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
-use model::{Model, tokenizer_digest};
-use pipeline::PipelineError;
+use model::{Model, ModelError, tokenizer_digest, write_tokenizer};
 use pixels::{
-    DataSet, Picture,
+    DataSet, Picture, PixelsError,
     augment::horizontal_flip,
-    crop::ten_crop,
+    crop::{Crop, ten_crop},
     loader::{BadSample, Loader, LoaderOptions, OnBad},
 };
 use serde::{Deserialize, Serialize};
 use token_cache::{
-    CacheError, CacheHeader, CacheWriter, LeftOut, Shard, caption_checksum, exchange::TokenSource,
+    CacheError, CacheHeader, CacheWriter, LeftOut, Shard, caption_checksum,
+    exchange::{ExchangeError, TokenSource},
     order_checksum,
 };
+use tokenizer::ImageSize;
 use tokens::CodebookIndex;
 
-use crate::{TrainingError, export::export_tokenizer, loader::fitted, telemetry::BadPicture};
+use crate::PipelineError;
 
 /// Name of the tokenizer's model folder inside a token cache.
 pub const TOKENIZER: &str = "tokenizer";
@@ -28,6 +29,37 @@ pub const TOKENIZER: &str = "tokenizer";
 const FLUSH_EVERY: usize = 64;
 /// Pictures that are decoded and cropped ahead of the encoder.
 const AHEAD: usize = 16;
+
+/// Why a token cache cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A picture or data set cannot be read.
+    #[error(transparent)]
+    Pixels(#[from] PixelsError),
+    /// The model cannot be read, or the tokenizer beside the tokens not be written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A picture cannot be encoded.
+    #[error(transparent)]
+    Encode(#[from] PipelineError),
+    /// The cache cannot be written, or holds something else.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// Tokens that another program cached cannot be read.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// Ten crops of what is no square.
+    #[error("ten-crop needs a tokenizer of square pictures")]
+    TenCrop,
+    /// Somebody asked the work to end.
+    #[error("stopped after {done} of {total} pictures; the same call goes on from there")]
+    Stopped {
+        /// Pictures done.
+        done: usize,
+        /// Pictures of the shard.
+        total: usize,
+    },
+}
 
 /// The views of a picture that are cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +90,26 @@ impl Views {
             Self::TenCrop => "ten-crop of the centre crop (ADM) at 1.1 times the size",
         }
     }
+
+    /// The views of a picture at a tokenizer's size. `name` stands in the error message.
+    ///
+    /// # Errors
+    /// If the picture has another size and crops have not: they are square.
+    pub fn of(
+        self,
+        picture: Picture,
+        image: ImageSize,
+        name: &str,
+    ) -> Result<Vec<Picture>, PixelsError> {
+        if self == Self::TenCrop {
+            return ten_crop(&picture, image.width);
+        }
+        let mut views = vec![Crop::Center.fit(picture, image.width, image.height, name)?];
+        if self == Self::Mirrored {
+            views.push(horizontal_flip(&views[0]));
+        }
+        Ok(views)
+    }
 }
 
 /// What to cache of a data set.
@@ -75,24 +127,25 @@ pub struct BuildOptions {
 /// Encodes one shard of a data set into the cache in `folder`, going on where an earlier call was
 /// interrupted. The cache keeps the data set's captions. `encode` gives the tokens of a picture at
 /// the size of the model's tokenizer, as its encoder does. `progress` is called with the pictures done
-/// and their number.
+/// and their number; the work ends where it breaks.
 /// Returns the pictures of the shard that could not be read, earlier calls included.
 ///
 /// # Errors
 /// If the model cannot be read, the cache holds something else, the encoder's device fails, a thousand
-/// pictures in a row cannot be read, or a single one if that is asked for.
+/// pictures in a row cannot be read, or a single one if that is asked for; [`BuildError::Stopped`] if
+/// `progress` ended it.
 pub fn build(
     data: &Arc<dyn DataSet>,
     model: &Model,
     mut encode: impl FnMut(&Picture) -> Result<Vec<CodebookIndex>, PipelineError>,
     folder: &Path,
     options: BuildOptions,
-    mut progress: impl FnMut(usize, usize),
-) -> Result<Vec<BadPicture>, TrainingError> {
+    mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Vec<LeftOut>, BuildError> {
     let BuildOptions { views, shard, strict } = options;
     let image = model.config.tokenizer.image;
     if views == Views::TenCrop && image.height != image.width {
-        return Err(TrainingError::Data("ten-crop needs a tokenizer of square pictures".into()));
+        return Err(BuildError::TenCrop);
     }
     let picture = |index: usize| (data.label(index), data.name(index));
     let described = Described {
@@ -113,23 +166,13 @@ pub fn build(
         range.skip(writer.len()),
         LoaderOptions::of_this_machine(AHEAD),
         if strict { OnBad::Stop } else { OnBad::LeaveOut },
-        move |data, index| {
-            Ok(match views {
-                Views::Center => vec![fitted(data, index, image)?],
-                Views::Mirrored => {
-                    let picture = fitted(data, index, image)?;
-                    let mirrored = horizontal_flip(&picture);
-                    vec![picture, mirrored]
-                }
-                Views::TenCrop => ten_crop(&data.picture(index)?, image.width)?,
-            })
-        },
+        move |data, index| views.of(data.picture(index)?, image, data.name(index)),
     );
     // In the data set's order, bad ones included.
     let leave_out = |bad: Vec<BadSample>, writer: &mut CacheWriter| {
         bad.into_iter().try_for_each(|BadSample { index, error }| {
             if error.is_of_the_system() {
-                return Err(TrainingError::from(error));
+                return Err(BuildError::from(error));
             }
             let (label, name, reason) = (data.label(index), data.name(index), error.to_string());
             // A cache without captions has none of any picture.
@@ -146,36 +189,35 @@ pub fn build(
         }
         let (label, name) = (data.label(index), data.name(index));
         writer.append_captioned(label, name, data.captions(index), &tokens)?;
-        progress(writer.len(), total);
-        if writer.len() % FLUSH_EVERY == 0 {
+        let stop = progress(writer.len(), total).is_break();
+        if stop || writer.len() % FLUSH_EVERY == 0 {
             writer.flush()?;
+        }
+        if stop {
+            return Err(BuildError::Stopped { done: writer.len(), total });
         }
     }
     leave_out(loader.take_bad(), &mut writer)?;
-    let left_out = writer.left_out().iter();
-    let bad = left_out.map(|LeftOut { picture, reason }| BadPicture {
-        name: data.name(*picture).to_owned(),
-        reason: reason.clone(),
-    });
-    let bad = bad.collect();
+    let left_out = writer.left_out().to_vec();
     writer.finish()?;
-    Ok(bad)
+    Ok(left_out)
 }
 
 /// Puts one shard of the tokens that another program cached into the cache in `folder`, going on
 /// where an earlier call was interrupted. They are taken for those of the model's tokenizer; its
-/// layout and codebook are checked. `progress` is called with the pictures done and their number.
+/// layout and codebook are checked. `progress` is called with the pictures done and their number; the
+/// work ends where it breaks.
 ///
 /// # Errors
 /// If tokens cannot be read or are not of the model's layout and codebook, or the cache holds
-/// something else.
+/// something else; [`BuildError::Stopped`] if `progress` ended it.
 pub fn import(
     source: &mut dyn TokenSource,
     model: &Model,
     folder: &Path,
     shard: Shard,
-    mut progress: impl FnMut(usize, usize),
-) -> Result<(), TrainingError> {
+    mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<(), BuildError> {
     let described = Described {
         classes: source.classes(),
         pictures: source.len(),
@@ -193,7 +235,10 @@ pub fn import(
         let tokens = source.tokens(index)?;
         let (label, name) = source.picture(index);
         writer.append(label, name, &tokens)?;
-        progress(writer.len(), total);
+        if progress(writer.len(), total).is_break() {
+            writer.flush()?;
+            return Err(BuildError::Stopped { done: writer.len(), total });
+        }
     }
     Ok(writer.finish()?)
 }
@@ -214,7 +259,7 @@ fn writer<'a>(
     captions: impl Fn(usize) -> &'a [String],
     folder: &Path,
     shard: Shard,
-) -> Result<Option<CacheWriter>, TrainingError> {
+) -> Result<Option<CacheWriter>, BuildError> {
     let config = &model.config.tokenizer;
     let tensors = model.tokenizer_tensors()?;
     let Described { classes, pictures, views, augmentation } = described;
@@ -239,7 +284,7 @@ fn writer<'a>(
     };
     let tokenizer = folder.join(TOKENIZER);
     if !tokenizer.exists() {
-        let written = export_tokenizer(config, &tensors, &tokenizer);
+        let written = write_tokenizer(config, &tensors, &tokenizer);
         // The job of another shard may have been first, with the same content.
         if !tokenizer.join("config.json").exists() {
             written?;

@@ -232,12 +232,10 @@ impl LanguageModel {
     /// must have been loaded [with its head for text](Self::load_with_text).
     ///
     /// # Errors
-    /// If an id is out of range, there are more than the longest prompt may have, or there is no memory.
-    ///
-    /// # Panics
-    /// If the model has no head for text.
+    /// If the model has no head for text, an id is out of range, there are more than the longest prompt may
+    /// have, or there is no memory.
     pub fn text_logits(&self, ids: &[usize]) -> Result<Vec<f32>, GenerateError> {
-        let head = self.text_head.as_ref().expect("the head for text was loaded");
+        let head = self.text_head.as_ref().ok_or(GenerateError::NoTextHead)?;
         let (limit, room) = (self.config.vocabulary, self.config.most_prompt_ids());
         if let Some(&id) = ids.iter().find(|&&id| id >= limit) {
             return Err(GenerateError::ConditionId { id, limit });

@@ -7,6 +7,7 @@
 //! | [`run`] | a model by a [`protocol`], beside the published numbers, in [`parts`] that survive a kill |
 //! | [`sweep`] | the best guidance, power and temperature; the checkpoints of a run |
 //! | [`shapes`] | whether pictures of shapes show what their prompts ask for |
+//! | [`text`] | a model of prompts: the likelihood of captioned pictures, and drawings of shapes that are scored |
 //! | [`precision`] | what bf16 and int8 change |
 //! | [`analysis`] | attention, codes, predictability, reconstructions side by side |
 //!
@@ -59,6 +60,7 @@ pub mod reconstruction;
 pub mod run;
 pub mod shapes;
 pub mod sweep;
+pub mod text;
 
 pub use error::EvaluationError;
 pub use extractor::{Description, Extractor};

@@ -189,6 +189,9 @@ pub enum GenerateError {
     /// A model that reads words was given a class.
     #[error("this model draws what a prompt says and has no classes; give a prompt")]
     NoClasses,
+    /// Logits of text were asked of a model that was opened without its head for text.
+    #[error("the model was opened to draw, without its head for text; open it with that")]
+    NoTextHead,
     /// A condition has no input ids, or not as many in the unconditional half.
     #[error(
         "the condition has {ids} input ids and {others} for the unconditional half; give at least \

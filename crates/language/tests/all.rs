@@ -353,3 +353,35 @@ fn should_refuse_damaged_tokenizers_without_panicking() {
         assert!(TextTokenizer::parse(path, &text[..cut]).is_err());
     }
 }
+
+/// What is learned is read by `tokenizers` as it is here: ids that it gives with a vocabulary of ours
+/// (tests/fixtures/text_learned.py).
+#[test]
+fn should_learn_a_vocabulary_that_tokenizers_reads_alike() {
+    #[derive(serde::Deserialize)]
+    struct Text {
+        text: String,
+        ids: Vec<usize>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Learned {
+        size: usize,
+        captions: Vec<String>,
+        #[serde(default)]
+        texts: Vec<Text>,
+    }
+    let file = fs::read_to_string(fixture("text_learned.json")).unwrap();
+    let Learned { size, captions, texts } = serde_json::from_str(&file).unwrap();
+    let learned = TextTokenizer::learn(&captions, size);
+    let path = fixture("text_learned_tokenizer.json");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &learned).unwrap();
+    }
+    assert_eq!(learned, fs::read_to_string(&path).unwrap());
+    let tokenizer = TextTokenizer::parse(&path, &learned).unwrap();
+    assert_eq!(tokenizer.largest_id() + 1, size);
+    assert!(texts.len() > 200);
+    for Text { text, ids } in texts {
+        assert_eq!(tokenizer.encode(&text), ids, "{text:?}");
+    }
+}

@@ -12,5 +12,6 @@ mod set;
 pub use prompt::{Colour, Held, Prompt, Relation, Shape, Task, Thing};
 pub use scene::{Placed, Scene};
 pub use set::{
-    DEFAULT_HELD_OUT, DEFAULT_TRAIN, Options, TestPrompt, is_of_a_set, read_prompts, write,
+    DEFAULT_HELD_OUT, DEFAULT_TRAIN, Options, TestPrompt, example, is_of_a_set, read_prompts,
+    test_prompts, write,
 };

@@ -5,6 +5,7 @@ pub(crate) mod precision;
 pub(crate) mod reconstruction;
 pub(crate) mod run;
 pub(crate) mod sweep;
+pub(crate) mod text;
 
 use clap::{Args, Subcommand};
 
@@ -14,6 +15,7 @@ use crate::commands::evaluate::{
     reconstruction::EvaluateReconstructionArgs,
     run::EvaluateRunArgs,
     sweep::EvaluateSweepArgs,
+    text::EvaluateTextArgs,
 };
 
 /// The protocol that fits any model.
@@ -28,6 +30,7 @@ pub(crate) enum EvaluateVerb {
     Run(EvaluateRunArgs),
     Precision(EvaluatePrecisionArgs),
     Sweep(EvaluateSweepArgs),
+    Text(EvaluateTextArgs),
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod precision;
 mod reconstruction;
 mod run;
 mod sweep;
+mod text;
 
 use anyhow::Result;
 use burn::tensor::Device as BurnDevice;
@@ -28,6 +29,7 @@ pub(crate) fn run(verb: &EvaluateVerb, device: Option<Device>) -> Result<()> {
         EvaluateVerb::Run(args) => run::run(args, device),
         EvaluateVerb::Precision(args) => precision::run(args),
         EvaluateVerb::Sweep(args) => sweep::run(args, device),
+        EvaluateVerb::Text(args) => text::run(args, device),
     }
 }
 

@@ -166,20 +166,9 @@ fn should_refuse_folders_that_make_no_model() {
 
 #[test]
 fn should_train_words_from_pictures_or_a_cache_and_draw_them() {
-    const SMALL: [&str; 9] = [
-        "--set",
-        "steps=2",
-        "batch=4",
-        "log_every=1",
-        "checkpoint_every=1",
-        "warmup_steps=1",
-        "samples_every=2",
-        "precision=f32",
-        "architecture={vocabulary=300,width=16,layers=1,heads=2,key_value_heads=1,hidden=24}",
-    ];
     let scratch = Scratch::new();
     let train = ["train", "text", "--recipe", "mini-text", "--data"];
-    let with = |more: &[&'static str]| [&train[..], more, &SMALL].concat();
+    let with = |more: &[&'static str]| [&train[..], more, &TWO_STEPS].concat();
     // Nothing may be written, and nothing is cached yet.
     let pictures = ["bundled:heldout", "--model", "mini", "--out", "run"];
     let refused = scratch.refused(&with(&[&pictures[..], &["--dry-run"]].concat()));
@@ -203,7 +192,90 @@ fn should_train_words_from_pictures_or_a_cache_and_draw_them() {
     assert_eq!(scratch.read("one.safetensors"), scratch.read("same.safetensors"));
     // It goes on from a model of words, whose size then counts.
     let on = ["train", "text", "--recipe", "mini-text", "--data", "run/cache", "--model", "run"];
-    scratch.ok(&[&on[..], &["--out", "on"], &SMALL[..8]].concat());
-    let refused = scratch.refused(&[&on[..], &["--out", "other"], &SMALL].concat());
+    scratch.ok(&[&on[..], &["--out", "on"], &TWO_STEPS[..8]].concat());
+    let refused = scratch.refused(&[&on[..], &["--out", "other"], &TWO_STEPS].concat());
     assert!(refused.contains("leave one of them away"), "{refused}");
+}
+
+/// Settings of a training of two steps.
+const TWO_STEPS: [&str; 9] = [
+    "--set",
+    "steps=2",
+    "batch=4",
+    "log_every=1",
+    "checkpoint_every=1",
+    "warmup_steps=1",
+    "samples_every=2",
+    "precision=f32",
+    "architecture={vocabulary=300,width=16,layers=1,heads=2,key_value_heads=1,hidden=24}",
+];
+
+#[test]
+fn should_measure_captioned_pictures_as_training_does_and_score_shapes() {
+    let scratch = Scratch::new();
+    scratch.ok(&["data", "shapes", "--out", "shapes", "--count", "12", "--heldout", "2"]);
+    let build = ["cache", "build", "--model", "mini", "--data"];
+    scratch.ok(&[&build[..], &["shapes/train.tar", "--out", "train"]].concat());
+    scratch.ok(&[&build[..], &["shapes/heldout.tar", "--out", "heldout"]].concat());
+    let train =
+        ["train", "text", "--recipe", "mini-text", "--data", "train", "--heldout", "heldout"];
+    scratch.ok(&[&train[..], &["--out", "run"], &TWO_STEPS, &["evaluate_every=1"]].concat());
+
+    let evaluate = ["evaluate", "text", "--model", "run", "--json"];
+    let measure = |more: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&scratch.ok(&[&evaluate[..], more].concat())).unwrap()
+    };
+    let found = measure(&["--data", "heldout"]);
+    let captions = &found["captions"];
+    assert_eq!((&captions["pictures"], &captions["tokens"]), (&22.into(), &72.into()));
+    let log = String::from_utf8(scratch.read("run/log.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    let nats = captions["conditional"]["nats_a_token"].as_f64().unwrap();
+    let heldout_loss = last["heldout_loss"].as_f64().unwrap();
+    assert!((nats - heldout_loss).abs() < 1e-4, "{nats} here, {heldout_loss} in training");
+    let classes = captions["classes"].as_array().unwrap();
+    assert_eq!(classes.len(), 6);
+    // The pictures say the same as their tokens, and fewer are evenly chosen.
+    assert_eq!(measure(&["--data", "shapes/heldout.tar"]), found);
+    let few = measure(&["--data", "heldout", "--count", "11"]);
+    assert_eq!(few["captions"]["pictures"], 11);
+    assert_eq!(few["captions"]["classes"].as_array().unwrap().len(), 6);
+
+    let prompts = ["--shapes", "shapes/prompts.jsonl", "--per-prompt", "2"];
+    let found = measure(&prompts);
+    assert!(found.get("captions").is_none());
+    let shapes = &found["shapes"];
+    assert_eq!(shapes["pictures"], 44);
+    let count = |scores: &serde_json::Value, side: &str| -> u64 {
+        let tasks = scores["tasks"].as_array().unwrap().iter();
+        tasks.map(|task| task[side]["of"].as_u64().unwrap()).sum()
+    };
+    assert_eq!((count(&shapes["drawn"], "seen"), count(&shapes["drawn"], "unseen")), (24, 20));
+    assert_eq!((count(&shapes["rebuilt"], "seen"), count(&shapes["rebuilt"], "unseen")), (12, 10));
+    // A model of two steps draws nothing, and the tokenizer of emoji keeps most shapes.
+    assert_eq!(shapes["drawn"]["seen"], 0.0);
+    assert!(shapes["rebuilt"]["seen"].as_f64().unwrap() > 0.5, "{shapes}");
+    // The batch changes nothing.
+    assert_eq!(measure(&[&prompts[..], &["--batch", "3"]].concat()), found);
+
+    let table =
+        scratch.ok(&["evaluate", "text", "--model", "run", "--data", "heldout", "--shapes"]);
+    for part in ["22 pictures of 72 tokens", "nats a picture from the words", "| mean |"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    let refused = scratch.refused(&["evaluate", "text", "--model", "mini", "--shapes"]);
+    assert!(refused.contains("reads no prompts"), "{refused}");
+    scratch.ok(&[
+        "cache",
+        "build",
+        "--model",
+        "mini-4096",
+        "--data",
+        "shapes/heldout.tar",
+        "--out",
+        "other",
+    ]);
+    let refused = scratch.refused(&[&evaluate[..], &["--data", "other"]].concat());
+    assert!(refused.contains("tokenizer"), "{refused}");
+    assert_eq!(scratch.run(&evaluate).status.code(), Some(2));
 }

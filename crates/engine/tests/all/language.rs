@@ -12,7 +12,9 @@ use files::{
 };
 use fixtures::{Tensors, fixture};
 use generator::{Condition, GenerateError, Request, SamplingConfig};
-use language::{HuggingFaceFolder, ImageSide, LanguageConfig, PicturePositions, Prompts, presets};
+use language::{
+    HuggingFaceFolder, ImageSide, LanguageConfig, PicturePositions, Prompts, TextTokenizer, presets,
+};
 use tokens::{CodebookIndex, TokenLayout};
 
 const LAYOUT: TokenLayout = TokenLayout::new(17, 16, 16);
@@ -23,8 +25,8 @@ fn file(tensors: &TensorMap) -> Weights {
     TensorFile::from_bytes("tensors", bytes).into()
 }
 
-/// The fixture's model and how its prompts are written.
-fn tiny(precision: Precision, threads: usize) -> (LanguageModel, Prompts) {
+/// The fixture's weights, their architecture, and its text tokenizer.
+fn parts() -> (LanguageWeights, LanguageConfig, TextTokenizer) {
     let mut folder = HuggingFaceFolder::open(fixture("text_tiny")).unwrap();
     let path = fixture("text_tiny/image_side.safetensors");
     let side = ImageSide::open(&path).unwrap();
@@ -35,9 +37,15 @@ fn tiny(precision: Precision, threads: usize) -> (LanguageModel, Prompts) {
         image_side: file(&side.tensors(&config, &codebook).unwrap()),
         tokenizer: file(&TensorMap::from([("quantizer.codebook".to_owned(), codebook)])),
     };
+    (weights, config, folder.tokenizer)
+}
+
+/// The fixture's model and how its prompts are written.
+fn tiny(precision: Precision, threads: usize) -> (LanguageModel, Prompts) {
+    let (weights, config, tokenizer) = parts();
     let pool = Arc::new(Pool::new(threads));
     let model = LanguageModel::load_with_text(&weights, &config, precision, pool).unwrap();
-    (model, Prompts::new(folder.tokenizer.into(), &config))
+    (model, Prompts::new(tokenizer.into(), &config))
 }
 
 fn prompts() -> Vec<String> {
@@ -460,4 +468,8 @@ fn should_refuse_what_it_cannot_draw() {
     forced.forced = vec![64];
     assert!(matches!(scheduler.submit(forced, sampling(0)), Err(GenerateError::Vocabulary(_))));
     assert!(model.text_logits(&[352]).is_err());
+    let (weights, config, _) = parts();
+    let pool = Arc::new(Pool::new(1));
+    let draws = LanguageModel::load(&weights, &config, Precision::F32, pool).unwrap();
+    assert_eq!(draws.text_logits(&[1]), Err(GenerateError::NoTextHead));
 }

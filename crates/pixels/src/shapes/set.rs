@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Held, Prompt, Scene, Task, scene};
-use crate::PixelsError;
+use crate::{Picture, PixelsError};
 
 /// Pictures to learn from, if nothing else is said.
 pub const DEFAULT_TRAIN: usize = 30_000;
@@ -19,10 +19,12 @@ pub const DEFAULT_HELD_OUT: usize = 100;
 const FILES: [&str; 4] = ["train.tar", "heldout.tar", "prompts.jsonl", "heldout.txt"];
 /// Longest line of a file of prompts that is read.
 const MAX_LINE: u64 = 1 << 16;
-/// Parts of a set, each with noise of its own.
+/// Parts of a set, each with noise of its own: two of pictures, the choice of prompts in both, and what is in
+/// no set.
 const TRAIN: u64 = 0;
 const HELD_OUT: u64 = 1;
 const CHOICE: u64 = 2;
+const EXAMPLE: u64 = 4;
 
 /// What set of shapes to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,48 @@ struct Description<'a> {
     prompt: &'a Prompt,
 }
 
+/// For each task the prompts of combinations that are learned from, and those of others.
+fn sides() -> Vec<[Vec<Prompt>; 2]> {
+    let of_task = |&task: &Task| {
+        let (unseen, seen) = Prompt::all(task).into_iter().partition(Prompt::is_unseen);
+        [seen, unseen]
+    };
+    Task::ALL.iter().map(of_task).collect()
+}
+
+fn choose(seed: u64, prompts: &[Prompt], part: u64, index: u64) -> Prompt {
+    let mut noise = scene::noise(seed, CHOICE + part, index);
+    prompts[noise.below(prompts.len())].clone()
+}
+
+/// So many prompts of each task and side, each with the part and the number of its picture.
+fn held_out_prompts(
+    sides: &[[Vec<Prompt>; 2]],
+    count: usize,
+    seed: u64,
+) -> impl Iterator<Item = (Prompt, u64, u64)> {
+    let sides = sides.iter().flatten().enumerate().filter(|(_, prompts)| !prompts.is_empty());
+    sides.flat_map(move |(side, prompts)| {
+        (0..count).map(move |number| {
+            let index = (side * count + number) as u64;
+            (choose(seed, prompts, HELD_OUT, index), HELD_OUT, index)
+        })
+    })
+}
+
+/// The prompts of the held-out pictures that [`write()`] makes: so many of each task and side.
+pub fn test_prompts(held_out: usize, seed: u64) -> Vec<TestPrompt> {
+    held_out_prompts(&sides(), held_out, seed).map(|(prompt, ..)| prompt.into()).collect()
+}
+
+/// A picture of a prompt that is in no set: what a perfect model might draw.
+///
+/// # Errors
+/// If a picture of this size cannot be.
+pub fn example(prompt: &Prompt, size: usize, number: u64) -> Result<Picture, PixelsError> {
+    Scene::draw(prompt, &mut scene::noise(0, EXAMPLE, number)).picture(size)
+}
+
 /// Writes a set into the folder `out`, which is there: `train.tar` and `heldout.tar`, shards with the
 /// task as class; `prompts.jsonl`, the prompts of the pictures in `heldout.tar`, a [`TestPrompt`] a
 /// line; and `heldout.txt`, the combinations that no picture in `train.tar` shows. Equal options give
@@ -90,29 +134,10 @@ pub fn write(
 ) -> Result<(), PixelsError> {
     let Options { train, held_out, size, seed } = options;
     let tasks = Task::ALL.len();
-    let sides: Vec<[Vec<Prompt>; 2]> = Task::ALL
-        .iter()
-        .map(|&task| {
-            let (unseen, seen) = Prompt::all(task).into_iter().partition(Prompt::is_unseen);
-            [seen, unseen]
-        })
-        .collect();
-    let choose = |prompts: &[Prompt], part: u64, index: u64| -> Prompt {
-        let mut noise = scene::noise(seed, CHOICE + part, index);
-        prompts[noise.below(prompts.len())].clone()
-    };
+    let sides = sides();
     let learned = (0..train as u64)
-        .map(|index| (choose(&sides[index as usize % tasks][0], TRAIN, index), TRAIN, index));
-
-    let mut tests = Vec::new();
-    for (task, sides) in sides.iter().enumerate() {
-        for (side, prompts) in sides.iter().enumerate().filter(|(_, prompts)| !prompts.is_empty()) {
-            tests.extend((0..held_out).map(|number| {
-                let index = ((task * 2 + side) * held_out + number) as u64;
-                (choose(prompts, HELD_OUT, index), HELD_OUT, index)
-            }));
-        }
-    }
+        .map(|index| (choose(seed, &sides[index as usize % tasks][0], TRAIN, index), TRAIN, index));
+    let tests: Vec<_> = held_out_prompts(&sides, held_out, seed).collect();
     let prompts: Vec<TestPrompt> =
         tests.iter().map(|(prompt, ..)| TestPrompt::from(prompt.clone())).collect();
 

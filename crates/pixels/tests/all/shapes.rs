@@ -43,6 +43,7 @@ fn should_write_a_set_that_is_read_and_the_same_for_a_seed() {
     }
     let held_out = open("heldout.tar");
     let prompts = shapes::read_prompts(&folders[0].path().join("prompts.jsonl")).unwrap();
+    assert_eq!(prompts, shapes::test_prompts(OPTIONS.held_out, OPTIONS.seed));
     let said: Vec<String> = prompts.iter().map(|test| test.caption.clone()).collect();
     assert_eq!(captions(&*held_out), said);
     // A single object is no combination.

@@ -43,7 +43,7 @@ fn check<R: Recipe + PartialEq + std::fmt::Debug>(name: &str, file: &str) {
     };
     assert!(comment.contains(&format!("alitok train {command} ")), "{name}/{file}: no command");
     assert!(comment.contains(&format!("--recipe {name} ")), "{name}/{file}: another recipe");
-    let ours = ["mini", "mini-4096", "mini-sharp", "mini-text", "quick"].contains(&name);
+    let ours = ["mini", "mini-4096", "mini-sharp", "mini-text", "quick", "shapes"].contains(&name);
     assert!(ours || comment.contains("Expected"), "{name}/{file}: no expected result");
     let schedule = from_file.schedule();
     assert!(schedule.warmup_steps < schedule.steps, "{name}/{file}");

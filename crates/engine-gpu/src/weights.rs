@@ -35,6 +35,9 @@ pub enum Precision {
     F32,
     /// The upper 16 bits of an f32, rounded.
     Bf16,
+    /// 8-bit integers with a scale an output; what rows are looked up in, and layers at the edges of the
+    /// tokenizer, are in bf16.
+    Int8,
 }
 
 impl Precision {
@@ -43,6 +46,7 @@ impl Precision {
         match self {
             Self::F32 => 4,
             Self::Bf16 => 2,
+            Self::Int8 => 1,
         }
     }
 
@@ -51,6 +55,15 @@ impl Precision {
         match self {
             Self::F32 => STEP,
             Self::Bf16 => STEP / 2,
+            Self::Int8 => STEP / 4,
+        }
+    }
+
+    /// The format of what must not be rounded to 8 bits.
+    pub(crate) const fn at_least_bf16(self) -> Self {
+        match self {
+            Self::Int8 => Self::Bf16,
+            other => other,
         }
     }
 }
@@ -59,6 +72,8 @@ impl Precision {
 #[derive(Debug)]
 pub(crate) struct Matrix {
     pub(crate) bands: Vec<Band>,
+    /// In 8 bits what each output is multiplied with: those of the first matrix, then of the second.
+    pub(crate) scales: Option<Buffer>,
 }
 
 /// Some panels of a matrix: as many as one binding holds.
@@ -76,8 +91,20 @@ pub(crate) const fn steps(inputs: usize) -> usize {
     inputs.div_ceil(STEP * SLICES)
 }
 
-/// Lays out panel `panel` of a row-major matrix.
-fn panel(values: &[f32], inputs: usize, panel: usize, precision: Precision, out: &mut Vec<u32>) {
+/// The scale of an output in 8 bits: its largest weight is 127.
+fn scale(row: &[f32]) -> f32 {
+    let largest = row.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    if largest > 0.0 { largest / 127.0 } else { 1.0 }
+}
+
+/// Lays out panel `panel` of a row-major matrix, whose outputs have these scales in 8 bits.
+fn panel(
+    (values, scales): (&[f32], &[f32]),
+    inputs: usize,
+    panel: usize,
+    precision: Precision,
+    out: &mut Vec<u32>,
+) {
     for step in 0..steps(inputs) * SLICES {
         for lane in 0..LANES {
             let row = values.get((panel * LANES + lane) * inputs..).unwrap_or(&[]);
@@ -95,6 +122,13 @@ fn panel(values: &[f32], inputs: usize, panel: usize, precision: Precision, out:
                         .iter()
                         .map(|[a, b]| bf16_bits(*a) | bf16_bits(*b) << 16),
                 ),
+                Precision::Int8 => {
+                    // There is none beyond the last output, and all is zero.
+                    let scale = scales.get(panel * LANES + lane).copied().unwrap_or(1.0);
+                    let byte = |value: f32| ((value / scale).round() as i8).cast_unsigned();
+                    let words = numbers.as_chunks::<4>().0.iter();
+                    out.extend(words.map(|four| u32::from_le_bytes(four.map(byte))));
+                }
             }
         }
     }
@@ -134,19 +168,32 @@ impl Matrix {
         let panels = outputs.div_ceil(LANES);
         let panel_words = panel_words(inputs, precision) * parts.len();
         let fit = usize::try_from(most / (4 * panel_words as u64)).unwrap_or(usize::MAX).max(1);
+        let scales: Vec<Vec<f32>> = match precision {
+            Precision::Int8 => {
+                let of = |part: &Vec<f32>| part.chunks(inputs).map(scale).collect();
+                parts.iter().map(of).collect()
+            }
+            _ => vec![Vec::new(); parts.len()],
+        };
         let mut bands = Vec::new();
         let mut first = 0;
         while first < panels {
             let count = fit.min(panels - first);
             let mut words = Vec::with_capacity(count * panel_words);
             for index in first..first + count {
-                parts.iter().for_each(|part| panel(part, inputs, index, precision, &mut words));
+                for (part, scales) in parts.iter().zip(&scales) {
+                    panel((part, scales), inputs, index, precision, &mut words);
+                }
             }
             let weights = Buffer::of(device, what, &words)?;
             bands.push(Band { weights, first, panels: count });
             first += count;
         }
-        Ok(Self { bands })
+        let scales = match precision {
+            Precision::Int8 => Some(Buffer::of(device, what, &scales.concat())?),
+            _ => None,
+        };
+        Ok(Self { bands, scales })
     }
 
     /// Bytes of the memory that a product reads.
@@ -248,7 +295,7 @@ impl<'a> Parameters<'a> {
         precision: Precision,
     ) -> Result<Buffer, GpuError> {
         let mut values = self.tensor(name, &shape);
-        if precision == Precision::Bf16 {
+        if precision != Precision::F32 {
             values.iter_mut().for_each(|value| *value = round_to_bf16(*value));
         }
         Buffer::of(device, name, &values)

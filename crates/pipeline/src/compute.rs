@@ -56,7 +56,7 @@ impl Compute {
         let precision = precision.unwrap_or_default();
         let knows = match device {
             Device::Cpu => true,
-            Device::Gpu => matches!(precision, Precision::F32 | Precision::Bf16),
+            Device::Gpu => precision != Precision::Int4,
             _ => precision == Precision::F32,
         };
         if !knows {

@@ -83,7 +83,7 @@ pub enum DeviceError {
     /// It does not compute in the precision.
     #[error(
         "the device `{device}` computes in {} only; leave out the precision, or use the device `cpu`",
-        if *device == Device::Gpu { "f32 and bf16" } else { "f32" }
+        if *device == Device::Gpu { "f32, bf16 and int8" } else { "f32" }
     )]
     Precision {
         /// The device.

@@ -42,7 +42,8 @@ pub(crate) fn precision(precision: Precision) -> Option<engine_gpu::Precision> {
     match precision {
         Precision::F32 => Some(engine_gpu::Precision::F32),
         Precision::Bf16 => Some(engine_gpu::Precision::Bf16),
-        Precision::Int8 | Precision::Int4 => None,
+        Precision::Int8 => Some(engine_gpu::Precision::Int8),
+        Precision::Int4 => None,
     }
 }
 

@@ -84,8 +84,8 @@ fn should_say_which_gpus_there_are_and_what_they_cannot() {
     assert!(told.contains("no GPU is called `no such thing`; there are 0 ("), "{told}");
     let told = refused(&["--gpu", "0"]);
     assert!(told.contains("write --device gpu"), "{told}");
-    let told = refused(&["--device", "gpu", "--precision", "int8"]);
-    assert!(told.contains("`gpu` computes in f32 and bf16 only"), "{told}");
+    let told = refused(&["--device", "gpu", "--precision", "int4"]);
+    assert!(told.contains("`gpu` computes in f32, bf16 and int8 only"), "{told}");
     let told = refused(&["--device", "gpu", "--drafts", "own"]);
     assert!(told.contains("drafts need the device `cpu`"), "{told}");
 }

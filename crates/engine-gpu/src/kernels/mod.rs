@@ -210,6 +210,7 @@ impl ProductKernels {
         let weights = match shape.precision {
             Precision::F32 => include_str!("weights_f32.wgsl"),
             Precision::Bf16 => include_str!("weights_bf16.wgsl"),
+            Precision::Int8 => include_str!("weights_int8.wgsl"),
         };
         let constants = Constants::default()
             .number("INPUTS4", shape.inputs.div_ceil(4))
@@ -225,6 +226,7 @@ impl ProductKernels {
                 },
             )
             .number("PARTS", if shape.finish == Finish::SiluGate { 2 } else { 1 })
+            .flag("SCALED", shape.precision == Precision::Int8)
             .float("EPSILON", shape.norm.unwrap_or(0.0));
         let bindings = [
             Binding::Uniform,
@@ -234,6 +236,7 @@ impl ProductKernels {
             Binding::Read,
             Binding::Read,
             Binding::Write,
+            Binding::Read,
         ];
         let compile = |&rows: &usize| -> Result<_, GpuError> {
             let constants =
@@ -313,13 +316,17 @@ impl Product {
     ) -> Result<Self, GpuError> {
         let ProductBuffers { counts, bias, norm, x, normed, out } = *buffers;
         let weights = norm.unwrap_or(bias);
+        // Without scales the shader reads none.
+        let scales = matrix.scales.as_ref().unwrap_or(bias);
         let mut bands = Vec::new();
         for band in &matrix.bands {
             let place = uniform(device, [band.first as u32, band.panels as u32, 0, 0])?;
             let many = if norm.is_some() { normed } else { x };
             let bind = |x: &Buffer| {
                 // All have the same bindings.
-                kernels.many.bind(device, &[counts, &place, &band.weights, bias, weights, x, out])
+                kernels
+                    .many
+                    .bind(device, &[counts, &place, &band.weights, bias, weights, x, out, scales])
             };
             bands.push((band.panels, [bind(x)?, bind(many)?]));
         }

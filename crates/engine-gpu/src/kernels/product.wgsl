@@ -22,6 +22,7 @@ struct Eight {
 @group(0) @binding(4) var<storage, read> norm: array<vec4<f32>>; // [INPUTS]
 @group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;    // [rows, INPUTS]
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;  // [rows, OUTPUTS]
+@group(0) @binding(7) var<storage, read> scales: array<f32>;     // [PARTS, OUTPUTS], with SCALED
 
 fn weight_index(panel: u32, part: u32, step: u32, lane: u32) -> u32 {
     return (((panel * PARTS + part) * SLICES * STEPS) + step) * LANES + lane;
@@ -55,7 +56,15 @@ fn gelu(value: f32) -> f32 {
     return max(value, 0.0) - magnitude * (series * t * power);
 }
 
-fn finish(row: u32, output: u32, first: f32, second: f32) {
+fn finish(row: u32, output: u32, first_sum: f32, second_sum: f32) {
+    var first = first_sum;
+    var second = second_sum;
+    if (SCALED) {
+        first *= scales[output];
+        if (PARTS == 2u) {
+            second *= scales[OUTPUTS + output];
+        }
+    }
     let place = (counts.z + row) * OUTPUTS + output;
     if (FINISH == FINISH_SILU_GATE) {
         out[place] = first / (1.0 + exp(-first)) * second;

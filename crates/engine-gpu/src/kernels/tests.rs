@@ -123,10 +123,13 @@ impl Case {
             for output in 0..outputs {
                 let dot = |weights: &[f32]| -> f64 {
                     let row = &weights[output * inputs..][..inputs];
+                    let largest = row.iter().fold(0.0f32, |most, weight| most.max(weight.abs()));
+                    let scale = largest / 127.0;
                     let terms = x.iter().zip(row).enumerate().map(|(i, (&x, &weight))| {
                         let weight = match precision {
                             Precision::F32 => weight,
                             Precision::Bf16 => numerics::round_to_bf16(weight),
+                            Precision::Int8 => (weight / scale).round() * scale,
                         };
                         let factor =
                             inverse.map_or(1.0, |inverse| inverse * f64::from(self.norm[i]));
@@ -163,7 +166,7 @@ const WHOLE: u64 = 1 << 30;
 #[test]
 fn should_multiply_as_plain_loops_do() {
     let Some(device) = device() else { return };
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         for (inputs, outputs, finish, norm) in [
             (192, 576, Finish::Bias, true),
             (512, 192, Finish::Add, false),
@@ -186,7 +189,7 @@ fn should_multiply_as_plain_loops_do() {
 #[test]
 fn should_give_a_row_the_same_bits_in_any_company() {
     let Some(device) = device() else { return };
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         for (finish, norm) in [(Finish::Bias, true), (Finish::Add, false), (Finish::SiluGate, true)]
         {
             let case = Case::new(192, 100, precision, finish, norm);
@@ -202,8 +205,12 @@ fn should_give_a_row_the_same_bits_in_any_company() {
 #[test]
 fn should_split_a_matrix_that_no_binding_holds() {
     let Some(device) = device() else { return };
-    for finish in [Finish::Bias, Finish::SiluGate] {
-        let case = Case::new(64, 100, Precision::Bf16, finish, false);
+    for (finish, precision) in [
+        (Finish::Bias, Precision::Bf16),
+        (Finish::SiluGate, Precision::Bf16),
+        (Finish::SiluGate, Precision::Int8),
+    ] {
+        let case = Case::new(64, 100, precision, finish, false);
         for rows in [2, 30] {
             let whole = case.run(&device, rows, WHOLE);
             // Two panels a band, then not even one.

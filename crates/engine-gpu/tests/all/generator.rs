@@ -109,7 +109,7 @@ fn should_draw_the_tokens_of_the_cpu() {
 #[test]
 fn should_give_the_same_bits_one_by_one_and_many_at_a_time() {
     let Some(device) = device() else { return };
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         let gpu = gpu(&device, precision);
         let ids = ids(&gpu);
         let alone = logits(&gpu, &ids, 1);
@@ -347,4 +347,33 @@ fn should_read_hardly_more_than_it_must() {
     let gpu = gpu(&device, Precision::Bf16);
     let cost = StepCost::new(gpu.config(), Precision::Bf16, 1, 0);
     assert_eq!(cost.bytes, gpu.streamed_bytes());
+}
+
+/// Mean divergence (Kullback and Leibler) of the distributions of some logits from those expected.
+fn divergence(got: &[f32], expected: &[f32], codes: usize) -> f64 {
+    let log_softmax = |logits: &[f32]| -> Vec<f64> {
+        let peak = logits.iter().fold(f64::MIN, |most, &logit| most.max(logit.into()));
+        let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - peak).exp()).sum();
+        logits.iter().map(|&logit| f64::from(logit) - peak - sum.ln()).collect()
+    };
+    let rows = expected.len() / codes;
+    let of = |(got, expected): (&[f32], &[f32])| -> f64 {
+        let pairs = log_softmax(expected).into_iter().zip(log_softmax(got));
+        pairs.map(|(expected, got)| expected.exp() * (expected - got)).sum()
+    };
+    got.chunks(codes).zip(expected.chunks(codes)).map(of).sum::<f64>() / rows as f64
+}
+
+#[test]
+fn should_stay_near_f32_in_fewer_bits() {
+    let Some(device) = device() else { return };
+    let cpu = cpu();
+    let ids = ids(&cpu);
+    let expected = logits(&cpu, &ids, 32);
+    // The bounds of the engine for the CPU.
+    for (precision, most) in [(Precision::Bf16, 1e-3), (Precision::Int8, 1e-2)] {
+        let got = logits(&gpu(&device, precision), &ids, 32);
+        let divergence = divergence(&got, &expected, 4096);
+        assert!(divergence < most, "{precision:?}: {divergence}");
+    }
 }

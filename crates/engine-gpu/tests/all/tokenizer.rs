@@ -98,6 +98,7 @@ fn encode(
     let on_cpu = match precision {
         Precision::F32 => engine::Precision::F32,
         Precision::Bf16 => engine::Precision::Bf16,
+        Precision::Int8 => engine::Precision::Int8,
     };
     let cpu = engine::Encoder::load(file.clone(), config, on_cpu, pool).unwrap();
     let gpu = Encoder::load(file, config, precision, device).unwrap();
@@ -149,11 +150,13 @@ fn should_encode_to_the_tokens_of_the_cpu() {
     let (file, config) = mini::<TokenizerConfig>("tokenizer");
     let [cpu, gpu] = encode(&device, &file, &config, Precision::F32);
     assert_eq!(gpu, cpu);
-    // A code is a decision: in bf16 some pictures have a few others.
-    let [_, rounded] = encode(&device, &file, &config, Precision::Bf16);
-    let pairs: Vec<_> = rounded.iter().flatten().zip(cpu.iter().flatten()).collect();
-    let equal = pairs.iter().filter(|(got, expected)| got == expected).count();
-    assert!(10 * equal >= 9 * pairs.len(), "{equal} of {}", pairs.len());
+    // A code is a decision: in fewer bits some pictures have a few others.
+    for precision in [Precision::Bf16, Precision::Int8] {
+        let [_, rounded] = encode(&device, &file, &config, precision);
+        let pairs: Vec<_> = rounded.iter().flatten().zip(cpu.iter().flatten()).collect();
+        let equal = pairs.iter().filter(|(got, expected)| got == expected).count();
+        assert!(10 * equal >= 9 * pairs.len(), "{precision:?}: {equal} of {}", pairs.len());
+    }
 }
 
 #[test]
@@ -166,6 +169,8 @@ fn should_decode_to_the_pictures_of_the_cpu() {
         // A quarter of a level of 256; the weights of `mini` are stored in bf16.
         let difference = decode(&device, &file, &config, kind, Precision::Bf16);
         assert!(difference < 1e-3, "{kind}: {difference}");
+        let difference = decode(&device, &file, &config, kind, Precision::Int8);
+        assert!(difference < 0.1, "{kind}: {difference}");
     }
 }
 

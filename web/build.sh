@@ -34,7 +34,8 @@ cargo build --profile web --target "$target" -p alitok-web
 built=${CARGO_TARGET_DIR:-target}/$target/web/alitok_web.wasm
 
 rm -rf "${out:?}"/*
-wasm-bindgen --target web --no-typescript --out-dir "$out" "$built"
+wasm-bindgen --target web --no-typescript --remove-name-section --remove-producers-section \
+    --out-dir "$out" "$built"
 # Optional: a tenth smaller.
 if command -v wasm-opt >/dev/null; then
     wasm-opt -O3 --enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int \
@@ -71,5 +72,6 @@ printf '{"name": "%s", "config": %s, "classes": %s, "files": {%s}}\n' "$(basenam
     "$(cat "$model/config.json")" "$(cat "$model/classes.json")" "$files" >"$out/model/manifest.json"
 
 page=0
-for file in "$out"/*.*; do page=$((page + $(size "$file"))); done
-echo "$out: the page has $page bytes, the model $(cat "$out"/model/* | wc -c | tr -d ' ')"
+for file in "$out"/*.html "$out"/*.js "$out"/*.wasm; do page=$((page + $(size "$file"))); done
+echo "$out: the page has $page bytes, licences $(size "$out/licences.txt")," \
+    "the model $(cat "$out"/model/* | wc -c | tr -d ' ')"

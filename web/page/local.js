@@ -3,7 +3,7 @@
 "use strict";
 (() => {
   const network = window.fetch.bind(window);
-  const worker = new Worker("worker.js", { type: "module" });
+  const worker = new Worker(`worker.js${location.search}`, { type: "module" });
   const asked = new Map();
   let last = 0;
 
@@ -80,7 +80,10 @@
       this.bar.hidden = false; this.bar.max = total; this.bar.value = loaded;
       this.line.textContent = `Fetching the model: ${megabytes(loaded)} of ${megabytes(total)}`;
     },
-    ready() { this.bar.hidden = true; this.line.textContent = "The model is in this browser. Nothing is sent anywhere."; },
+    ready({ gpu }) {
+      this.bar.hidden = true;
+      this.line.textContent = `The model is in this browser and draws ${gpu == null ? "by WebAssembly" : `on its GPU by WebGPU${gpu && ` (${gpu})`}`}. Nothing is sent anywhere.`;
+    },
   };
   document.querySelector('a[href="openapi.json"]').remove();
   document.querySelector('a[href="licences"]').href = "licences.txt";

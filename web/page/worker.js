@@ -55,6 +55,15 @@ async function weights({ file, bytes, unpacked }, cache, take) {
   return plain;
 }
 
+// The GPU draws where there is one that is no program on the CPU; `?device=wasm` and `?device=webgpu` in the
+// page's address choose.
+async function wantsGpu() {
+  const chosen = new URL(location.href).searchParams.get("device");
+  if (chosen === "wasm" || !navigator.gpu) return false;
+  const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+  return Boolean(adapter) && (chosen === "webgpu" || !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter));
+}
+
 let loading = null;
 function load() {
   return loading ??= (async () => {
@@ -67,8 +76,11 @@ function load() {
       if (performance.now() - told > 60 || loaded === total) { told = performance.now(); say(null, "progress", { loaded, total }); }
     };
     const [tokenizer, generator] = await Promise.all(["tokenizer", "generator"].map((name) => weights(manifest.files[name], cache, take)));
-    const artist = new Artist(manifest.name, JSON.stringify(manifest.config), JSON.stringify(manifest.classes), tokenizer, generator);
-    say(null, "ready");
+    const open = (gpu) => Artist.open(manifest.name, JSON.stringify(manifest.config), JSON.stringify(manifest.classes), tokenizer, generator, gpu);
+    let artist = null;
+    if (await wantsGpu()) artist = await open(true).catch((error) => { console.warn(`not on the GPU: ${refusal(error).message}`); return null; });
+    artist ??= await open(false);
+    say(null, "ready", { gpu: artist.gpu() });
     // Files of older pages are in nobody's way any more.
     if (cache) for (const request of await cache.keys()) if (!places().includes(request.url)) await cache.delete(request);
     return artist;
@@ -81,6 +93,8 @@ const cancelled = new Set();
 // A turn of the event loop, so that word of a cancelled request can come in.
 const { port1, port2 } = new MessageChannel();
 const breathe = () => new Promise((resolve) => { port1.onmessage = resolve; port2.postMessage(null); });
+// While a GPU computes there is nothing to do.
+const rest = () => new Promise((resolve) => setTimeout(resolve, 1));
 
 async function draw(number, request, picture) {
   await described;
@@ -88,7 +102,7 @@ async function draw(number, request, picture) {
   // The time to fetch weights is not the picture's.
   const asked = performance.now();
   const since = () => Math.round(performance.now() - asked);
-  const session = artist.begin(request, picture);
+  const session = artist.begin(request, picture), waits = artist.gpu() != null;
   try {
     say(number, "event", { name: "queued", data: { id: String(number), ...JSON.parse(session.facts()) } });
     const first = {};
@@ -100,7 +114,7 @@ async function draw(number, request, picture) {
     while (!session.isOver()) {
       const news = session.step();
       if (news) tell(JSON.parse(news));
-      await breathe();
+      await (news || !waits ? breathe() : rest());
       if (cancelled.has(number)) JSON.parse(session.cancel()).forEach(({ event, index, error }) => tell({ event, index, error }));
     }
   } finally { session.free(); }

@@ -5,8 +5,8 @@ use std::cell::OnceCell;
 use generator::Request;
 use model::{Model, ModelBytes};
 use pipeline::{
-    Compute, Decode, Device, Draw, Drawing, Encode, Event, SamplingChanges, class_requests,
-    sampling,
+    Compute, Decode, Device, Draw, Drawing, Encode, Event, GpuDevice, SamplingChanges,
+    class_requests, sampling,
 };
 use pixels::{Picture, crop::Crop};
 use serde::Serialize;
@@ -18,6 +18,10 @@ use crate::request::{ModelData, News, PictureRequest, PreviewData, Queued, Refus
 
 /// Most pictures of a request, as of the server.
 const MAX_PICTURES: usize = 10;
+
+/// Most pictures that a GPU draws at a time: rows of all their positions go through it at once, so that it
+/// chooses tokens by itself and nobody has to wait for logits.
+const GPU_PICTURES: usize = 4;
 
 /// What is thrown: the JSON of the server's `error`.
 fn thrown(refusal: &Refusal) -> JsValue {
@@ -38,7 +42,11 @@ fn json(value: &impl Serialize) -> String {
 #[wasm_bindgen]
 pub struct Artist {
     model: Model,
-    compute: Compute,
+    cpu: Compute,
+    /// What draws instead, if it is there.
+    gpu: Option<GpuDevice>,
+    /// How many pictures are drawn at a time.
+    room: usize,
     drawer: &'static dyn Draw,
     decoder: &'static dyn Decode,
     /// Makes pictures of the first rows.
@@ -49,17 +57,17 @@ pub struct Artist {
 
 #[wasm_bindgen]
 impl Artist {
-    /// Opens a model whose files are these.
+    /// Opens a model whose files are these; with `gpu`, its generator on the browser's GPU.
     ///
     /// # Errors
-    /// If they are not those of a model of classes that decodes what it draws.
-    #[wasm_bindgen(constructor)]
-    pub fn new(
+    /// If they are not those of a model of classes that decodes what it draws, or there is no such GPU.
+    pub async fn open(
         name: String,
         config: String,
         classes: String,
         tokenizer: Vec<u8>,
         generator: Vec<u8>,
+        gpu: bool,
     ) -> Result<Artist, JsValue> {
         let model = Model::from_bytes(ModelBytes {
             name,
@@ -70,18 +78,32 @@ impl Artist {
             text: None,
         })
         .map_err(refused)?;
-        let compute = Compute::new(Device::Cpu, None, Some(1)).map_err(refused)?;
-        let drawer = Box::leak(compute.drawer(&model).map_err(refused)?);
-        let decoder = Box::leak(compute.decoder(&model, None).map_err(refused)?);
+        let cpu = Compute::new(Device::Cpu, None, Some(1)).map_err(refused)?;
+        let gpu =
+            if gpu { Some(GpuDevice::open_later(None).await.map_err(refused)?) } else { None };
+        let (drawer, room) = match &gpu {
+            None => (cpu.drawer(&model), MAX_PICTURES),
+            Some(gpu) => {
+                let compute = Compute::with_gpu(gpu.clone(), None).map_err(refused)?;
+                (compute.drawer(&model), GPU_PICTURES)
+            }
+        };
+        let drawer = Box::leak(drawer.map_err(refused)?);
+        let decoder = Box::leak(cpu.decoder(&model, None).map_err(refused)?);
         let previewer: Option<&'static dyn Decode> = if decoder.decodes_rows() {
             Some(decoder)
         } else if model.config.tokenizer.causal_decoder.is_some() {
-            let causal = compute.decoder(&model, Some(DecoderKind::Causal));
+            let causal = cpu.decoder(&model, Some(DecoderKind::Causal));
             Some(Box::leak(causal.map_err(refused)?))
         } else {
             None
         };
-        Ok(Self { model, compute, drawer, decoder, previewer, encoder: OnceCell::new() })
+        Ok(Self { model, cpu, gpu, room, drawer, decoder, previewer, encoder: OnceCell::new() })
+    }
+
+    /// The name of the GPU that draws, if one does.
+    pub fn gpu(&self) -> Option<String> {
+        self.gpu.as_ref().map(|gpu| gpu.info().name.clone())
     }
 
     /// Begins to draw what the server's `POST /v1/pictures` would be asked for, below the first `rows` of a
@@ -121,7 +143,7 @@ impl Artist {
         let layout = self.layout();
         let forced = self.forced(&request, picture)?;
         let begun = (0..=layout.rows()).rev().find(|&row| layout.len_of_rows(row) <= forced.len());
-        let mut drawing = Drawing::new(self.drawer, count).map_err(Refusal::new)?;
+        let mut drawing = Drawing::new(self.drawer, count.min(self.room)).map_err(Refusal::new)?;
         let index = request.index;
         for request in class_requests(&[request.class], count, request.seed) {
             let request =
@@ -166,7 +188,7 @@ impl Artist {
             let picture =
                 Crop::Center.fit(picture, size.width, size.height, "image").map_err(wrong)?;
             if self.encoder.get().is_none() {
-                let encoder = self.compute.encoder(&self.model).map_err(Refusal::new)?;
+                let encoder = self.cpu.encoder(&self.model).map_err(Refusal::new)?;
                 // Nobody else has filled it: there is one thread.
                 let _ = self.encoder.set(encoder);
             }

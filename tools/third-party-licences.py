@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes the licences of all that an archive or a container of `alitok` holds, as Markdown.
 
-    tools/third-party-licences.py [--target TRIPLE] [--features LIST] [--out FILE]
+    tools/third-party-licences.py [--package NAME] [--target TRIPLE] [--features LIST] [--out FILE]
 
-The crates are those that Cargo links for the target and the features. Their texts come from the
+The crates are those that Cargo links for the package, the target and the features. Their texts come from the
 sources that Cargo compiled, so nothing is looked up elsewhere; equal texts are printed once. A crate
 without a text of its own gets the standard one of its licence, and one that has neither is an error.
 """
@@ -52,11 +52,11 @@ def cargo(*arguments):
     return done.stdout
 
 
-def crates(target, features):
+def crates(root, target, features):
     """What Cargo links: packages of `cargo metadata`, without those of this workspace."""
     chosen = ["--target", target] if target else []
     wanted = ["--features", features] if features else []
-    tree = cargo("tree", "--locked", "-p", "alitok", *chosen, *wanted,
+    tree = cargo("tree", "--locked", "-p", root, *chosen, *wanted,
                  "-e", "normal", "--prefix", "none", "--format", "{p}")
     linked = {tuple(line.split()[:2]) for line in tree.splitlines() if line.strip()}
     metadata = json.loads(cargo("metadata", "--locked", "--format-version", "1", "--all-features"))
@@ -106,12 +106,13 @@ def fenced(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--package", default="alitok")
     parser.add_argument("--target")
     parser.add_argument("--features", default="")
     parser.add_argument("--out", default="THIRD-PARTY-LICENSES.md")
     arguments = parser.parse_args()
 
-    packages = crates(arguments.target, arguments.features)
+    packages = crates(arguments.package, arguments.target, arguments.features)
     named = {package["name"]: package for package in packages}
     holders, missing = {}, []
     for package in packages:

@@ -6,6 +6,7 @@ use std::{
 };
 
 use generator::{DeviceFailure, GenerateError};
+#[cfg(not(target_family = "wasm"))]
 use pollster::block_on;
 
 /// What can go wrong on a GPU.
@@ -89,6 +90,11 @@ pub enum GpuError {
         /// What wgpu says.
         reason: String,
     },
+    /// A browser does not let a program wait for its GPU.
+    #[error(
+        "this is computed on the GPU only where a program may wait for it; use the device `cpu`"
+    )]
+    Waiting,
     /// The GPU was reset, removed, or taken by another program.
     #[error("the GPU was lost: {reason}; open it again")]
     Lost {
@@ -155,6 +161,7 @@ fn describe(number: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
 }
 
 /// The adapters of this machine, those on the CPU included.
+#[cfg(not(target_family = "wasm"))]
 pub fn adapters() -> Vec<AdapterInfo> {
     let found = block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
     found.iter().enumerate().map(|(number, adapter)| describe(number, adapter)).collect()
@@ -191,8 +198,17 @@ impl Device {
     ///
     /// # Errors
     /// If there is none, or it cannot be opened or does not reach the limits that shaders need.
+    #[cfg(not(target_family = "wasm"))]
     pub fn open(wanted: Option<&str>) -> Result<Self, GpuError> {
-        let mut found = block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
+        block_on(Self::open_later(wanted))
+    }
+
+    /// [`open`](Self::open) where nobody may wait, as in a browser, which offers one adapter.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_later(wanted: Option<&str>) -> Result<Self, GpuError> {
+        let mut found = instance().enumerate_adapters(wgpu::Backends::PRIMARY).await;
         let infos: Vec<_> =
             found.iter().enumerate().map(|(number, adapter)| describe(number, adapter)).collect();
         if infos.is_empty() {
@@ -212,10 +228,10 @@ impl Device {
             }
         };
         let (adapter, info) = (found.swap_remove(place), infos[place].clone());
-        Self::open_adapter(&adapter, info)
+        Self::open_adapter(&adapter, info).await
     }
 
-    fn open_adapter(adapter: &wgpu::Adapter, info: AdapterInfo) -> Result<Self, GpuError> {
+    async fn open_adapter(adapter: &wgpu::Adapter, info: AdapterInfo) -> Result<Self, GpuError> {
         let limits = adapter.limits();
         let needed = [
             (
@@ -244,8 +260,10 @@ impl Device {
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         };
-        let (device, queue) = block_on(adapter.request_device(&descriptor)).map_err(|error| {
-            GpuError::Open { adapter: info.name.clone(), reason: error.to_string() }
+        let opened = adapter.request_device(&descriptor).await;
+        let (device, queue) = opened.map_err(|error| GpuError::Open {
+            adapter: info.name.clone(),
+            reason: error.to_string(),
         })?;
         let failure = Arc::new(Mutex::new(None));
         let note = {
@@ -321,49 +339,90 @@ impl Device {
         ];
         let scopes = filters.map(|filter| self.device.push_error_scope(filter));
         let result = calls();
-        let mut first = None;
         // Scopes are a stack: the last one is popped first.
-        for scope in scopes.into_iter().rev() {
-            first = first.or(block_on(scope.pop()));
+        let scopes = scopes.into_iter().rev().map(wgpu::ErrorScopeGuard::pop);
+        #[cfg(not(target_family = "wasm"))]
+        if let Some(error) = scopes.fold(None, |first, scope| first.or(block_on(scope))) {
+            return Err(typed(what, bytes, &error));
         }
-        match first {
-            Some(error) => Err(typed(what, bytes, &error)),
-            None => self.check().map(|()| result),
+        // A browser tells later: what is refused is found by the `check` before anything is read.
+        #[cfg(target_family = "wasm")]
+        for scope in scopes {
+            let (failure, what) = (Arc::clone(&self.failure), what.to_owned());
+            wasm_bindgen_futures::spawn_local(async move {
+                if let Some(error) = scope.await {
+                    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    failure.get_or_insert(typed(&what, bytes, &error));
+                }
+            });
         }
+        self.check().map(|()| result)
     }
 
     /// Waits for all submitted work and copies this many bytes from the start of a buffer that can
     /// be mapped.
     ///
     /// # Errors
-    /// If the device was lost or the work refused.
+    /// If the device was lost or the work refused, or in a browser, where nobody may wait.
     pub(crate) fn read(
         &self,
         buffer: &wgpu::Buffer,
         bytes: u64,
         take: impl FnOnce(&[u8]),
     ) -> Result<(), GpuError> {
-        let (sender, receiver) = mpsc::channel();
-        let lost = |reason: String| GpuError::Lost { reason };
+        let reading = self.begin_read(buffer, bytes);
+        if reading.finish(self, take)? { Ok(()) } else { Err(GpuError::Waiting) }
+    }
+
+    /// Asks for this many bytes from the start of a buffer that can be mapped, after all submitted work.
+    pub(crate) fn begin_read(&self, buffer: &wgpu::Buffer, bytes: u64) -> Reading {
+        let (sender, mapped) = mpsc::channel();
         buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
             // Nobody listens where waiting has failed already.
             let _ = sender.send(result);
         });
-        self.device
+        Reading { buffer: buffer.clone(), bytes, mapped: Mutex::new(mapped) }
+    }
+}
+
+/// Bytes on their way from a GPU.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    buffer: wgpu::Buffer,
+    bytes: u64,
+    mapped: Mutex<mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>>,
+}
+
+impl Reading {
+    /// Copies the bytes. Returns false in a browser where they are not there yet; elsewhere it waits.
+    ///
+    /// # Errors
+    /// If the device was lost or the work refused.
+    pub(crate) fn finish(
+        &self,
+        device: &Device,
+        take: impl FnOnce(&[u8]),
+    ) -> Result<bool, GpuError> {
+        let lost = |reason: String| GpuError::Lost { reason };
+        #[cfg(not(target_family = "wasm"))]
+        device
+            .device
             .poll(wgpu::PollType::wait_indefinitely())
             .map_err(|error| lost(error.to_string()))?;
-        self.check()?;
-        match receiver.try_recv() {
+        device.check()?;
+        let mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner).try_recv();
+        match mapped {
             Ok(Ok(())) => {}
+            Err(mpsc::TryRecvError::Empty) if cfg!(target_family = "wasm") => return Ok(false),
             Ok(Err(error)) => return Err(lost(error.to_string())),
             Err(error) => return Err(lost(error.to_string())),
         }
-        match buffer.get_mapped_range(..bytes) {
+        match self.buffer.get_mapped_range(..self.bytes) {
             Ok(range) => take(&range),
             Err(error) => return Err(lost(error.to_string())),
         }
-        buffer.unmap();
-        Ok(())
+        self.buffer.unmap();
+        Ok(true)
     }
 }
 

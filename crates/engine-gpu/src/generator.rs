@@ -18,7 +18,7 @@ use tokens::{
 
 use crate::{
     buffer::Buffer,
-    device::{Device, GpuError},
+    device::{Device, GpuError, Reading},
     kernels::{
         Binding, Constants, Finish, Kernel, Product, ProductBuffers, ProductKernels, ProductShape,
         norm_kernel, uniform,
@@ -457,6 +457,7 @@ impl Generator {
             wanted,
             logits,
             read: Vec::new(),
+            choosing: None,
             dispatches: 0,
         })
     }
@@ -685,6 +686,8 @@ pub struct Session {
     most_pictures: usize,
     /// The wanted logits of the last step.
     read: Vec<f32>,
+    /// Tokens that are being chosen.
+    choosing: Option<Reading>,
     dispatches: usize,
 }
 
@@ -739,19 +742,39 @@ impl Chooser<Session> for Generator {
         steps: &[Step<'_>],
         pictures: &[Choosing<'_>],
         choices: usize,
-    ) -> Result<Vec<Option<CodebookIndex>>, GenerateError> {
-        Ok(self.choose_tokens(session, steps, pictures, choices)?)
+    ) -> Result<Option<Vec<Option<CodebookIndex>>>, GenerateError> {
+        let reading = match session.choosing.take() {
+            // The same call has come before.
+            Some(reading) => reading,
+            None => self.begin_choices(session, steps, pictures, choices)?,
+        };
+        let mut tokens = Vec::with_capacity(pictures.len() * choices);
+        let is_done = reading.finish(&self.device, |bytes| {
+            let codes = bytemuck::pod_collect_to_vec::<u8, u32>(bytes);
+            // Codes fit, the config was checked.
+            let token = |code| (code != NO_CODE).then_some(code as CodebookIndex);
+            tokens.extend(codes.into_iter().map(token));
+        })?;
+        if is_done {
+            return Ok(Some(tokens));
+        }
+        session.choosing = Some(reading);
+        Ok(None)
     }
 }
 
 impl Generator {
-    fn choose_tokens(
+    /// Submits steps and choices, and asks for the tokens.
+    ///
+    /// # Errors
+    /// If the GPU was lost or refused the work.
+    fn begin_choices(
         &self,
         session: &mut Session,
         steps: &[Step<'_>],
         pictures: &[Choosing<'_>],
         choices: usize,
-    ) -> Result<Vec<Option<CodebookIndex>>, GpuError> {
+    ) -> Result<Reading, GpuError> {
         assert!((1..=session.choices).contains(&choices), "choices of one submission");
         assert!(pictures.len() <= session.most_pictures, "pictures of one submission");
         let device = &self.device;
@@ -796,14 +819,7 @@ impl Generator {
         })?;
         session.dispatches = dispatches;
         session.read.clear();
-        let mut tokens = Vec::with_capacity(each);
-        device.read(session.readable_tokens.wgpu(), 4 * each as u64, |bytes| {
-            let codes = bytemuck::pod_collect_to_vec::<u8, u32>(bytes);
-            // Codes fit, the config was checked.
-            let token = |code| (code != NO_CODE).then_some(code as CodebookIndex);
-            tokens.extend(codes.into_iter().map(token));
-        })?;
-        Ok(tokens)
+        Ok(device.begin_read(session.readable_tokens.wgpu(), 4 * each as u64))
     }
 
     /// Uploads what the choice reads: pictures, scales of guidance, and the noise of their tokens.

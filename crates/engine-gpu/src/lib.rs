@@ -19,8 +19,10 @@ pub mod tokenizer;
 mod transformer;
 mod weights;
 
+#[cfg(not(target_family = "wasm"))]
+pub use crate::device::adapters;
 pub use crate::{
-    device::{AdapterInfo, Device, GpuError, adapters},
+    device::{AdapterInfo, Device, GpuError},
     generator::{Generator, LoadError, Session, StepCost},
     tokenizer::{Decoder, DecoderError, DecoderWorkspace, Encoder, EncoderWorkspace},
     weights::Precision,

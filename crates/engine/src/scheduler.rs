@@ -44,6 +44,15 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The request that it tells of.
+    const fn job(&self) -> JobId {
+        match self {
+            Self::Row { job, .. } | Self::Finished { job, .. } | Self::Failed { job, .. } => *job,
+        }
+    }
+}
+
 /// One sequence on its way through the model.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -178,6 +187,12 @@ pub struct Scheduler<M: SequenceModel> {
     choices: Vec<Choice>,
     samplers: Vec<Sampler>,
     next: u64,
+    /// Whether the model computes still what the last step began (see [`Chooser::choose`]).
+    ///
+    /// [`Chooser::choose`]: crate::sequence::Chooser::choose
+    computing: bool,
+    /// Those that were cancelled meanwhile.
+    cancelled: Vec<JobId>,
 }
 
 impl<M: SequenceModel> std::fmt::Debug for Scheduler<M> {
@@ -225,6 +240,8 @@ impl<M: SequenceModel> Scheduler<M> {
             choices: Vec::new(),
             samplers: (0..model.pool().threads()).map(|_| sampler()).collect(),
             next: 0,
+            computing: false,
+            cancelled: Vec::new(),
             model,
         })
     }
@@ -269,6 +286,12 @@ impl<M: SequenceModel> Scheduler<M> {
             return true;
         }
         match self.running.iter().position(|running| running.id == job) {
+            Some(_) if self.cancelled.contains(&job) => false,
+            Some(_) if self.computing => {
+                // What is being computed is computed for all that run.
+                self.cancelled.push(job);
+                true
+            }
             Some(place) => {
                 self.leave(place);
                 true
@@ -359,13 +382,27 @@ impl<M: SequenceModel> Scheduler<M> {
     /// Decides the next token of every running picture, or several, or reads some of its forced
     /// ones, in one pass over the weights, and appends what has happened.
     pub fn step(&mut self, events: &mut Vec<Event>) {
-        self.admit(events);
+        if !self.computing {
+            self.admit(events);
+        }
         if self.running.is_empty() {
             return;
         }
-        match self.advance() {
-            Ok(()) => self.tell(events),
+        let first = events.len();
+        let advanced = self.advance();
+        self.computing = matches!(advanced, Ok(false));
+        match advanced {
+            Ok(false) => return,
+            Ok(true) => self.tell(events),
             Err(error) => self.fail(&error, events),
+        }
+        for job in std::mem::take(&mut self.cancelled) {
+            self.cancel(job);
+            let mut place = 0;
+            events.retain(|event| {
+                place += 1;
+                place <= first || event.job() != job
+            });
         }
     }
 
@@ -378,13 +415,16 @@ impl<M: SequenceModel> Scheduler<M> {
         self.held.iter_mut().for_each(Vec::clear);
     }
 
-    /// One pass over the weights, and the choices after it.
+    /// One pass over the weights, and the choices after it. Returns whether that is done, rather than
+    /// begun.
     ///
     /// # Errors
     /// If the device fails.
-    fn advance(&mut self) -> Result<(), GenerateError> {
-        self.draft()?;
-        self.share()?;
+    fn advance(&mut self) -> Result<bool, GenerateError> {
+        if !self.computing {
+            self.draft()?;
+            self.share()?;
+        }
         let Self { model, session, drafting, running, places, held, .. } = self;
         let (length, most) = (model.layout().len(), model.most_positions());
         let mut logits = 0;
@@ -465,7 +505,11 @@ impl<M: SequenceModel> Scheduler<M> {
                         sampling: &running[place.job].sampling,
                     })
                     .collect();
-                Some(chooser.choose(session, &steps, &pictures, count)?)
+                match chooser.choose(session, &steps, &pictures, count)? {
+                    // Nothing has changed that the same step would not do again.
+                    None => return Ok(false),
+                    chosen => chosen,
+                }
             }
         };
         if let Some(chosen) = &chosen {
@@ -491,10 +535,10 @@ impl<M: SequenceModel> Scheduler<M> {
         let (choices, samplers) = (&mut self.choices, &mut self.samplers);
         if let Some(chosen) = chosen {
             *choices = chosen;
-            return Ok(());
+            return Ok(true);
         }
         choose_all(model, session, running, places, choices, samplers);
-        Ok(())
+        Ok(true)
     }
 
     /// Gives those that have seen nothing yet what others have seen of the same condition.

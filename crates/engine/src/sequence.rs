@@ -99,6 +99,9 @@ pub trait Chooser<S> {
     /// again, and so on. The last token chosen has not been read then. If `choices` is more than 1,
     /// every step wants logits after its last position alone.
     ///
+    /// Returns `None` where the device computes still and nobody may wait for it, as in a browser. Then the
+    /// same call brings them later, and no other may come before it.
+    ///
     /// # Shapes
     /// `pictures [P]` → tokens `[P, choices]`; `None` where logits are not numbers.
     ///
@@ -113,7 +116,7 @@ pub trait Chooser<S> {
         steps: &[Step<'_>],
         pictures: &[Choosing<'_>],
         choices: usize,
-    ) -> Result<Vec<Option<CodebookIndex>>, GenerateError>;
+    ) -> Result<Option<Vec<Option<CodebookIndex>>>, GenerateError>;
 }
 
 /// A picture whose next tokens are to be chosen.

@@ -68,8 +68,25 @@ impl Compute {
             precision,
             pool,
             #[cfg(feature = "gpu")]
-            gpu: (device == Device::Gpu).then(|| engine_gpu::Device::open(gpu)).transpose()?,
+            gpu: (device == Device::Gpu).then(|| open_gpu(gpu)).transpose()?,
         })
+    }
+
+    /// Computes on an opened GPU, with this thread alone beside it. A browser opens it this way, since it
+    /// lets nobody wait for that; there it draws, and the tokenizer is opened on the CPU.
+    ///
+    /// # Errors
+    /// If the shaders do not have the precision.
+    #[cfg(feature = "gpu")]
+    pub fn with_gpu(
+        gpu: engine_gpu::Device,
+        precision: Option<Precision>,
+    ) -> Result<Self, DeviceError> {
+        let (device, precision) = (Device::Gpu, precision.unwrap_or_default());
+        if crate::gpu::precision(precision).is_none() {
+            return Err(DeviceError::Precision { device });
+        }
+        Ok(Self { device, precision, pool: Arc::new(Pool::new(1)), gpu: Some(gpu) })
     }
 
     /// The opened GPU, and the precision of its weights, if it is the device.
@@ -227,6 +244,17 @@ impl Compute {
         };
         Ok(Box::new(CpuDrawer { generator: load(self.precision)?, drafts }))
     }
+}
+
+#[cfg(all(feature = "gpu", not(target_family = "wasm")))]
+fn open_gpu(gpu: Option<&str>) -> Result<engine_gpu::Device, engine_gpu::GpuError> {
+    engine_gpu::Device::open(gpu)
+}
+
+/// A browser opens it later, see [`Compute::with_gpu`].
+#[cfg(all(feature = "gpu", target_family = "wasm"))]
+fn open_gpu(_: Option<&str>) -> Result<engine_gpu::Device, engine_gpu::GpuError> {
+    Err(engine_gpu::GpuError::Waiting)
 }
 
 impl Compute {

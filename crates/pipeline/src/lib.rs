@@ -64,8 +64,10 @@ pub use device::{Device, DeviceError, ReferenceBackend};
 pub use draw::{Batch, Draw, Drawing, Event};
 pub use encode::Encode;
 pub use engine::Precision;
+#[cfg(all(feature = "gpu", not(target_family = "wasm")))]
+pub use engine_gpu::adapters;
 #[cfg(feature = "gpu")]
-pub use engine_gpu::{AdapterInfo, GpuError, adapters};
+pub use engine_gpu::{AdapterInfo, Device as GpuDevice, GpuError};
 pub use error::PipelineError;
 #[cfg(feature = "reference")]
 pub use reference::device as reference_device;

@@ -9,7 +9,7 @@ use crate::{Batch, Event, PipelineError};
 
 /// Most bytes of keys and values that pictures have side by side: more pictures at a time would
 /// not be drawn faster.
-const CACHE_BYTES: usize = 4 << 30;
+const CACHE_BYTES: u64 = 4 << 30;
 
 /// Tokens that are tried at a time.
 const DRAFTED: usize = 3;
@@ -36,8 +36,9 @@ impl<'a, M: SequenceModel> ScheduledBatch<'a, M> {
         position_bytes: usize,
     ) -> Result<Box<dyn Batch + Send + 'a>, PipelineError> {
         // A guided picture is two sequences.
-        let picture_bytes = 2 * (condition + model.layout().len()) * position_bytes;
-        let pictures = pictures.min(CACHE_BYTES / picture_bytes).max(1);
+        let picture_bytes = 2 * (condition + model.layout().len()) as u64 * position_bytes as u64;
+        let most = usize::try_from(CACHE_BYTES / picture_bytes).unwrap_or(usize::MAX);
+        let pictures = pictures.min(most).max(1);
         let scheduler = Scheduler::with_conditions(model, pictures, condition)?;
         Ok(Box::new(Self {
             scheduler: scheduler.with_drafts(drafts, DRAFTED)?,

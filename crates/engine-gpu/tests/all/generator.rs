@@ -1,10 +1,16 @@
 //! The generator on a GPU, or a software driver, beside the engine of the CPU.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use engine::{
     Event, JobId, Pool, Scheduler, SequenceModel,
-    sequence::{Choosing, Step},
+    sequence::{Chooser, Choosing, Step},
 };
 use engine_gpu::{Device, Generator, LoadError, Precision, StepCost};
 use generator::{
@@ -221,38 +227,78 @@ fn should_say_what_is_larger_than_a_shader_can_see() {
     assert!(reason.contains("keys of") && reason.contains("fewer pictures"), "{reason}");
 }
 
-/// A model whose caller chooses, from logits that are read back.
-struct Asked(Generator);
+/// Another door to a generator: its caller chooses, from logits that are read back, or is told of its
+/// choices later.
+struct Other {
+    generator: Generator,
+    later: Option<AtomicUsize>,
+}
 
-impl SequenceModel for Asked {
+impl Other {
+    fn asked(generator: Generator) -> Self {
+        Self { generator, later: None }
+    }
+
+    fn later(generator: Generator) -> Self {
+        Self { generator, later: Some(AtomicUsize::new(0)) }
+    }
+}
+
+impl Chooser<engine_gpu::Session> for Other {
+    fn most_choices(
+        &self,
+        session: &engine_gpu::Session,
+        positions: usize,
+        pictures: usize,
+    ) -> usize {
+        self.generator.most_choices(session, positions, pictures)
+    }
+
+    fn choose(
+        &self,
+        session: &mut engine_gpu::Session,
+        steps: &[Step<'_>],
+        pictures: &[Choosing<'_>],
+        choices: usize,
+    ) -> Result<Option<Vec<Option<CodebookIndex>>>, GenerateError> {
+        let calls = self.later.as_ref().expect("it chooses by itself");
+        // As in a browser: nothing is there when it is asked for first.
+        if calls.fetch_add(1, Ordering::Relaxed) % 3 < 2 {
+            return Ok(None);
+        }
+        self.generator.choose(session, steps, pictures, choices)
+    }
+}
+
+impl SequenceModel for Other {
     type Session = engine_gpu::Session;
 
     fn layout(&self) -> TokenLayout {
-        self.0.layout()
+        self.generator.layout()
     }
 
     fn codes(&self) -> usize {
-        self.0.codes()
+        self.generator.codes()
     }
 
     fn condition_ids(&self, condition: &Condition) -> Result<[Vec<usize>; 2], GenerateError> {
-        self.0.condition_ids(condition)
+        self.generator.condition_ids(condition)
     }
 
     fn validate(&self, request: &Request, sampling: &SamplingConfig) -> Result<(), GenerateError> {
-        self.0.validate(request, sampling)
+        self.generator.validate(request, sampling)
     }
 
     fn session(&self, condition: usize, slots: usize) -> Result<Self::Session, GenerateError> {
-        SequenceModel::session(&self.0, condition, slots)
+        SequenceModel::session(&self.generator, condition, slots)
     }
 
     fn step(&self, session: &mut Self::Session, steps: &[Step<'_>]) -> Result<(), GenerateError> {
-        SequenceModel::step(&self.0, session, steps)
+        SequenceModel::step(&self.generator, session, steps)
     }
 
     fn logits(&self, session: &Self::Session, index: usize, out: &mut [f32]) {
-        self.0.logits(session, index, out);
+        self.generator.logits(session, index, out);
     }
 
     fn share(
@@ -262,11 +308,15 @@ impl SequenceModel for Asked {
         to: usize,
         positions: usize,
     ) -> Result<(), GenerateError> {
-        self.0.share(session, from, to, positions)
+        self.generator.share(session, from, to, positions)
     }
 
     fn pool(&self) -> &Pool {
-        self.0.pool()
+        self.generator.pool()
+    }
+
+    fn chooser(&self) -> Option<&dyn Chooser<engine_gpu::Session>> {
+        self.later.is_some().then_some(self)
     }
 }
 
@@ -295,8 +345,47 @@ fn should_choose_on_the_gpu_as_on_the_cpu() {
         })
         .collect();
     let chosen = draw(gpu(&device, Precision::F32), &requests, 7);
-    let asked = draw(Asked(gpu(&device, Precision::F32)), &requests, 7);
+    let asked = draw(Other::asked(gpu(&device, Precision::F32)), &requests, 7);
     assert_eq!(chosen, asked);
+}
+
+#[test]
+fn should_draw_the_same_where_choices_come_later() {
+    let Some(device) = device() else { return };
+    let sampling = SamplingConfig { guidance: 3.0, ..Default::default() };
+    let requests: Vec<_> = (0..5)
+        .map(|index| {
+            let condition = Condition::Class(index);
+            (Request { condition, seed: 4, index: index as u64, forced: vec![] }, sampling)
+        })
+        .collect();
+    let at_once = draw(gpu(&device, Precision::F32), &requests, 3);
+    assert_eq!(draw(Other::later(gpu(&device, Precision::F32)), &requests, 3), at_once);
+
+    // One that is cancelled between question and answer is told of no more; the others go on.
+    let mut scheduler = Scheduler::new(Other::later(gpu(&device, Precision::F32)), 3).unwrap();
+    let jobs: Vec<_> = requests
+        .iter()
+        .map(|(request, sampling)| scheduler.submit(request.clone(), *sampling).unwrap())
+        .collect();
+    let mut events = Vec::new();
+    scheduler.step(&mut events);
+    assert!(events.is_empty() && scheduler.running() == 3);
+    assert!(scheduler.cancel(jobs[1]) && !scheduler.cancel(jobs[1]));
+    while !scheduler.is_idle() {
+        scheduler.step(&mut events);
+    }
+    let mut finished = Vec::new();
+    for event in events {
+        match event {
+            Event::Row { job, .. } => assert_ne!(job, jobs[1]),
+            Event::Finished { job, tokens } => finished.push((job, tokens)),
+            Event::Failed { error, .. } => panic!("{error}"),
+        }
+    }
+    finished.sort();
+    let others = [0, 2, 3, 4].map(|place| (jobs[place], at_once[place].clone()));
+    assert_eq!(finished, others);
 }
 
 #[test]
@@ -320,7 +409,7 @@ fn should_choose_many_tokens_without_a_word_to_the_cpu() {
         sampling: &sampling,
     };
     let steps = [step(0, &ids), step(1, &others)];
-    let tokens = chooser.choose(&mut session, &steps, &[picture], count).unwrap();
+    let tokens = chooser.choose(&mut session, &steps, &[picture], count).unwrap().unwrap();
     assert!(tokens.len() == count && tokens.iter().all(Option::is_some));
     // One submission: six dispatches a layer, the embedding, the last norm, the output, the choice.
     assert_eq!(session.dispatches(), count * (6 * gpu.config().layers + 4));

@@ -21,6 +21,8 @@ mod avx512;
 mod neon;
 mod portable;
 mod rows;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 #[cfg(test)]
 mod tests;
 
@@ -272,6 +274,8 @@ impl Kernels {
         }
         #[cfg(target_arch = "aarch64")]
         found.extend(neon::kernels());
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        found.push(&simd128::KERNELS);
         found.push(&portable::KERNELS);
         found
     }
@@ -293,7 +297,11 @@ fn check_tile<T, W>(x: &Rows<'_, T>, panel: &[W], width: usize, group: usize, ou
 }
 
 /// The same for a product of 8-bit integers.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 fn check_int8(
     x: &Rows<'_, u8>,
     scales: &[RowScale],
@@ -314,7 +322,11 @@ fn check_int4(x: &Rows<'_, InputGroup>, scales: &[f32], panel: &[u32], width: us
 }
 
 /// Calls a kernel with its number of rows as a constant.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 macro_rules! with_rows {
     ($count:expr, $kernel:ident($($argument:expr),*)) => {
         match $count {
@@ -328,12 +340,20 @@ macro_rules! with_rows {
     };
 }
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 use with_rows;
 
 /// The products of a table with panels of this many outputs: they check their slices and call the
 /// module's `tile_f32`, `tile_bf16` and `tile_int8`.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 macro_rules! checked_products {
     ($width:ident) => {
         fn product_f32(x: Rows<'_, f32>, panel: &[f32], fetch: Fetch, out: &mut [f32]) {
@@ -364,5 +384,9 @@ macro_rules! checked_products {
     };
 }
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 use checked_products;

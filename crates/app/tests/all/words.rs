@@ -270,7 +270,11 @@ fn should_measure_captioned_pictures_as_training_does_and_score_shapes() {
     // Its tasks are classes.
     scratch.ok(&[&propose[..], &["--out", "classes"]].concat());
     assert!(scratch.path("classes/generator.toml").exists());
-    let mute = ["recipe", "new", "--data", "bundled", "--words", "--size", "64", "--out", "mute"];
+    let picture = std::fs::read(fixture("photo_0.png")).unwrap();
+    for file in ["mute/a/0.png", "mute/b/0.png"] {
+        scratch.write(file, &picture);
+    }
+    let mute = ["recipe", "new", "--data", "mute", "--words", "--size", "64", "--out", "never"];
     assert!(scratch.refused(&mute).contains("have captions"));
 
     let table =

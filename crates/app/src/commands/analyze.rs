@@ -16,9 +16,16 @@ use crate::commands::analyze::{
 /// Look into a model: figures, as PNG or SVG, and logits
 #[derive(Debug, Subcommand)]
 pub(crate) enum AnalyzeVerb {
+    Language(AnalyzeLanguageArgs),
+    #[command(flatten)]
+    Reference(AnalyzeReferenceVerb),
+}
+
+/// What of it needs Burn.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AnalyzeReferenceVerb {
     Attention(AnalyzeAttentionArgs),
     Codes(AnalyzeCodesArgs),
-    Language(AnalyzeLanguageArgs),
     Predictability(AnalyzePredictabilityArgs),
     Reconstructions(AnalyzeReconstructionsArgs),
 }

@@ -71,6 +71,8 @@ pub(crate) enum Verb {
     Serve(ServeArgs),
     #[command(subcommand)]
     Data(DataVerb),
+    #[command(subcommand)]
+    Analyze(AnalyzeVerb),
     #[command(flatten)]
     Reference(ReferenceVerb),
     #[command(subcommand)]
@@ -118,19 +120,13 @@ pub(crate) enum ReferenceVerb {
     #[command(subcommand)]
     Experiment(ExperimentVerb),
     #[command(subcommand)]
-    Analyze(AnalyzeVerb),
-    #[command(subcommand)]
     Weights(WeightsVerb),
 }
 
 /// Whether a program without Burn hands the verb over.
 #[cfg(not(feature = "reference"))]
 fn needs_burn(verb: &Verb) -> bool {
-    match verb {
-        Verb::Reference(ReferenceVerb::Analyze(AnalyzeVerb::Language(_))) => false,
-        Verb::Reference(_) => true,
-        _ => false,
-    }
+    matches!(verb, Verb::Reference(_) | Verb::Analyze(AnalyzeVerb::Reference(_)))
 }
 
 /// Does what the command line says.
@@ -174,13 +170,15 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
             }
             done => done,
         },
-        Verb::Reference(ReferenceVerb::Analyze(AnalyzeVerb::Language(args))) => {
-            analyze::language::run(&args, device)
-        }
+        Verb::Analyze(AnalyzeVerb::Language(args)) => analyze::language::run(&args, device),
+        #[cfg(feature = "reference")]
+        Verb::Analyze(AnalyzeVerb::Reference(verb)) => crate::reference::analyze(&verb, device),
         #[cfg(feature = "reference")]
         Verb::Reference(verb) => crate::reference::run(&verb, device),
         #[cfg(not(feature = "reference"))]
-        Verb::Reference(_) => unreachable!("it was handed over"),
+        Verb::Reference(_) | Verb::Analyze(AnalyzeVerb::Reference(_)) => {
+            unreachable!("it was handed over")
+        }
         Verb::Bench(verb) => bench::run(&verb, device),
         Verb::Import(args) => import::run(&args),
         Verb::Export(args) => export::run(&args),

@@ -8,29 +8,24 @@ mod reconstructions;
 use anyhow::Result;
 use charts::Format;
 
-use crate::{
-    commands::{self, analyze::AnalyzeVerb},
-    reference::device,
-};
+use crate::{commands::analyze::AnalyzeReferenceVerb, reference::device};
 
-pub(crate) fn run(verb: &AnalyzeVerb, name: Option<pipeline::Device>) -> Result<()> {
+pub(crate) fn run(verb: &AnalyzeReferenceVerb, name: Option<pipeline::Device>) -> Result<()> {
     // Before any work.
     Format::of(match verb {
-        AnalyzeVerb::Language(args) => return commands::analyze::language::run(args, name),
-        AnalyzeVerb::Attention(args) => &args.out,
-        AnalyzeVerb::Codes(args) => &args.out,
-        AnalyzeVerb::Predictability(args) => &args.out,
-        AnalyzeVerb::Reconstructions(args) => &args.out,
+        AnalyzeReferenceVerb::Attention(args) => &args.out,
+        AnalyzeReferenceVerb::Codes(args) => &args.out,
+        AnalyzeReferenceVerb::Predictability(args) => &args.out,
+        AnalyzeReferenceVerb::Reconstructions(args) => &args.out,
     })?;
     match verb {
-        AnalyzeVerb::Attention(args) => {
+        AnalyzeReferenceVerb::Attention(args) => {
             attention::run(args, &device::training(name, "analyze attention")?)
         }
-        AnalyzeVerb::Codes(args) => codes::run(args, name),
-        AnalyzeVerb::Predictability(args) => {
+        AnalyzeReferenceVerb::Codes(args) => codes::run(args, name),
+        AnalyzeReferenceVerb::Predictability(args) => {
             predictability::run(args, &device::training(name, "analyze predictability")?)
         }
-        AnalyzeVerb::Reconstructions(args) => reconstructions::run(args, name),
-        AnalyzeVerb::Language(args) => commands::analyze::language::run(args, name),
+        AnalyzeReferenceVerb::Reconstructions(args) => reconstructions::run(args, name),
     }
 }

@@ -17,6 +17,7 @@ mod weights;
 use anyhow::Result;
 use pipeline::Device;
 
+pub(crate) use self::analyze::run as analyze;
 use crate::commands::ReferenceVerb;
 
 /// Does what the command line says.
@@ -28,7 +29,6 @@ pub(crate) fn run(verb: &ReferenceVerb, device: Option<Device>) -> Result<()> {
         ReferenceVerb::Cache(verb) => cache::run(verb, device),
         ReferenceVerb::Evaluate(verb) => evaluate::run(verb, device),
         ReferenceVerb::Experiment(verb) => experiment::run(verb, device),
-        ReferenceVerb::Analyze(verb) => analyze::run(verb, device),
         ReferenceVerb::Weights(verb) => weights::run(verb),
     }
 }

@@ -24,13 +24,13 @@ pub(crate) fn run(verb: &RecipeVerb, device: Option<pipeline::Device>) -> Result
         MachineName::Gpu => Machine::Gpu,
     };
     progress::result(&format!("{} pictures in {} classes", data.len(), data.classes().len()))?;
-    let wish = Wish { size: args.size, machine, hours: args.hours };
+    let wish = Wish { size: args.size, machine, hours: args.hours, words: args.words };
     let proposal = propose(data, wish, models::home(), &device)?;
     let written = proposal.write(&args.out, &args.data.data)?;
     let steps = [
         proposal.stage_one.schedule.steps,
         proposal.stage_two.schedule.steps,
-        proposal.generator.schedule.steps,
+        proposal.third.schedule().steps,
     ];
     for (stage, path) in written.iter().enumerate() {
         let time = proposal

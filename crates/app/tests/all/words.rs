@@ -258,6 +258,25 @@ fn should_measure_captioned_pictures_as_training_does_and_score_shapes() {
     // The batch changes nothing.
     assert_eq!(measure(&[&prompts[..], &["--batch", "3"]].concat()), found);
 
+    let propose =
+        ["recipe", "new", "--data", "shapes/train.tar", "--size", "16", "--hours", "0.01"];
+    let told = scratch.ok(&[&propose[..], &["--words", "--out", "my"]].concat());
+    assert!(told.contains("my/text.toml: "), "{told}");
+    let text = String::from_utf8(scratch.read("my/text.toml")).unwrap();
+    assert!(
+        text.contains("alitok train text --data my/cache --recipe my --out my/words"),
+        "{text}"
+    );
+    // Its tasks are classes.
+    scratch.ok(&[&propose[..], &["--out", "classes"]].concat());
+    assert!(scratch.path("classes/generator.toml").exists());
+    let picture = std::fs::read(fixture("photo_0.png")).unwrap();
+    for file in ["mute/a/0.png", "mute/b/0.png"] {
+        scratch.write(file, &picture);
+    }
+    let mute = ["recipe", "new", "--data", "mute", "--words", "--size", "64", "--out", "never"];
+    assert!(scratch.refused(&mute).contains("have captions"));
+
     let table =
         scratch.ok(&["evaluate", "text", "--model", "run", "--data", "heldout", "--shapes"]);
     for part in ["22 pictures of 72 tokens", "nats a picture from the words", "| mean |"] {

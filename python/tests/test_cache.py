@@ -209,6 +209,7 @@ def test_should_work_with_a_distributed_sampler(cache_path):
     assert sum(seen) == 42  # 40, filled up to a multiple of 3
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_should_train_a_small_model_of_torch(cache_path):
     example = runpy.run_path(str(ROOT / "python" / "examples" / "train_on_cache.py"))
     losses = example["main"]([cache_path, "--steps", "40", "--batch", "10", "--workers", "2"])

@@ -7,6 +7,7 @@
 //! Browsers on x86 keep v128 in 16 registers, so a tile is two rows by 16 outputs at a time: 8
 //! registers of sums, 2 of activations, and those in passing.
 #![allow(unsafe_code)] // loads and stores; every entry checks its slices
+#![allow(clippy::needless_range_loop)] // registers of several arrays by row and vector
 
 use std::arch::wasm32::*;
 

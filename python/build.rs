@@ -1,9 +1,6 @@
 //! Gathers what comes with the package, for maturin to pack beside its Python files.
 
-use std::{
-    env, fs, io,
-    path::{Path, PathBuf},
-};
+use std::{env, fs, io, path::PathBuf};
 
 /// What the package needs of the bundled things, below their root.
 const BUNDLED: [&str; 3] = ["models/mini", "models/efficientnet-lite0", "data"];
@@ -14,7 +11,8 @@ fn main() -> io::Result<()> {
         println!("cargo::rustc-cdylib-link-arg=-undefined");
         println!("cargo::rustc-cdylib-link-arg=dynamic_lookup");
     }
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // As it is now: where the target folder came from another checkout, the script did, too.
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("Cargo sets it"));
     // In a source distribution, and where a checkout has links; otherwise in the repository itself.
     let packed = here.join("bundled");
     let root = if packed.join(BUNDLED[0]).is_dir() { packed } else { here.join("..") };

@@ -284,16 +284,10 @@ fn should_measure_captioned_pictures_as_training_does_and_score_shapes() {
     }
     let refused = scratch.refused(&["evaluate", "text", "--model", "mini", "--shapes"]);
     assert!(refused.contains("reads no prompts"), "{refused}");
-    scratch.ok(&[
-        "cache",
-        "build",
-        "--model",
-        "mini-4096",
-        "--data",
-        "shapes/heldout.tar",
-        "--out",
-        "other",
-    ]);
+    let other = fixture("released_tiny/tokenizer.pth").display().to_string();
+    scratch.ok(&["import", &other, "--out", "tok"]);
+    let build = ["cache", "build", "--data", "shapes/heldout.tar", "--model", "tok"];
+    scratch.ok(&[&build[..], &["--out", "other"]].concat());
     let refused = scratch.refused(&[&evaluate[..], &["--data", "other"]].concat());
     assert!(refused.contains("tokenizer"), "{refused}");
     assert_eq!(scratch.run(&evaluate).status.code(), Some(2));

@@ -100,7 +100,7 @@ try {
   // The tokens of the command line, and its pictures.
   const compare = async (page, name, seed, count, options) => {
     const expected = native(name, seed, count, options);
-    const drawn = (await records(page)).filter((record) => record.className === name && record.seed === seed).sort((a, b) => a.index - b.index);
+    const drawn = (await records(page)).filter((record) => record.title === name && record.seed === seed).sort((a, b) => a.index - b.index);
     assert.equal(drawn.length, count);
     for (const [place, { tokens, png }] of drawn.entries()) {
       assert.deepEqual(tokens, expected.tokens[place], `${name}, seed ${seed}, picture ${place}`);

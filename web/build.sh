@@ -5,14 +5,19 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 model=$(realpath "${1:-$root/models/mini}")
 out=${2:-$root/web/dist}
-mkdir -p "$out"
-out=$(realpath "$out")
-cd "$root"
 
 fail() {
     printf '%s\n' "$@" >&2
     exit 1
 }
+
+# What is in the folder goes away, so it must be a page that this script made.
+if [[ -e "$out" && -n "$(ls -A "$out")" && ! -f "$out/alitok_web.js" ]]; then
+    fail "$out is no page that this script made, and would be overwritten; name another folder"
+fi
+mkdir -p "$out"
+out=$(realpath "$out")
+cd "$root"
 
 for file in config.json classes.json tokenizer.safetensors generator.safetensors; do
     [[ -f "$model/$file" ]] || fail "$model has no $file: the page draws with a model of classes"

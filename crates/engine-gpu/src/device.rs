@@ -91,9 +91,7 @@ pub enum GpuError {
         reason: String,
     },
     /// A browser does not let a program wait for its GPU.
-    #[error(
-        "this is computed on the GPU only where a program may wait for it; use the device `cpu`"
-    )]
+    #[error("a browser lets no program wait for its GPU, which this needs; use the device `cpu`")]
     Waiting,
     /// The GPU was reset, removed, or taken by another program.
     #[error("the GPU was lost: {reason}; open it again")]
@@ -203,7 +201,7 @@ impl Device {
         block_on(Self::open_later(wanted))
     }
 
-    /// [`open`](Self::open) where nobody may wait, as in a browser, which offers one adapter.
+    /// [`open`](Self::open) for programs that must not block, such as those in a browser.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -345,7 +343,7 @@ impl Device {
         if let Some(error) = scopes.fold(None, |first, scope| first.or(block_on(scope))) {
             return Err(typed(what, bytes, &error));
         }
-        // A browser tells later: what is refused is found by the `check` before anything is read.
+        // A browser reports errors later. `check` finds them before anything is read.
         #[cfg(target_family = "wasm")]
         for scope in scopes {
             let (failure, what) = (Arc::clone(&self.failure), what.to_owned());
@@ -363,7 +361,7 @@ impl Device {
     /// be mapped.
     ///
     /// # Errors
-    /// If the device was lost or the work refused, or in a browser, where nobody may wait.
+    /// If the device was lost or the work refused, or in a browser, which does not let a program wait.
     pub(crate) fn read(
         &self,
         buffer: &wgpu::Buffer,
@@ -394,7 +392,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Copies the bytes. Returns false in a browser where they are not there yet; elsewhere it waits.
+    /// Waits for the bytes and copies them. In a browser it does not wait: it returns false until they are there.
     ///
     /// # Errors
     /// If the device was lost or the work refused.

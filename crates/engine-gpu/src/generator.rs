@@ -744,7 +744,7 @@ impl Chooser<Session> for Generator {
         choices: usize,
     ) -> Result<Option<Vec<Option<CodebookIndex>>>, GenerateError> {
         let reading = match session.choosing.take() {
-            // The same call has come before.
+            // An earlier call has submitted these steps.
             Some(reading) => reading,
             None => self.begin_choices(session, steps, pictures, choices)?,
         };

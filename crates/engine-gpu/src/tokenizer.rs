@@ -363,7 +363,7 @@ impl Decoder {
         device: &Device,
     ) -> Result<Self, GpuError> {
         let (width, layout) = (decoder.transformer.width, config.layout());
-        let name = |part: &str| format!("{kind}_decoder.{part}");
+        let name = |part: &str| format!("{}.{part}", kind.section());
         let values = config.patch_values();
         if decoder.prefix_head {
             // Of use in training only.
@@ -394,7 +394,7 @@ impl Decoder {
             transformer: Transformer::build(
                 parameters,
                 device,
-                &format!("{kind}_decoder"),
+                kind.section(),
                 decoder.transformer,
                 precision,
                 kind == DecoderKind::Causal,

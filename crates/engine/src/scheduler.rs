@@ -187,11 +187,11 @@ pub struct Scheduler<M: SequenceModel> {
     choices: Vec<Choice>,
     samplers: Vec<Sampler>,
     next: u64,
-    /// Whether the model computes still what the last step began (see [`Chooser::choose`]).
+    /// Whether the model is still computing what the last step began (see [`Chooser::choose`]).
     ///
     /// [`Chooser::choose`]: crate::sequence::Chooser::choose
     computing: bool,
-    /// Those that were cancelled meanwhile.
+    /// Requests that were cancelled while it computes. They leave once it has finished.
     cancelled: Vec<JobId>,
 }
 
@@ -288,7 +288,7 @@ impl<M: SequenceModel> Scheduler<M> {
         match self.running.iter().position(|running| running.id == job) {
             Some(_) if self.cancelled.contains(&job) => false,
             Some(_) if self.computing => {
-                // What is being computed is computed for all that run.
+                // The model is computing for all that run, so none may leave yet.
                 self.cancelled.push(job);
                 true
             }
@@ -415,8 +415,8 @@ impl<M: SequenceModel> Scheduler<M> {
         self.held.iter_mut().for_each(Vec::clear);
     }
 
-    /// One pass over the weights, and the choices after it. Returns whether that is done, rather than
-    /// begun.
+    /// One pass over the weights, and the choices after it. Returns false while the model is still
+    /// computing them.
     ///
     /// # Errors
     /// If the device fails.
@@ -506,7 +506,7 @@ impl<M: SequenceModel> Scheduler<M> {
                     })
                     .collect();
                 match chooser.choose(session, &steps, &pictures, count)? {
-                    // Nothing has changed that the same step would not do again.
+                    // Nothing has changed, so that the next call does the same step.
                     None => return Ok(false),
                     chosen => chosen,
                 }

@@ -99,8 +99,8 @@ pub trait Chooser<S> {
     /// again, and so on. The last token chosen has not been read then. If `choices` is more than 1,
     /// every step wants logits after its last position alone.
     ///
-    /// Returns `None` where the device computes still and nobody may wait for it, as in a browser. Then the
-    /// same call brings them later, and no other may come before it.
+    /// Returns `None` while the device is still computing and must not be waited for, as in a browser. The
+    /// caller must then repeat the same call until it returns the tokens, and make no other call before.
     ///
     /// # Shapes
     /// `pictures [P]` → tokens `[P, choices]`; `None` where logits are not numbers.

@@ -59,7 +59,7 @@ fn of_other_parts(
     let decoders = [DecoderKind::Causal, DecoderKind::Bidirectional].into_iter();
     let others = decoders.filter(move |&kind| Some(kind) != part && config.decoder(kind).is_ok());
     let encoder = part.is_some().then(|| "encoder.".to_owned());
-    others.map(|kind| format!("{kind}_decoder.")).chain(encoder)
+    others.map(|kind| format!("{}.", kind.section())).chain(encoder)
 }
 
 /// Whether a tensor of this name belongs to the encoder (`None`) or one of the decoders, rather than
@@ -302,7 +302,7 @@ impl Decoder {
         pool: Arc<Pool>,
     ) -> io::Result<Self> {
         let (width, layout) = (decoder.transformer.width, config.layout());
-        let name = |part: &str| format!("{kind}_decoder.{part}");
+        let name = |part: &str| format!("{}.{part}", kind.section());
         let values = config.patch_values();
         if decoder.prefix_head {
             // Of use in training only.
@@ -334,7 +334,7 @@ impl Decoder {
             ),
             transformer: Transformer::build(
                 tensors,
-                &format!("{kind}_decoder"),
+                kind.section(),
                 decoder.transformer,
                 precision,
                 kind == DecoderKind::Causal,

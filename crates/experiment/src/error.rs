@@ -49,7 +49,7 @@ pub enum RunError {
     Pixels(#[from] pixels::PixelsError),
     /// A token cache cannot be made.
     #[error(transparent)]
-    Caching(#[from] training::cache::BuildError),
+    Caching(#[from] pipeline::cache::BuildError),
     /// A token cache cannot be read.
     #[error(transparent)]
     Cache(#[from] token_cache::CacheError),

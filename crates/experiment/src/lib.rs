@@ -15,9 +15,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use pipeline::cache::Views;
 use settings::SettingsError;
 use training::{
-    cache::Views,
     recipe::{self, GeneratorRecipe, RecipeError, StageOneRecipe, StageTwoRecipe},
     schedule::Schedule,
 };

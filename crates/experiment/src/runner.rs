@@ -10,11 +10,11 @@ use burn::tensor::Device;
 use files::Home;
 use model::Model;
 use pipeline::Compute;
+use pipeline::cache::{BuildOptions, Views, build};
 use pixels::{DataSet, Picture};
 use token_cache::Shard;
 use training::{
     TrainingError,
-    cache::{BuildOptions, Views, build},
     recipe::Recipe,
     run::{Begin, Trainer, check_recipe, lock},
     telemetry,

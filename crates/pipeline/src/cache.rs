@@ -24,6 +24,11 @@ use crate::PipelineError;
 /// Name of the tokenizer's model folder inside a token cache.
 pub const TOKENIZER: &str = "tokenizer";
 
+/// Whether a folder holds a token cache that [`build`] or [`import`] made: one with its tokenizer.
+pub fn is_cache(folder: &Path) -> bool {
+    folder.join(TOKENIZER).join("config.json").is_file()
+}
+
 /// Pictures after which records are brought to the disk: as many are encoded again, at most, by
 /// the next call after a kill.
 const FLUSH_EVERY: usize = 64;

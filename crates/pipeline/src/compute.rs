@@ -72,8 +72,9 @@ impl Compute {
         })
     }
 
-    /// Computes on an opened GPU, with this thread alone beside it. A browser opens it this way, since it
-    /// lets nobody wait for that; there it draws, and the tokenizer is opened on the CPU.
+    /// Computes on a GPU that is open already, with no other thread of the processor than the calling one.
+    /// This is for browsers, where a GPU can only be opened by [`engine_gpu::Device::open_later`]. The
+    /// generator runs on it there, and the tokenizer on the CPU.
     ///
     /// # Errors
     /// If the shaders do not have the precision.
@@ -251,7 +252,7 @@ fn open_gpu(gpu: Option<&str>) -> Result<engine_gpu::Device, engine_gpu::GpuErro
     engine_gpu::Device::open(gpu)
 }
 
-/// A browser opens it later, see [`Compute::with_gpu`].
+/// In a browser a GPU is opened before, see [`Compute::with_gpu`].
 #[cfg(all(feature = "gpu", target_family = "wasm"))]
 fn open_gpu(_: Option<&str>) -> Result<engine_gpu::Device, engine_gpu::GpuError> {
     Err(engine_gpu::GpuError::Waiting)

@@ -84,6 +84,14 @@ impl DecoderKind {
             Self::Bidirectional => "bidirectional",
         }
     }
+
+    /// What the names of its parameters begin with, before a dot.
+    pub const fn section(self) -> &'static str {
+        match self {
+            Self::Causal => "causal_decoder",
+            Self::Bidirectional => "bidirectional_decoder",
+        }
+    }
 }
 
 impl std::fmt::Display for DecoderKind {

@@ -19,12 +19,12 @@ use burn::{
 use fixtures::home;
 use model::Model;
 use operations::{fused, project};
+use pipeline::cache::{BuildOptions, Views, build};
 use pixels::{DataSet, Picture, PixelsError};
 use tempfile::TempDir;
 use token_cache::Shard;
 use tokens::noise::{Noise, Purpose};
 use training::{
-    cache::{BuildOptions, Views, build},
     recipe::{self, GeneratorRecipe, StageOneRecipe},
     run::{Step, Trainer},
     trainers::{GeneratorTrainer, StageOne},

@@ -13,7 +13,7 @@
 //! - `guard`
 //! - `schedule`
 //! - `error`
-//! - `telemetry`, `perceptual`, `checkpoint`, `export`, `parallel`
+//! - `telemetry`, `perceptual`, `checkpoint`, `parallel`
 //! - `phases`, `stages`
 //! - `recipe`
 //! - `loader`, `learner`
@@ -26,7 +26,6 @@ mod checkpoint;
 pub mod communicator;
 pub mod discriminator;
 mod error;
-mod export;
 pub mod guard;
 mod learner;
 mod loader;
@@ -50,5 +49,3 @@ mod validation;
 
 pub use checkpoint::Checkpoint;
 pub use error::TrainingError;
-/// Making token caches, which needs no Burn.
-pub use pipeline::cache;

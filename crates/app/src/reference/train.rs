@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use burn::tensor::Device;
 use generator::GeneratorConfig;
 use model::{Model, tokenizer_digest};
+use pipeline::cache::{self, is_cache};
 use token_cache::TokenCache;
 use tokenizer::TokenizerConfig;
 use training::{
@@ -214,7 +215,7 @@ fn cached(
     model: Option<&Model>,
     processes: &Processes,
 ) -> Result<PathBuf> {
-    if Path::new(source).join(training::cache::TOKENIZER).join("config.json").is_file() {
+    if is_cache(Path::new(source)) {
         if let Some(model) = model {
             let digest = tokenizer_digest(&model.tokenizer_tensors()?);
             TokenCache::open(Path::new(source))?.check_tokenizer(&digest)?;
@@ -226,7 +227,7 @@ fn cached(
          one of its own",
     )?;
     let folder = args.run.out.join(name);
-    let is_made = folder.join(training::cache::TOKENIZER).exists();
+    let is_made = folder.join(cache::TOKENIZER).exists();
     ensure!(
         !args.run.dry_run || is_made,
         "--dry-run writes nothing, and the tokens of {source} are not cached yet; `alitok cache build \

@@ -24,7 +24,6 @@ use super::{
 use crate::{
     TrainingError,
     checkpoint::Checkpoint,
-    export::section_of,
     learner::Learner,
     losses::picture_of_prefix,
     measures::{Measures, scalar},
@@ -111,7 +110,7 @@ impl StageOne {
         let kind = self.stage.kind;
         tensors.retain(|name, _| {
             let section = name.split('.').next().unwrap_or_default();
-            !section.ends_with("_decoder") || section == section_of(kind)
+            !section.ends_with("_decoder") || section == kind.section()
         });
         self.learner.begin_with(resize(tensors, config, self.stage.config()))?;
         Ok(self)

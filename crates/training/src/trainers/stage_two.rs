@@ -21,7 +21,7 @@ use super::{
     image::{Common, Forward, ImageTrainer, Stage},
 };
 use crate::{
-    TrainingError, checkpoint, export::section_of, losses::mean_squared_error, measures::scalar,
+    TrainingError, checkpoint, losses::mean_squared_error, measures::scalar,
     recipe::StageTwoRecipe, run::check_parameters,
 };
 
@@ -83,7 +83,7 @@ impl StageTwo {
         config: &TokenizerConfig,
         tensors: TensorMap,
     ) -> Result<Self, TrainingError> {
-        let prefix = format!("{}.", section_of(DecoderKind::Bidirectional));
+        let prefix = format!("{}.", DecoderKind::Bidirectional.section());
         let decoder = resize(tensors, config, self.stage.config())
             .into_iter()
             .filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?.to_owned(), tensor)));
@@ -161,7 +161,7 @@ impl Stage for SecondStage {
     }
 
     fn export(&self, model: &Decoder, folder: &Path) -> Result<(), TrainingError> {
-        let section = section_of(DecoderKind::Bidirectional);
+        let section = DecoderKind::Bidirectional.section();
         let mut tensors = collect(&self.first_stage);
         tensors.retain(|name, _| !name.starts_with(section));
         checkpoint::put(&mut tensors, section, collect(model));

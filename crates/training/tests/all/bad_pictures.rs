@@ -9,11 +9,11 @@ use crate::common::{
 use burn::tensor::Device;
 use files::safetensors;
 use model::Model;
+use pipeline::cache::{BuildOptions, Views, build};
 use pixels::{DataSet, Picture, PixelsError};
 use token_cache::{CacheError, Shard, TokenCache};
 use training::{
     TrainingError,
-    cache::{BuildOptions, Views, build},
     communicator::Threads,
     recipe::{Recipe, StageOneRecipe},
     run::{Begin, Trainer, run},

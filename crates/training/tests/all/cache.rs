@@ -5,12 +5,10 @@ use std::{ops::ControlFlow, sync::Arc};
 use crate::common::{data, stage_one, stage_one_recipe};
 use burn::tensor::Device;
 use model::Model;
+use pipeline::cache::{BuildError, BuildOptions, Views, build};
 use pixels::{DataSet, Picture, PixelsError};
 use token_cache::{Shard, TokenCache};
-use training::{
-    cache::{BuildError, BuildOptions, Views, build},
-    run::Trainer,
-};
+use training::run::Trainer;
 
 /// The tokens of a cache's views.
 fn views(cache: &TokenCache, picture: usize) -> Vec<Vec<usize>> {
@@ -78,19 +76,13 @@ fn should_keep_the_captions_of_a_data_set_those_of_unreadable_pictures_too() {
     let captions = ["a pattern".to_owned(), "dots,\nmany of them".to_owned()];
     let told: Arc<dyn DataSet> = Arc::new(Told { pictures: data(), captions });
     let length = model.config.tokenizer.layout().len();
+    let encode = |_: &Picture| Ok(vec![0; length]);
+    let go_on = |_, _| ControlFlow::Continue(());
     let path = folder.path().join("cache");
     for shard in 0..2 {
         let shard = Shard::new(shard, 2).unwrap();
         let options = BuildOptions { views: Views::Center, shard, strict: false };
-        build(
-            &told,
-            &model,
-            |_| Ok(vec![0; length]),
-            &path,
-            options,
-            |_, _| ControlFlow::Continue(()),
-        )
-        .unwrap();
+        build(&told, &model, encode, &path, options, go_on).unwrap();
     }
     let cache = TokenCache::open(&path).unwrap();
     for index in 0..told.len() {
@@ -101,15 +93,7 @@ fn should_keep_the_captions_of_a_data_set_those_of_unreadable_pictures_too() {
     // A data set without captions has a cache of the form without.
     let path = folder.path().join("plain");
     let options = BuildOptions { views: Views::Center, shard: Shard::WHOLE, strict: false };
-    build(
-        &data(),
-        &model,
-        |_| Ok(vec![0; length]),
-        &path,
-        options,
-        |_, _| ControlFlow::Continue(()),
-    )
-    .unwrap();
+    build(&data(), &model, encode, &path, options, go_on).unwrap();
     assert_eq!(TokenCache::open(&path).unwrap().header().captions, None);
 }
 

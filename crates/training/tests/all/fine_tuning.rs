@@ -7,10 +7,10 @@ use crate::common::{
 use burn::tensor::Device;
 use files::TensorMap;
 use operations::parameters::collect;
+use pipeline::cache::Views;
 use tokenizer::reference::{Initialization, Positions, Weights};
 use training::{
     TrainingError,
-    cache::Views,
     run::{Begin, Trainer, run},
     trainers::{GeneratorTrainer, StageOne, StageTwo},
 };

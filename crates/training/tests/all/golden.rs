@@ -15,8 +15,8 @@ use burn::tensor::Device;
 use files::safetensors;
 use tokenizer::{DecoderConfig, EncoderInput, ImageSize, TransformerConfig};
 
+use pipeline::cache::Views;
 use training::{
-    cache::Views,
     perceptual::PerceptualNetwork,
     phases::{DiscriminatorRecipe, Phase},
     recipe::{

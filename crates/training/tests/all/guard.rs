@@ -8,10 +8,10 @@ use crate::common::{
 use burn::tensor::Device;
 use files::TensorMap;
 use files::safetensors;
+use pipeline::cache::Views;
 use serde_json::Value;
 use training::{
     TrainingError,
-    cache::Views,
     run::{Begin, Step, Trainer, run},
     telemetry::{Measures, Report},
     trainers::{GeneratorTrainer, StageOne},

@@ -9,10 +9,10 @@ use crate::common::{
 use burn::tensor::Device;
 use files::TensorMap;
 use files::safetensors;
+use pipeline::cache::Views;
 use tokenizer::reference::{Initialization, Positions, Tokenizer, Weights};
 use training::{
     Checkpoint, TrainingError,
-    cache::Views,
     communicator::{Alone, Communicator, ParallelError, Threads},
     recipe::StageOneRecipe,
     run::{Begin, Step, Trainer, run},

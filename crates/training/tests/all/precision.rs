@@ -3,8 +3,8 @@
 use crate::common::{generator_recipe, stage_one, stage_one_recipe, token_cache};
 use burn::tensor::Device;
 use files::TensorMap;
+use pipeline::cache::Views;
 use training::{
-    cache::Views,
     run::{Step, Trainer},
     schedule::ComputePrecision,
     trainers::GeneratorTrainer,

@@ -10,10 +10,10 @@ use burn::tensor::Device;
 use files::TensorMap;
 use files::safetensors;
 use model::Model;
+use pipeline::cache::{BuildOptions, Views, build};
 use token_cache::{Shard, TokenCache};
 use training::{
     TrainingError,
-    cache::{BuildOptions, Views, build},
     guard::Trouble,
     plan::Plan,
     recipe::{self, GeneratorRecipe, Recipe, StageOneRecipe, StageTwoRecipe},

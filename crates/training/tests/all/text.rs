@@ -7,9 +7,9 @@ use crate::{
 };
 use burn::tensor::Device;
 use model::Model;
+use pipeline::cache::Views;
 use pipeline::{Compute, Drawing};
 use training::{
-    cache::Views,
     recipe::{self, RecipeError, TextRecipe},
     run::{Begin, Trainer, plan, run},
     schedule::Schedule,

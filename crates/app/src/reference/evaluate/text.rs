@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use evaluation::text::{CaptionResult, Captioned, Likelihoods, ShapesOptions, ShapesResult};
 use model::tokenizer_digest;
-use pipeline::Device;
+use pipeline::{Device, cache::is_cache};
 use pixels::shapes;
 use serde::Serialize;
 use token_cache::TokenCache;
@@ -42,7 +42,7 @@ pub(super) fn run(args: &EvaluateTextArgs, device: Option<Device>) -> Result<()>
     let watcher = &mut Watcher::default();
     let captions = match &args.data {
         None => None,
-        Some(source) if is_cache(source) => {
+        Some(source) if is_cache(Path::new(source)) => {
             let cache = TokenCache::open(Path::new(source))?;
             cache.check_tokenizer(&tokenizer_digest(&model.tokenizer_tensors()?))?;
             let pictures = Captioned::Cache(&cache);
@@ -86,11 +86,6 @@ pub(super) fn run(args: &EvaluateTextArgs, device: Option<Device>) -> Result<()>
     }
     progress::did("measured", read + drawn, "picture");
     Ok(())
-}
-
-/// Whether it is a folder with a token cache.
-fn is_cache(source: &str) -> bool {
-    Path::new(source).join(training::cache::TOKENIZER).join("config.json").is_file()
 }
 
 fn table(captions: &CaptionResult) -> String {

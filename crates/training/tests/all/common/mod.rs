@@ -13,12 +13,12 @@ use std::{
 use burn::tensor::Device;
 pub(crate) use fixtures::home;
 use model::Model;
+use pipeline::cache::{BuildOptions, Views, build};
 use pixels::{DataSet, Picture, PixelsError};
 use token_cache::Shard;
 use tokens::noise::{Noise, Purpose};
 use training::{
     Checkpoint, TrainingError,
-    cache::{BuildOptions, Views, build},
     communicator::Communicator,
     guard::Trouble,
     plan::Scope,

@@ -1,5 +1,5 @@
-//! Tiles of 16 × 32 numbers in one instruction: Intel's Advanced Matrix Extensions, from Sapphire Rapids
-//! on, on Linux, which gives a process the tiles when it asks for them.
+//! Tiles of 16 × 32 numbers in one instruction: Intel's Advanced Matrix Extensions, which Sapphire Rapids
+//! and later Xeons have. A process must ask Linux for the tiles; other systems are not supported.
 #![allow(unsafe_code)] // instructions that the standard library has no stable functions for
 
 use std::{
